@@ -1,0 +1,58 @@
+"""The command line: Hydra composes the config, the task it names runs, and a user's mistake is one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import hydra
+from hydra.errors import HydraException
+from hydra.utils import get_method
+from omegaconf import DictConfig
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from grit_lightning import config
+from grit_lightning.errors import UserError
+
+_USER_ERRORS = (UserError, HydraException, OmegaConfBaseException)
+
+
+def main() -> None:
+    """Run the task of the composed config. Exit status 1 after an error; ``HYDRA_FULL_ERROR=1`` shows its traceback."""
+    traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then passes errors on, instead of printing several lines and exiting
+    config.register()
+
+    def run(cfg: DictConfig) -> None:
+        try:
+            get_method(cfg.task._target_)(cfg)
+        except _USER_ERRORS as error:
+            # Hydra would put a line of its own before the message. In a sweep it stays: it says which job failed.
+            if traceback_wanted or config.is_sweep():
+                raise
+            sys.exit(f"error: {one_line(error)}")
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name="config")(run)()
+    except _USER_ERRORS as error:
+        if traceback_wanted:
+            raise
+        sys.exit(f"error: {one_line(error)}")
+    except BrokenPipeError:  # the reader of --help, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks: the user error beneath what Hydra wraps around it, if there is one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return " ".join(str(cause).split())
+        cause = cause.__cause__
+    first = str(error).split("\n", 1)[0]
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} has no default: give {error.full_key}=VALUE"
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return f"{error.full_key}: {first}"
+    reason = str(error.__cause__).split("\n", 1)[0] if isinstance(error, HydraException) and error.__cause__ else ""
+    return ": ".join(filter(None, (" ".join(str(error).split()), reason)))

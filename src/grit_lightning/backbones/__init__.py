@@ -1,0 +1,1 @@
+"""One module per model family: loading, chat template, image tokens, positions, box space."""

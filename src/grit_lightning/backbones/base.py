@@ -1,0 +1,38 @@
+"""What the rest of the package asks of a model family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from PIL.Image import Image
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from grit_lightning.types import Completion, FinishReason, Prompt, Sample
+
+
+class Backbone(Protocol):
+    """A model family bound to one checkpoint. Cheap to build: weights are read by :meth:`load_model` alone."""
+
+    checkpoint: str
+    tokenizer: PreTrainedTokenizerBase
+    pad_token_id: int
+    eos_token_ids: tuple[int, ...]
+    banned_token_ids: tuple[int, ...]
+    """Tokens that are never sampled: vision placeholders, padding, turn headers."""
+
+    def encode(self, sample: Sample, image: Image) -> Prompt:
+        """The prompt for a sample, ready for the model. Raises ``DataError`` for a sample that cannot be one."""
+        ...
+
+    def completion(self, token_ids: Sequence[int], finish: FinishReason, prompt: Prompt) -> Completion:
+        """A completion with its decoded text."""
+        ...
+
+    def load_model(self) -> PreTrainedModel:
+        """The model with its weights, in eval mode. Raises ``CheckpointError`` for a checkpoint that cannot be one."""
+        ...
+
+    def count_tokens(self, prompt: Prompt) -> tuple[int, int]:
+        """``(all tokens, image tokens)`` of a prompt."""
+        ...

@@ -1,0 +1,211 @@
+"""Qwen2.5-VL (arXiv 2502.13923): Hugging Face checkpoints of model type ``qwen2_5_vl``, of any size.
+
+The model reads an image resized so that both sides are multiples of 28 (patch 14, merged 2 × 2), and writes boxes in
+absolute pixels of that resized image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from PIL.Image import Image
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    Qwen2_5_VLForConditionalGeneration,
+)
+
+from grit_lightning.errors import CheckpointError, DataError
+from grit_lightning.types import Completion, FinishReason, Prompt, Sample
+
+AttentionImplementation = Literal["auto", "sdpa", "eager"]
+
+_BANNED = (
+    "<|im_start|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+"""Sampling one of these would ask the model for an image that is not there, or open another turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    image: int
+    pad: int
+    eos: tuple[int, ...]
+    banned: tuple[int, ...]
+
+
+class Qwen25VL:
+    """A Qwen2.5-VL checkpoint.
+
+    Args:
+        checkpoint: a folder in Hugging Face layout, or a hub id.
+        prompt: the user's text after the image; ``{question}`` stands for the question.
+        min_pixels: lower limit on the area of the resized image.
+        max_pixels: upper limit on the area of the resized image. 28 · 28 pixels make one image token.
+        dtype: of the weights: ``float32`` for full fine-tuning (an update of 1e-6 vanishes in bf16), ``bfloat16`` else.
+        attn_implementation: ``auto`` is sdpa, the fastest that takes the block mask of packed groups.
+        gradient_checkpointing: recompute activations in the backward pass.
+        random_weights_seed: build random weights from the checkpoint's config; ``null`` to read its own.
+
+    Raises:
+        CheckpointError: the folder is missing files, or holds another architecture.
+    """
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str,
+        prompt: str,
+        min_pixels: int,
+        max_pixels: int,
+        dtype: str,
+        attn_implementation: AttentionImplementation,
+        gradient_checkpointing: bool,
+        random_weights_seed: int | None,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.prompt = prompt
+        self.dtype = getattr(torch, dtype)
+        self.attn_implementation = "sdpa" if attn_implementation == "auto" else attn_implementation
+        self.gradient_checkpointing = gradient_checkpointing
+        self.random_weights_seed = random_weights_seed
+        with _checkpoint_errors(checkpoint):
+            self.config = AutoConfig.from_pretrained(checkpoint)
+            _require_model_type(self.config.model_type, checkpoint)
+            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+            # The torch backend needs torchvision. One image at a time, cached: PIL's is fast enough.
+            self.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+        self.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+        self._tokens = self._token_ids()
+        self.pad_token_id, self.eos_token_ids = self._tokens.pad, self._tokens.eos
+        self.banned_token_ids = self._tokens.banned
+
+    def encode(self, sample: Sample, image: Image) -> Prompt:
+        """The prompt for a sample: image, then text, then the assistant's header.
+
+        Raises:
+            DataError: the question contains the model's image placeholder.
+        """
+        vision = self.image_processor(images=image, return_tensors="pt")
+        grid = vision["image_grid_thw"][0]
+        text = self.render(sample.question)
+        ids = torch.tensor(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        if (count := int((ids == self._tokens.image).sum())) != 1:
+            raise DataError(
+                f"question contains the image placeholder of the model ({count} in the prompt, expected 1)",
+                sample.source,
+            )
+        patch, merge = self.image_processor.patch_size, self.image_processor.merge_size
+        repeats = torch.where(ids == self._tokens.image, int(grid.prod()) // merge**2, 1)
+        ids_S = ids.repeat_interleave(repeats)
+        return Prompt(
+            sample=sample,
+            text=text,
+            input_ids_S=ids_S,
+            position_ids_A_S=mrope_positions(ids_S == self._tokens.image, grid, merge),
+            vision={"pixel_values": vision["pixel_values"], "image_grid_thw": vision["image_grid_thw"]},
+            box_space=(int(grid[2]) * patch, int(grid[1]) * patch),
+        )
+
+    def render(self, question: str) -> str:
+        """The chat template around image and prompt, ending with the assistant's header."""
+        content = [{"type": "image"}, {"type": "text", "text": self.prompt.replace("{question}", question)}]
+        messages = [{"role": "user", "content": content}]
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    def completion(self, token_ids: Sequence[int], finish: FinishReason, prompt: Prompt) -> Completion:
+        """A completion with its decoded text, special tokens left out."""
+        text = self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return Completion(tuple(token_ids), text, finish, prompt.box_space)
+
+    def count_tokens(self, prompt: Prompt) -> tuple[int, int]:
+        """``(all tokens, image tokens)`` of a prompt."""
+        return prompt.num_tokens, int((prompt.input_ids_S == self._tokens.image).sum())
+
+    def load_model(self) -> PreTrainedModel:
+        """The model with its weights, in eval mode.
+
+        Raises:
+            CheckpointError: weights are missing, torn or of another shape.
+        """
+        folder = self.checkpoint
+        if self.random_weights_seed is not None:
+            from grit_lightning.backbones.random_weights import random_checkpoint
+
+            folder = str(random_checkpoint(self.checkpoint, self.random_weights_seed))
+        with _checkpoint_errors(self.checkpoint):
+            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+                folder, dtype=self.dtype, attn_implementation=self.attn_implementation
+            )
+        # generate() fills whatever its config leaves open from the checkpoint's own generation config, which for the
+        # released models sets a repetition penalty: rollouts would not follow the policy's distribution.
+        model.generation_config = GenerationConfig()
+        if self.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        return model
+
+    def _token_ids(self) -> _Tokens:
+        vocabulary = self.tokenizer.get_vocab()
+        pad = self.tokenizer.pad_token_id
+        if pad is None or "<|image_pad|>" not in vocabulary or "<|im_end|>" not in vocabulary:
+            raise CheckpointError(
+                f"{self.checkpoint}: the tokenizer lacks Qwen's special tokens, expected a Qwen2.5-VL"
+            )
+        eos = tuple({vocabulary["<|im_end|>"], self.tokenizer.eos_token_id})
+        banned = {vocabulary[token] for token in _BANNED if token in vocabulary} | {pad} - set(eos)
+        # The embedding is padded beyond the tokenizer's vocabulary; those rows are no text.
+        unused = range(len(self.tokenizer), self.config.get_text_config().vocab_size)
+        return _Tokens(vocabulary["<|image_pad|>"], pad, eos, tuple(sorted({*banned, *unused})))
+
+
+def mrope_positions(is_image_S: Tensor, grid_3: Tensor, merge: int) -> Tensor:
+    """Rotary positions (time, height, width) of a prompt with one image, int64, shape (3, S).
+
+    Text advances all three axes together; the image's tokens share a time and take their row and column; the text after
+    it goes on from the largest of them (arXiv 2409.12191 §2.1, "M-RoPE").
+
+    Args:
+        is_image_S: bool, which tokens are the image's; contiguous.
+        grid_3: ``(time, height, width)`` of the image in patches.
+        merge: patches per token and side.
+    """
+    length, start = is_image_S.shape[0], int(is_image_S.long().argmax())
+    rows, columns = int(grid_3[1]) // merge, int(grid_3[2]) // merge
+    after = torch.arange(length - start - rows * columns) + start + max(rows, columns)
+    image = torch.stack(
+        [
+            torch.zeros(rows * columns, dtype=torch.long),
+            torch.arange(rows).repeat_interleave(columns),
+            torch.arange(columns).repeat(rows),
+        ]
+    )
+    return torch.cat([torch.arange(start).expand(3, -1), image + start, after.expand(3, -1)], dim=1)
+
+
+def _require_model_type(model_type: str, checkpoint: str) -> None:
+    if model_type != "qwen2_5_vl":
+        raise CheckpointError(f"{checkpoint}: model type is {model_type!r}, expected 'qwen2_5_vl'")
+
+
+@contextmanager
+def _checkpoint_errors(checkpoint: str) -> Iterator[None]:
+    """Turn what transformers raises for an unusable checkpoint into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{checkpoint}: cannot be loaded as a Qwen2.5-VL checkpoint: {reason}") from error

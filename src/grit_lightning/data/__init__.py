@@ -1,0 +1,1 @@
+"""GRIT data: the JSONL format, its images, and the endless stream of prompts."""

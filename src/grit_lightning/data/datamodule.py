@@ -1,0 +1,225 @@
+"""The LightningDataModule: GRIT files in, this rank's prompts out."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from PIL import Image
+
+from grit_lightning.data.cache import BoundedCache
+from grit_lightning.data.checks import DataFile, FileCheck, check_files, check_names, find_files, raise_first
+from grit_lightning.data.images import load_image
+from grit_lightning.data.stream import Batch, PromptBatches, PromptStream
+from grit_lightning.errors import ConfigError, DataError
+from grit_lightning.synthetic import write_dataset
+from grit_lightning.types import Prompt, Sample
+
+
+class GroundedQADataModule(L.LightningDataModule):
+    """Training, validation and held-out samples, each checked and encoded before the first step.
+
+    ``attach`` gives it the model's encoder; without one it only reads and checks.
+
+    Args:
+        root: folder that relative paths below are relative to.
+        train: ``{"file": ..., "images": ...}`` for each JSONL file and its image folder; absent files are left out
+            with a warning.
+        val: the same for validation, or ``None``.
+        prompts_per_step: prompts of one optimizer step, over all ranks.
+        max_prompt_tokens: a longer prompt is an error, image tokens included.
+        cached_samples: number of encoded prompts kept in memory.
+        seed: of the order of samples.
+        heldout: ``None``, or ``{"count": ..., "seed": ..., "folder": ...}``: scenes of the shapes world that share
+            no image with its training scenes, ``count`` of each kind of question, written to ``folder`` (absent or
+            ``None``: a temporary one that is gone when the process ends).
+
+    Raises:
+        ConfigError: a number out of range, or files that cannot be told apart.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        train: Sequence[Mapping[str, str]],
+        val: Sequence[Mapping[str, str]] | None,
+        prompts_per_step: int,
+        max_prompt_tokens: int,
+        cached_samples: int,
+        seed: int,
+        heldout: Mapping[str, Any] | None,
+    ) -> None:
+        super().__init__()
+        _at_least(1, prompts_per_step=prompts_per_step, max_prompt_tokens=max_prompt_tokens)
+        _at_least(0, cached_samples=cached_samples)
+        if heldout is not None:
+            _at_least(1, **{"heldout.count": heldout["count"]})
+        self.root = Path(root).expanduser()
+        self.listed = {"train": _data_files(self.root, train), "val": _data_files(self.root, val or ())}
+        check_names(self.listed["train"], self.listed["val"])
+        self.prompts_per_step = prompts_per_step
+        self.max_prompt_tokens = max_prompt_tokens
+        self.seed = seed
+        self.heldout = heldout
+        self._cache: BoundedCache[str, Prompt] = BoundedCache(cached_samples)
+        self._samples: dict[str, list[Sample]] = {}
+        self._heldout_files: list[DataFile] = []
+        self._encode: Callable[[Sample, Image.Image], Prompt] | None = None
+        self._count_image_tokens: Callable[[Prompt], int] | None = None
+
+    def attach(
+        self,
+        encode: Callable[[Sample, Image.Image], Prompt],
+        count_image_tokens: Callable[[Prompt], int] | None = None,
+    ) -> None:
+        """Sets the model's encoder, to be called before ``setup``; the counter only serves ``check``'s statistics."""
+        self._encode = encode
+        self._count_image_tokens = count_image_tokens
+
+    def setup(self, stage: str) -> None:
+        """Checks everything that the stage will read: records, images, prompt lengths.
+
+        Raises:
+            DataError: the first problem; the message says how many more there are.
+            ConfigError: fewer prompts than ranks.
+        """
+        for what in ("train", "val") if stage == "fit" else ("val",):
+            self._load(what)
+        if stage == "fit":
+            self._stream().batch(0, *self._rank_and_world_size())
+
+    def check(self) -> list[FileCheck]:
+        """Checks every train, val and held-out file, and collects what they hold and every problem.
+
+        Raises:
+            DataError: root or every listed file is missing, so that there is nothing to check.
+        """
+        self._write_heldout()
+        return [check for what in ("train", "val", "heldout") if self._used(what) for check in self._check(what)]
+
+    def problems(self) -> list[DataError]:
+        """Every problem of every train, val and held-out file."""
+        return [problem for check in self.check() for problem in check.problems]
+
+    def train_samples(self) -> list[Sample]:
+        """The training samples, checked, in file order.
+
+        Raises:
+            DataError: the first problem.
+        """
+        return self._load("train")
+
+    def val_samples(self) -> list[Sample]:
+        """The samples of the validation files, checked, then the held-out ones; empty when there are neither.
+
+        Raises:
+            DataError: the first problem.
+        """
+        return [*self._load("val"), *self.heldout_samples()]
+
+    def heldout_samples(self) -> list[Sample]:
+        """The held-out samples of the shapes world, drawn and written on first use; empty when none are asked for.
+
+        Raises:
+            DataError: the folder cannot be written, or holds other files of these names.
+        """
+        self._write_heldout()
+        return self._load("heldout") if self._heldout_files else []
+
+    def prompt(self, sample: Sample) -> Prompt:
+        """The sample as the model reads it; encoded once while it stays in the cache.
+
+        Raises:
+            DataError: the image cannot be used, or the prompt is too long.
+        """
+        return self._cache.get(sample.source, lambda: self._encoded(sample))
+
+    def train_dataloader(self) -> PromptBatches:
+        """Returns the endless batches of this rank, from the trainer's current step.
+
+        A plain iterable: each batch is a cache look-up, so worker processes, which Lightning would suggest for a
+        DataLoader, have nothing to do.
+        """
+        samples = self._load("train")
+        rank, world_size = self._rank_and_world_size()
+        return PromptBatches(
+            stream=self._stream(),
+            prompt_at=lambda index: self.prompt(samples[index]),
+            first_step=lambda: self.trainer.global_step if self.trainer else 0,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Leaves the batch alone: prompts are cached on the CPU, and the policy moves what it reads."""
+        return batch
+
+    def _write_heldout(self) -> None:
+        if self.heldout is None or self._heldout_files:
+            return
+        folder = self.heldout.get("folder")
+        path = Path(folder) if folder else _temporary_folder()
+        files = write_dataset(path, count=self.heldout["count"], seed=self.heldout["seed"], split="heldout")
+        self._heldout_files = [DataFile(file, path / "images") for file in files]
+
+    def _load(self, what: str) -> list[Sample]:
+        if what not in self._samples:
+            checks = self._check(what) if self._used(what) else []
+            raise_first([problem for check in checks for problem in check.problems])
+            self._samples[what] = [sample for check in checks for sample in check.samples]
+        return self._samples[what]
+
+    def _used(self, what: str) -> bool:
+        return what == "train" or bool(self._heldout_files if what == "heldout" else self.listed[what])
+
+    def _check(self, what: str) -> list[FileCheck]:
+        quiet = self._rank_and_world_size()[0] != 0
+        if what == "heldout":
+            files = self._heldout_files
+        else:
+            if not self.root.is_dir():
+                raise DataError("the folder of data.root does not exist", str(self.root))
+            files = find_files(self.listed[what], what, quiet=quiet)
+        encode = self.prompt if self._encode else None
+        return check_files(files, encode=encode, count_image_tokens=self._count_image_tokens, quiet=quiet)
+
+    def _encoded(self, sample: Sample) -> Prompt:
+        if self._encode is None:
+            raise RuntimeError("attach(encode) comes before prompts are asked for")
+        prompt = self._encode(sample, load_image(sample))
+        if prompt.num_tokens > self.max_prompt_tokens:
+            raise DataError(
+                f"the prompt of sample {sample.id} has {prompt.num_tokens} tokens; expected at most "
+                f"data.max_prompt_tokens = {self.max_prompt_tokens}",
+                sample.source,
+            )
+        return prompt
+
+    def _stream(self) -> PromptStream:
+        return PromptStream(len(self._load("train")), self.prompts_per_step, self.seed)
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def _data_files(root: Path, entries: Sequence[Mapping[str, str]]) -> list[DataFile]:
+    return [DataFile(root / entry["file"], root / entry["images"]) for entry in entries]
+
+
+def _at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise ConfigError(f"data.{name} is {value}; expected at least {least}")
+
+
+def _temporary_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="grit_lightning_heldout_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -1,0 +1,33 @@
+"""Text ↔ structure: tags, boxes and answers of a completion, and the geometry of boxes. Knows no model."""
+
+from grit_lightning.grounding.answers import as_count, normalise
+from grit_lightning.grounding.boxes import (
+    TextBox,
+    area,
+    find_boxes,
+    iou,
+    matched_iou,
+    plain_boxes,
+    rescale,
+    valid_boxes,
+)
+from grit_lightning.grounding.text import TAGS, Grounded, answer_text, before_rethink, parse, section
+
+__all__ = [
+    "TAGS",
+    "Grounded",
+    "TextBox",
+    "answer_text",
+    "area",
+    "as_count",
+    "before_rethink",
+    "find_boxes",
+    "iou",
+    "matched_iou",
+    "normalise",
+    "parse",
+    "plain_boxes",
+    "rescale",
+    "section",
+    "valid_boxes",
+]

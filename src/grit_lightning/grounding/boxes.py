@@ -1,0 +1,142 @@
+"""Boxes: how completions write them, whether they are valid, how they compare, and in which pixels they are."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from grit_lightning.types import Box, Size
+
+# The rule of GRIT's published code. It backtracks over one run of digits or spaces at a time, so it stays linear.
+_PLAIN = re.compile(r"\b(\d+),\s*(\d+),\s*(\d+),\s*(\d+)\b")
+# An object without inner objects. A label that holds a brace is not found; in return any text is read in linear time.
+_OBJECT = re.compile(r"\{[^{}]*\}")
+# InternVL's own form; the reference prompts InternVL with it.
+_REF = re.compile(r"<ref>([^<>]*)</ref>\s*<box>([^<>]*)</box>")
+
+
+@dataclass(frozen=True, slots=True)
+class TextBox:
+    """A box as a completion wrote it.
+
+    Attributes:
+        box: xyxy in the pixels of ``Completion.box_space``, as written: unordered or outside boxes are kept.
+        label: what the completion calls it, where it says so.
+        form: ``json`` for ``{"bbox_2d": [x1, y1, x2, y2], "label": …}``, ``ref`` for
+            ``<ref>label</ref><box>[[x1, y1, x2, y2]]</box>``, ``plain`` for four bare integers.
+        start: offset in the text of the object, or of the first digit of a ``ref`` or ``plain`` box.
+        end: offset just after it.
+    """
+
+    box: Box
+    label: str | None
+    form: Literal["json", "ref", "plain"]
+    start: int
+    end: int
+
+
+def plain_boxes(text: str) -> tuple[TextBox, ...]:
+    r"""All matches of ``\b\d+,\s*\d+,\s*\d+,\s*\d+\b``, the rule of the reference code (its ``grounded_region``)."""
+    return tuple(TextBox(_floats(m), None, "plain", m.start(), m.end()) for m in _PLAIN.finditer(text))
+
+
+def find_boxes(text: str) -> tuple[TextBox, ...]:
+    """All boxes of any form in the order written, each once, with its label where it has one."""
+    found: list[TextBox] = []
+    for pattern, read in ((_REF, _ref_boxes), (_OBJECT, _json_boxes)):
+        rest = []
+        done = 0
+        for match in pattern.finditer(text):
+            if boxes := tuple(read(match)):
+                found += boxes
+                # Offsets must stay; what fills the gap is no space, for that could make one box of two halves.
+                rest += [text[done : match.start()], "\0" * (match.end() - match.start())]
+                done = match.end()
+        text = "".join([*rest, text[done:]])
+    return tuple(sorted([*found, *plain_boxes(text)], key=lambda box: box.start))
+
+
+def _floats(match: re.Match[str]) -> Box:
+    # float, not int: int refuses more than 4300 digits, float calls them infinite.
+    x1, y1, x2, y2 = (float(number) for number in match.groups())
+    return x1, y1, x2, y2
+
+
+def _ref_boxes(match: re.Match[str]) -> Iterator[TextBox]:
+    for m in _PLAIN.finditer(match.string, match.start(2), match.end(2)):
+        yield TextBox(_floats(m), match[1].strip(), "ref", m.start(), m.end())
+
+
+def _json_boxes(match: re.Match[str]) -> Iterator[TextBox]:
+    if '"bbox_2d"' not in match[0]:
+        return
+    try:
+        fields: dict[str, Any] = json.loads(match[0], parse_int=float)
+    except (ValueError, RecursionError):  # not JSON, or brackets nested too deep to be a box
+        return
+    numbers, label = fields.get("bbox_2d"), fields.get("label")
+    if not isinstance(numbers, list) or len(numbers) != 4:
+        return
+    if all(isinstance(number, float) and math.isfinite(number) for number in numbers):
+        x1, y1, x2, y2 = numbers
+        yield TextBox((x1, y1, x2, y2), label if isinstance(label, str) else None, "json", match.start(), match.end())
+
+
+def valid_boxes(boxes: Sequence[Box], size: Size) -> tuple[bool, ...]:
+    """For each box whether it is ordered (x1 < x2, y1 < y2), inside an image of ``size`` and not written before."""
+    seen: set[Box] = set()
+    flags = []
+    for box in boxes:
+        x1, y1, x2, y2 = box
+        flags.append(0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1] and box not in seen)
+        seen.add(box)
+    return tuple(flags)
+
+
+def area(box: Box) -> float:
+    """Area in square pixels; 0 for a box that is inverted, empty or infinite."""
+    x1, y1, x2, y2 = box
+    width, height = x2 - x1, y2 - y1
+    return width * height if 0 < width < math.inf and 0 < height < math.inf else 0.0
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes in the same pixels, 0 to 1; 0 when either has no area."""
+    intersection = area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+    if not intersection or not area(a) or not area(b):
+        return 0.0
+    return intersection / (area(a) + area(b) - intersection)
+
+
+def matched_iou(predicted: Sequence[Box], reference: Sequence[Box]) -> float:
+    """IoU of two sets of boxes in the same pixels, 0 to 1: best pairs first, each box in one pair at most.
+
+    The IoUs of the pairs are summed and divided by the size of the larger set, so that a missed box and an invented
+    one both cost. 0 when either set is empty.
+    """
+    pairs = sorted(
+        ((iou(p, r), i, j) for i, p in enumerate(predicted) for j, r in enumerate(reference)),
+        key=lambda pair: -pair[0],
+    )
+    used_predicted: set[int] = set()
+    used_reference: set[int] = set()
+    total = 0.0
+    for overlap, i, j in pairs:
+        if i not in used_predicted and j not in used_reference:
+            used_predicted.add(i)
+            used_reference.add(j)
+            total += overlap
+    return total / max(len(predicted), len(reference), 1)
+
+
+def rescale(box: Box, *, source: Size, target: Size) -> Box:
+    """The box, given in the pixels of an image of size ``source``, in those of the same image at size ``target``.
+
+    From a completion to original pixels: ``rescale(box, source=completion.box_space, target=sample.size)``.
+    """
+    x, y = target[0] / source[0], target[1] / source[1]
+    return box[0] * x, box[1] * y, box[2] * x, box[3] * y

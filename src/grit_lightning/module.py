@@ -1,0 +1,281 @@
+"""The LightningModule: one ``training_step`` is one step of group-relative policy optimization.
+
+    prompts ─ rollout ─▶ groups ─ rewards ─▶ advantages ─ packed micro-batches ─ loss ─▶ backward … step
+
+Optimization is manual: rollouts run at the full batch, while the backward passes are bounded by tokens. Every loss is a
+sum over tokens divided by counts of the whole step over all ranks, so neither the split into micro-batches nor the
+number of processes changes the gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from grit_lightning import objective as obj
+from grit_lightning.backbones.base import Backbone
+from grit_lightning.data.stream import Batch
+from grit_lightning.distributed import full_value, gathered, gradient_sync, shard
+from grit_lightning.errors import CheckpointError
+from grit_lightning.memory import peak_memory_gib
+from grit_lightning.metrics import PhaseTimer, StepSums, reward_table
+from grit_lightning.objective import Objective
+from grit_lightning.packing import PackedBatch, Row, completion_lengths, pack, plan_rows, truncated
+from grit_lightning.policy import Policy, Reference
+from grit_lightning.rewards import Rewards
+from grit_lightning.rollout import Sampler
+from grit_lightning.types import Group, Score
+
+
+class StepOutput(NamedTuple):
+    """What a training step did, for callbacks.
+
+    Attributes:
+        step: the optimizer step, counted from 1.
+        groups: of this rank.
+        scores: of each group's completions.
+        advantages_P_G: on the CPU.
+    """
+
+    step: int
+    groups: list[Group]
+    scores: list[tuple[Score, ...]]
+    advantages_P_G: Tensor
+
+
+class GRPOModule(L.LightningModule):
+    """The policy, its frozen reference and the update rule.
+
+    Args:
+        backbone: the model family and checkpoint.
+        sampler: how completions are drawn.
+        rewards: how they are scored.
+        objective: the loss.
+        optimizer: makes the optimizer from trainable parameters.
+        scheduler: makes the learning-rate schedule from the optimizer; advanced once per training step.
+        max_tokens_per_pass: positions in one forward and backward pass; bounds the memory of activations.
+        logits_chunk: completion tokens per pass through the LM head; bounds the memory of logits.
+        max_grad_norm: the gradient's norm is clipped to this.
+        seed: of the sampling noise.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        sampler: Sampler,
+        rewards: Rewards,
+        objective: Objective,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler],
+        max_tokens_per_pass: int,
+        logits_chunk: int,
+        max_grad_norm: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.backbone = backbone
+        self.sampler = sampler
+        self.rewards = rewards
+        self.objective = objective
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.max_tokens_per_pass = max_tokens_per_pass
+        self.logits_chunk = logits_chunk
+        self.max_grad_norm = max_grad_norm
+        self.seed = seed
+        self.policy: Policy | None = None
+        self.reference: Reference | None = None
+        # The reference is the checkpoint the run started from: it is loaded from there again, never saved.
+        self.register_state_dict_post_hook(_drop_reference)
+        self.strict_loading = False
+
+    def configure_model(self) -> None:
+        """Load the policy and, if β > 0, its frozen copy; shard both where the strategy has a device mesh."""
+        if self.policy is not None:
+            return
+        self.policy = Policy(
+            self.backbone.load_model(),
+            banned_token_ids=self.backbone.banned_token_ids,
+            temperature=self.sampler.temperature,
+            logits_chunk=self.logits_chunk,
+        )
+        if self.objective.beta > 0:
+            self.reference = Reference(self.policy)
+        if self.device_mesh is not None:
+            shard(self.policy, self.device_mesh, self._compute_dtype)
+            if self.reference is not None:
+                shard(self.reference, self.device_mesh, self._compute_dtype)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model. ``strict_loading`` is off only because the reference is not in it."""
+        missing = self.state_dict().keys() ^ checkpoint["state_dict"].keys()
+        if missing:
+            raise CheckpointError(
+                f"the checkpoint does not fit the model: {len(missing)} names differ, as {min(missing)}"
+            )
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """The optimizer over trainable policy parameters, and its schedule."""
+        parameters = [parameter for parameter in self._policy.parameters() if parameter.requires_grad]
+        optimizer = self.make_optimizer(parameters)
+        return [optimizer], [self.make_scheduler(optimizer)]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, StepOutput]:
+        """Roll out, score, and update the policy once on this rank's prompts."""
+        timer = PhaseTimer(self.device)
+        with timer("rollout"):
+            groups = self._rollout(batch)
+        scoring = self.rewards.submit(groups)  # in the background, while the reference runs
+        with timer("reference"):
+            ref_logprobs = self._reference_logprobs(groups)
+        with timer("wait_for_rewards"):
+            scores, reward_seconds = scoring.result()
+        table = reward_table(scores, self.device)
+        advantages_P_G = self._advantages(table["total"])
+        sums = StepSums(table, groups)
+        with timer("update"):
+            grad_norm = self._update(groups, table["total"], advantages_P_G, ref_logprobs, sums)
+        self._log(sums, timer, grad_norm, reward_seconds)
+        return {"output": StepOutput(batch.step + 1, groups, scores, advantages_P_G.cpu())}
+
+    # ---- phases of a step ----
+
+    @torch.no_grad()
+    def _rollout(self, batch: Batch) -> list[Group]:
+        self._policy.eval()
+        with gathered(self._policy):
+            return self.sampler.rollout(
+                self._policy.model, self.backbone, batch.prompts, step=batch.step, seed=self.seed
+            )
+
+    def _reference_logprobs(self, groups: list[Group]) -> Tensor | None:
+        """Log π_ref of all completion tokens of this rank, in order; ``None`` without a reference."""
+        if self.reference is None:
+            return None
+        logprobs = torch.zeros(int(completion_lengths(groups).sum()), device=self.device)
+        for rows, live in self._passes(groups, skip=[False] * len(groups)):
+            packed = self._pack(rows, groups)
+            values = self.reference(packed)
+            if live:
+                logprobs[packed.token_T] = values
+        return logprobs
+
+    def _advantages(self, rewards_P_G: Tensor) -> Tensor:
+        if self.objective.advantage_scale != "batch":
+            return obj.advantages(rewards_P_G, self.objective.advantage_scale)
+        _, std = obj.mean_std(self._sum_over_ranks(obj.moments(rewards_P_G)))
+        return obj.advantages(rewards_P_G, "batch", std)
+
+    def _update(
+        self,
+        groups: list[Group],
+        rewards_P_G: Tensor,
+        advantages_P_G: Tensor,
+        ref_logprobs: Tensor | None,
+        sums: StepSums,
+    ) -> Tensor:
+        """``objective.iterations`` optimizer steps on the groups. Returns the last gradient norm before clipping."""
+        weights_C = self._weights(groups, rewards_P_G)
+        skip_P = obj.zero_variance(rewards_P_G) & self.objective.skip_zero_variance
+        passes = self._passes(groups, skip=skip_P.tolist())
+        old_logprobs: Tensor | None = None
+        grad_norm = torch.zeros(())
+        self._policy.train()
+        for iteration in range(self.objective.iterations):
+            last = iteration == self.objective.iterations - 1
+            # Lightning counts the steps of its own wrapper only: earlier iterations use the raw optimizer, so that one
+            # training step is one global step.
+            optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=last))
+            optimizer.zero_grad()
+            logprobs = torch.zeros(int(completion_lengths(groups).sum()), device=self.device)
+            for index, (rows, live) in enumerate(passes):
+                packed = self._pack(rows, groups)
+                tokens = self._policy(packed)
+                terms = obj.policy_loss(
+                    tokens.logprobs_T,
+                    # On the first iteration the policy still is π_old.
+                    tokens.logprobs_T.detach() if old_logprobs is None else old_logprobs[packed.token_T],
+                    None if ref_logprobs is None else ref_logprobs[packed.token_T],
+                    advantages_C=advantages_P_G.flatten(),
+                    weights_C=weights_C if live else torch.zeros_like(weights_C),
+                    completion_T=packed.completion_T,
+                    objective=self.objective,
+                )
+                with gradient_sync(self.trainer.strategy, self._policy, enabled=index == len(passes) - 1):
+                    # Data-parallel strategies average gradients over ranks; the loss is a share of a global mean.
+                    self.manual_backward(terms.loss * self.trainer.world_size)
+                if live:
+                    logprobs[packed.token_T] = tokens.logprobs_T.detach()
+                    sums.add(terms, tokens, first=iteration == 0, last=last)
+            grad_norm = torch.nn.utils.clip_grad_norm_(self._policy.parameters(), self.max_grad_norm)
+            optimizer.step()
+            old_logprobs = logprobs if old_logprobs is None else old_logprobs
+        cast(LRScheduler, self.lr_schedulers()).step()
+        return full_value(grad_norm)
+
+    def _weights(self, groups: list[Group], rewards_P_G: Tensor) -> Tensor:
+        """The loss weight of each completion's tokens, from counts over all ranks, shape (P·G,)."""
+        lengths_C = completion_lengths(groups).to(self.device)
+        keep_C = ~rewards_P_G.isnan().flatten()
+        if self.objective.mask_truncated:
+            keep_C &= ~truncated(groups).to(self.device)
+        counts = self._sum_over_ranks(torch.stack([keep_C.sum(), (lengths_C * keep_C).sum()]).double())
+        return obj.token_weights(
+            lengths_C,
+            keep_C,
+            normalization=self.objective.normalization,
+            num_completions=counts[0].item(),
+            num_tokens=counts[1].item(),
+            max_completion_tokens=self.sampler.max_new_tokens,
+        )
+
+    def _passes(self, groups: list[Group], skip: Sequence[bool]) -> list[tuple[list[Row], bool]]:
+        """The rows of each forward pass, as many passes on every rank: sharded models need the same everywhere.
+
+        Second of each pair: whether the pass counts, or only fills up the number.
+        """
+        plan = plan_rows(groups, self.max_tokens_per_pass, skip)
+        count = int(self.trainer.strategy.reduce(torch.tensor(float(len(plan)), device=self.device), reduce_op="max"))
+        filler = [Row(0, (0,), groups[0].prompt.num_tokens + len(groups[0].completions[0].token_ids) - 1)]
+        return [(rows, True) for rows in plan] + [(filler, False)] * (count - len(plan))
+
+    def _pack(self, rows: list[Row], groups: list[Group]) -> PackedBatch:
+        return pack(rows, groups, self.backbone.pad_token_id).to(self.device)
+
+    # ---- log ----
+
+    def _log(self, sums: StepSums, timer: PhaseTimer, grad_norm: Tensor, reward_seconds: float) -> None:
+        metrics = sums.metrics(self._sum_over_ranks, with_kl=self.reference is not None)
+        metrics |= {f"time/{phase}": seconds for phase, seconds in timer.seconds.items()}
+        metrics |= {
+            "step": float(self.trainer.global_step),  # the loggers' x axis: from 1, as checkpoints and rollouts count
+            "time/reward": reward_seconds,
+            "time/step": timer.total,
+            "tokens_per_second": metrics.pop("tokens") / timer.total,
+            "grad_norm": grad_norm.item(),
+            "lr": cast(Optimizer, self.optimizers()).param_groups[0]["lr"],
+            "memory/peak_gib": peak_memory_gib(self.device),
+        }
+        self.log_dict(metrics)
+
+    def _sum_over_ranks(self, values: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(values, reduce_op="sum")
+
+    @property
+    def _policy(self) -> Policy:
+        if self.policy is None:
+            raise RuntimeError("configure_model has not been called")
+        return self.policy
+
+
+def _drop_reference(module: object, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
+    for key in [key for key in state if key.startswith(f"{prefix}reference.")]:
+        del state[key]

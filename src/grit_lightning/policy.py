@@ -1,0 +1,98 @@
+"""The policy and its frozen reference: log-probabilities of the completions of a packed micro-batch.
+
+Only positions that predict a completion token reach the LM head, in checkpointed chunks, so memory grows neither with
+the prompt nor with vocabulary × length.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from grit_lightning.packing import PackedBatch
+
+
+class TokenLogprobs(NamedTuple):
+    """Of each completion token of a micro-batch, at the sampling temperature.
+
+    Attributes:
+        logprobs_T: log π(token | prompt, earlier tokens), float32.
+        entropy_T: entropy of the distribution the token was drawn from, in nats, float32, without gradient.
+    """
+
+    logprobs_T: Tensor
+    entropy_T: Tensor
+
+
+class Policy(nn.Module):
+    """A multimodal language model, seen as a distribution over completions.
+
+    The distribution is the one that rollouts are drawn from: softmax of logits / temperature over the tokens that may
+    be sampled. Its ``forward`` is the single entry to the model while training, as sharded (FSDP) modules need.
+
+    Args:
+        model: a ``…ForConditionalGeneration`` with ``model`` (hidden states) and ``lm_head``.
+        banned_token_ids: tokens that are never sampled (vision, padding).
+        temperature: the sampling temperature, > 0.
+        logits_chunk: completion tokens per pass through the LM head.
+    """
+
+    banned: Tensor
+
+    def __init__(
+        self, model: PreTrainedModel, *, banned_token_ids: tuple[int, ...], temperature: float, logits_chunk: int
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.temperature = temperature
+        self.logits_chunk = logits_chunk
+        self.register_buffer("banned", torch.tensor(banned_token_ids, dtype=torch.long), persistent=False)
+
+    def forward(self, batch: PackedBatch) -> TokenLogprobs:
+        """Log-probabilities and entropies of the completion tokens of ``batch``."""
+        hidden_B_S_D = self.model.base_model(
+            input_ids=batch.input_ids_B_S,
+            position_ids=batch.position_ids_A_B_S,
+            attention_mask=batch.mask_B_1_S_S,
+            use_cache=False,
+            **batch.vision,
+        ).last_hidden_state
+        hidden_T_D = hidden_B_S_D.flatten(0, 1)[batch.source_T]
+        chunks = [
+            checkpoint(self._head, hidden, target, use_reentrant=False)
+            for hidden, target in zip(
+                hidden_T_D.split(self.logits_chunk), batch.target_T.split(self.logits_chunk), strict=True
+            )
+        ]
+        logprobs, entropies = zip(*chunks, strict=True)
+        return TokenLogprobs(torch.cat(logprobs), torch.cat(entropies))
+
+    def _head(self, hidden_T_D: Tensor, target_T: Tensor) -> tuple[Tensor, Tensor]:
+        logits_T_V = self.model.lm_head(hidden_T_D).float() / self.temperature
+        logits_T_V = logits_T_V.index_fill(1, self.banned, -torch.inf)
+        logprobs_T_V = logits_T_V.log_softmax(dim=-1)
+        entropy_T = torch.special.entr(logprobs_T_V.detach().exp()).sum(dim=-1)
+        return logprobs_T_V.gather(1, target_T[:, None]).squeeze(1), entropy_T
+
+
+class Reference(nn.Module):
+    """A frozen copy of the policy: no gradient, always in eval mode, whatever the trainer does around it."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self.policy = copy.deepcopy(policy).requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Reference:
+        """Stay in eval mode: Lightning switches every submodule to train mode when fitting starts."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Log π_ref of the completion tokens, float32, shape (T,)."""
+        return self.policy(batch).logprobs_T

@@ -1,0 +1,25 @@
+"""Rewards: small callables ``fn(sample, completion, **options) -> float | None``, and their weighted sum.
+
+``None`` means *unscored*. Options have no defaults here: their values stand in ``conf/reward``. The rules are those of
+GRIT's published code, less its defects, each of which is named where it would have been.
+"""
+
+from grit_lightning.rewards.answer import answer_bleu, answer_match
+from grit_lightning.rewards.regions import box_iou, box_valid, grounded_region
+from grit_lightning.rewards.tags import answer_format, think_rethink
+from grit_lightning.rewards.text_statistics import digit_share, repetition
+from grit_lightning.rewards.total import Rewards, Scored
+
+__all__ = [
+    "Rewards",
+    "Scored",
+    "answer_bleu",
+    "answer_format",
+    "answer_match",
+    "box_iou",
+    "box_valid",
+    "digit_share",
+    "grounded_region",
+    "repetition",
+    "think_rethink",
+]

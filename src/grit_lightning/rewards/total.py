@@ -1,0 +1,140 @@
+"""The weighted sum of the reward components, and scoring beside other work."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from numbers import Real
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from grit_lightning.errors import ConfigError
+from grit_lightning.types import Completion, Group, Sample, Score
+
+_log = logging.getLogger(__name__)
+
+Component = Callable[[Sample, Completion], float | None]
+"""A reward component with its options bound."""
+
+
+class Scored(NamedTuple):
+    """Scores of several groups.
+
+    Attributes:
+        scores: for each group a score for each completion, in order.
+        seconds: the time it took to score them, waiting in the queue left out.
+    """
+
+    scores: list[tuple[Score, ...]]
+    seconds: float
+
+
+class Rewards:
+    """Scores completions by named components: total = Σ weight × component.
+
+    A component of weight 0 is computed and reported, but has no part in the total. A component that raises, or returns
+    anything but a finite number or ``None``, leaves its completion unscored; it never counts as 0.
+
+    Args:
+        components: by name, ``{"weight": number, "fn": fn(sample, completion) -> float | None}``.
+
+    Raises:
+        ConfigError: the components cannot be used.
+    """
+
+    def __init__(self, components: Mapping[str, Mapping[str, Any]]) -> None:
+        if not isinstance(components, Mapping) or not components:
+            raise ConfigError(f"reward.components holds {components!r}: expected at least one named component.")
+        parts = {str(name): _checked(str(name), part) for name, part in components.items()}
+        self._fns: dict[str, Component] = {name: fn for name, (fn, _) in parts.items()}
+        self.weights: dict[str, float] = {name: weight for name, (_, weight) in parts.items()}
+        self._warned: set[str] = set()
+        self._worker: ThreadPoolExecutor | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The components' names, in the order of the config."""
+        return tuple(self._fns)
+
+    def score(self, sample: Sample, completion: Completion) -> Score:
+        """Score one completion by every component; no component's exception escapes."""
+        components: dict[str, float | None] = {}
+        errors: dict[str, str] = {}
+        for name, fn in self._fns.items():
+            try:
+                components[name] = _number(fn(sample, completion))
+            except Exception as error:
+                components[name] = None
+                reason = " ".join(str(error).split()).rstrip(".")
+                kind = type(error).__name__
+                errors[name] = f"Reward {name} could not score sample {sample.id}: {kind}: {reason}."
+                self._warn(name, errors[name])
+        return Score(components, self._total(components), errors)
+
+    def score_group(self, group: Group) -> tuple[Score, ...]:
+        """Score the completions of one prompt, in order."""
+        return tuple(self.score(group.prompt.sample, completion) for completion in group.completions)
+
+    def submit(self, groups: Iterable[Group]) -> Future[Scored]:
+        """Score groups on the one background thread, first come first served, while the caller computes."""
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewards")
+        return self._worker.submit(self._score_all, list(groups))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A thread cannot be copied or pickled; the copy starts its own.
+        return self.__dict__ | {"_worker": None}
+
+    def _score_all(self, groups: list[Group]) -> Scored:
+        start = perf_counter()
+        return Scored([self.score_group(group) for group in groups], perf_counter() - start)
+
+    def _total(self, components: Mapping[str, float | None]) -> float | None:
+        terms = []
+        for name, weight in self.weights.items():
+            if weight:
+                value = components[name]
+                if value is None:
+                    return None
+                terms.append(weight * value)
+        return math.fsum(terms)
+
+    def _warn(self, name: str, message: str) -> None:
+        # Once: a judge that is down fails for every completion of a step. Every failure is in Score.errors.
+        if name not in self._warned:
+            self._warned.add(name)
+            _log.warning("%s It stays unscored; later failures of this reward are only counted.", message)
+
+
+def _number(value: object) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, Real):
+        raise TypeError(f"it returned {type(value).__name__}, expected a number or None")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"it returned {number}, expected a finite number or None")
+    return number
+
+
+def _checked(name: str, part: object) -> tuple[Component, float]:
+    key = f"reward.components.{name}"
+    if not isinstance(part, Mapping) or set(part) != {"weight", "fn"}:
+        raise ConfigError(f"{key} holds {part!r}: expected the two keys weight and fn.")
+    fn, weight = part["fn"], part["weight"]
+    if isinstance(weight, bool) or not isinstance(weight, Real) or not math.isfinite(weight):
+        raise ConfigError(f"{key}.weight holds {weight!r}: expected a finite number.")
+    if not callable(fn):
+        raise ConfigError(
+            f"{key}.fn holds {fn!r}: expected a function, written {{_target_: my_module.my_reward, _partial_: true}}."
+        )
+    try:
+        inspect.signature(fn).bind(None, None)
+    except TypeError as error:
+        raise ConfigError(f"{key}.fn cannot be called as fn(sample, completion): {error}.") from error
+    except ValueError:  # some built-in callables have no signature to check
+        pass
+    return fn, float(weight)

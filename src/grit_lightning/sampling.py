@@ -1,0 +1,76 @@
+"""Gumbel-max sampling with counter-based noise: which token is drawn is a pure function of logits and a counter.
+
+Adding independent Gumbel(0, 1) noise to logits and taking the argmax draws from their softmax (Maddison et al.,
+arXiv 1411.0030). The noise is a hash of (seed, step, prompt, sample, position, token), not the output of a stateful
+generator: it does not depend on what else is in the batch, on the number of ranks, or on what was drawn before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+_MASK_64 = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def sequence_key(seed: int, step: int, slot: int, sample: int) -> int:
+    """64 random-looking bits for one completion: number ``sample`` of prompt ``slot`` in step ``step``."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{slot}/{sample}".encode(), digest_size=8).digest()
+    return _signed(int.from_bytes(digest, "little"))
+
+
+def gumbel_noise(keys_B: Tensor, position: int, vocab_size: int) -> Tensor:
+    """Standard Gumbel noise, float32, shape (B, V); the same on every device.
+
+    The hash is SplitMix64 (Steele et al., OOPSLA 2014): its finalizer over key + counter · golden ratio, in wrapping
+    64-bit integers. 23 of its bits make a uniform number in (0, 1) whose ends are representable in float32.
+
+    Args:
+        keys_B: :func:`sequence_key` of each row, int64.
+        position: index of the token within the completion.
+        vocab_size: V.
+    """
+    counter_V = torch.arange(vocab_size, device=keys_B.device) + (position << 32)
+    bits_B_V = _finalize(keys_B[:, None] + counter_V * _signed(_GOLDEN))
+    uniform_B_V = (_shift_right(bits_B_V, 41).float() + 0.5) * 2.0**-23
+    return -torch.log(-torch.log(uniform_B_V))
+
+
+def _finalize(x: Tensor) -> Tensor:
+    x = (x ^ _shift_right(x, 30)) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ _shift_right(x, 27)) * _signed(0x94D049BB133111EB)
+    return x ^ _shift_right(x, 31)
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    # torch shifts signed integers arithmetically; the hash wants the vacated bits zero.
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(value: int) -> int:
+    value &= _MASK_64
+    return value - (1 << 64) if value >> 63 else value
+
+
+class GumbelNoise(LogitsProcessor):
+    """Adds :func:`gumbel_noise` to logits that temperature, top-k and top-p have been applied to.
+
+    Greedy decoding of its output is sampling.
+
+    Args:
+        keys_B: :func:`sequence_key` of each row, int64.
+        prompt_length: columns of ``input_ids`` before the first generated token.
+    """
+
+    def __init__(self, keys_B: Tensor, prompt_length: int) -> None:
+        self.keys_B = keys_B
+        self.prompt_length = prompt_length
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Noisy logits, shape (B, V)."""
+        position = input_ids.shape[1] - self.prompt_length
+        return scores + gumbel_noise(self.keys_B, position, scores.shape[1])

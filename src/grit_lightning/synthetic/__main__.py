@@ -1,0 +1,45 @@
+"""``python -m grit_lightning.synthetic OUT`` writes a data set of the shapes world."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from grit_lightning.errors import UserError
+from grit_lightning.synthetic import write_dataset
+from grit_lightning.synthetic.scenes import SPLITS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the data set, prints its JSONL files, and returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m grit_lightning.synthetic",
+        description="Write counting and spatial questions about drawn shapes, in the GRIT JSONL format.",
+    )
+    parser.add_argument("out", type=Path, help="folder to write to; files in it are never overwritten")
+    parser.add_argument("--count", type=_count, default=10, help="samples of each kind of question (default: 10)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
+    parser.add_argument(
+        "--split", choices=SPLITS, default="train", help="heldout scenes share no image with train (default: train)"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        files = write_dataset(options.out, count=options.count, seed=options.seed, split=options.split)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(*files, sep="\n")
+    return 0
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{count} is not a number of samples; expected at least 1")
+    return count
+
+
+if __name__ == "__main__":
+    sys.exit(main())

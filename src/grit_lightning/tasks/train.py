@@ -1,0 +1,155 @@
+"""``task=train``: compose the parts, refuse what cannot work before the first step, then fit."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from transformers.utils.logging import disable_progress_bar
+
+from grit_lightning import config, runs
+from grit_lightning.data.datamodule import GroundedQADataModule
+from grit_lightning.errors import CheckpointError
+from grit_lightning.files import sha256
+from grit_lightning.manifest import manifest
+from grit_lightning.module import GRPOModule
+from grit_lightning.runs import RunFolder
+from grit_lightning.types import Sample
+
+log = logging.getLogger(__name__)
+
+
+class Training(NamedTuple):
+    """What a training run leaves behind.
+
+    Attributes:
+        run: its folder.
+        metrics: the last step's metrics by name.
+        trainer: the trainer, with the module and the data module.
+    """
+
+    run: RunFolder
+    metrics: dict[str, float]
+    trainer: L.Trainer
+
+
+def train(cfg: DictConfig) -> Training:
+    """Train as the config says; with ``resume``, continue that run.
+
+    Raises:
+        UserError: a config value, data file or checkpoint that cannot be used, before the first step.
+    """
+    if cfg.resume is not None:
+        return _resume(runs.open_run(cfg.resume))
+    if config.is_sweep():
+        cfg.out = HydraConfig.get().runtime.output_dir
+    cfg.out = str(Path(cfg.out).absolute())
+    module, datamodule, trainer_config = _build(cfg)
+    run = _create_run(cfg, datamodule.train_samples())
+    return _fit(run, module, datamodule, trainer_config, checkpoint=None)
+
+
+def _resume(run: RunFolder) -> Training:
+    changes = [change for change in config.overrides() if not change.startswith(("resume=", "task="))]
+    cfg = OmegaConf.load(run.composed_file)
+    assert isinstance(cfg, DictConfig)
+    config.apply(cfg, [*run.resume_overrides(), *changes])
+    cfg.out = str(run.path.absolute())  # the folder may have been moved
+    checkpoint = run.last_checkpoint()
+    step = torch.load(checkpoint, map_location="meta", weights_only=True)["global_step"]
+    if step >= cfg.trainer.max_steps > 0:
+        raise CheckpointError(
+            f"{run.path}: all {step} steps are done; to go on, give a larger trainer.max_steps={2 * step}"
+        )
+    module, datamodule, trainer_config = _build(cfg)
+    if _global_rank() == 0:
+        run.append_resume(checkpoint, step, changes)
+    log.info("continuing %s after step %d", run.path, step)
+    return _fit(run, module, datamodule, trainer_config, checkpoint=checkpoint)
+
+
+def _build(cfg: DictConfig) -> tuple[GRPOModule, GroundedQADataModule, dict[str, Any]]:
+    """The parts, checked as far as they can be without weights: config, tokenizer, every sample."""
+    _hush_libraries()
+    values = config.check(cfg)
+    if values["threads"] is not None:
+        torch.set_num_threads(values["threads"])
+    L.seed_everything(values["seed"], verbose=False)
+    module: GRPOModule = instantiate(values["module"])
+    datamodule: GroundedQADataModule = instantiate(values["data"])
+    datamodule.attach(module.backbone.encode)
+    datamodule.train_samples()
+    return module, datamodule, {key: values[key] for key in ("trainer", "callbacks", "logger")}
+
+
+def _create_run(cfg: DictConfig, samples: Sequence[Sample]) -> RunFolder:
+    run = RunFolder(Path(cfg.out))
+    if _global_rank() != 0:
+        return run
+    hashes = data_sha256(samples)
+    return runs.create(
+        run.path,
+        composed_yaml=OmegaConf.to_yaml(cfg),
+        config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
+        manifest=manifest(seed=cfg.seed, overrides=config.overrides(), data_sha256=hashes),
+    )
+
+
+def _global_rank() -> int:
+    """The rank of this process before there is a trainer: 0 unless a launcher (torchrun, SLURM, Lightning) tells."""
+    return next((int(os.environ[key]) for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), 0)
+
+
+def data_sha256(samples: Sequence[Sample]) -> dict[str, str]:
+    """The SHA-256 of each data file, and one over the images of each, by path."""
+    files = dict.fromkeys(Path(sample.source.rpartition(":")[0]) for sample in samples)
+    hashes = {str(file): sha256(file) for file in files}
+    for file in files:
+        images = [sha256(sample.image) for sample in samples if sample.source.startswith(f"{file}:")]
+        hashes[f"{file} (its images)"] = hashlib.sha256("".join(images).encode()).hexdigest()
+    return hashes
+
+
+def _hush_libraries() -> None:
+    """Turn off what the libraries print that is no concern of a user of this application."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hardware, tips for other products
+    if not sys.stderr.isatty():
+        disable_progress_bar()  # of transformers, while it loads weights
+    # The reference is in eval mode, as it should be.
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode", category=UserWarning)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6.6, torch 2.13
+
+
+def _fit(
+    run: RunFolder,
+    module: GRPOModule,
+    datamodule: GroundedQADataModule,
+    trainer_config: dict[str, Any],
+    checkpoint: Path | None,
+) -> Training:
+    handler = logging.FileHandler(run.path / "run.log") if _global_rank() == 0 else logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        trainer: L.Trainer = instantiate(
+            trainer_config["trainer"],
+            callbacks=[instantiate(callback) for callback in (trainer_config["callbacks"] or {}).values()],
+            logger=[instantiate(logger) for logger in (trainer_config["logger"] or {}).values()],
+            _convert_="all",
+        )
+        trainer.fit(module, datamodule, ckpt_path=checkpoint)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    return Training(run, {key: float(value) for key, value in trainer.callback_metrics.items()}, trainer)

@@ -1,0 +1,85 @@
+"""What tests of several modules share: the tiny model, samples and prompts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from PIL import Image
+
+from grit_lightning import config
+from grit_lightning.backbones.qwen2_5_vl import Qwen25VL
+from grit_lightning.types import Group, Prompt, Sample
+
+REPOSITORY = Path(__file__).parents[1]
+VSR10 = REPOSITORY.parent / "shared" / "data" / "vsr10"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_process_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One thread: two that share a core with anything else spin on each other. Weights are cached per session."""
+    torch.set_num_threads(1)
+    os.environ["GRIT_LIGHTNING_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def compose_config(_own_process_settings: None) -> Callable[..., DictConfig]:
+    """Compose the application's config with overrides, as the command line does."""
+    config.register()
+
+    def compose_(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(config.conf_dir()), version_base="1.3"):
+            return compose("config", ["name=test", "threads=1", *overrides])
+
+    return compose_
+
+
+@pytest.fixture(scope="session")
+def backbone(compose_config: Callable[..., DictConfig]) -> Qwen25VL:
+    """The bundled tiny model's backbone, random weights."""
+    return instantiate(compose_config().model)
+
+
+@pytest.fixture
+def make_prompt(backbone: Qwen25VL) -> Callable[..., Prompt]:
+    """A prompt about an image of noise of the given size."""
+
+    def make(
+        index: int = 0, size: tuple[int, int] = (112, 112), question: str = "How many red circles are there?"
+    ) -> Prompt:
+        pixels = torch.randint(0, 256, (size[1], size[0], 3), generator=torch.Generator().manual_seed(index))
+        sample = Sample(
+            f"noise/{index}", question, "2", Path("noise.png"), size, (), "tallyqa", "train", f"noise:{index}"
+        )
+        return backbone.encode(sample, Image.fromarray(pixels.byte().numpy()))
+
+    return make
+
+
+@pytest.fixture
+def prompts(make_prompt: Callable[..., Prompt]) -> list[Prompt]:
+    """Three prompts of different lengths about images of different sizes."""
+    return [
+        make_prompt(0, (224, 112)),
+        make_prompt(1, (130, 200), "Is it?"),
+        make_prompt(2, (300, 300), "What is left of the very big green star in the middle of the picture?"),
+    ]
+
+
+@pytest.fixture
+def make_group(backbone: Qwen25VL) -> Callable[..., Group]:
+    """A group of completions of random tokens with the given lengths."""
+    allowed = torch.tensor(sorted(set(range(len(backbone.tokenizer))) - set(backbone.banned_token_ids)))
+
+    def make(prompt: Prompt, lengths: list[int], slot: int = 0) -> Group:
+        generator = torch.Generator().manual_seed(1000 + slot)
+        ids = [allowed[torch.randint(len(allowed), (length,), generator=generator)].tolist() for length in lengths]
+        return Group(slot, prompt, tuple(backbone.completion(tokens, "stop", prompt) for tokens in ids))
+
+    return make

@@ -1,0 +1,93 @@
+"""Checking data files: every problem is collected, the first is raised, and the table sums up the rest."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from grit_lightning.data import checks
+from grit_lightning.data.checks import DataFile, check_files, check_names, describe, find_files, raise_first
+from grit_lightning.errors import ConfigError, DataError
+
+
+def entry(path) -> DataFile:
+    return DataFile(path, path.parent / "images")
+
+
+def test_absent_files_are_named_in_one_warning(write, record, tmp_path, caplog):
+    there = entry(write(record()))
+    absent = [entry(tmp_path / name) for name in ("x.jsonl", "y.jsonl")]
+    with caplog.at_level(logging.WARNING):
+        assert find_files([absent[0], there, absent[1]], "train", quiet=False) == [there]
+        assert find_files([absent[0], there], "train", quiet=True) == [there]
+    assert caplog.messages == [f"data.train: left out, since absent: {absent[0].file}, {absent[1].file}"]
+    with pytest.raises(DataError, match=r"x\.jsonl, .*y\.jsonl: none of the files of data\.val exists"):
+        find_files(absent, "val", quiet=False)
+
+
+def test_names_make_sample_ids_so_they_are_distinct(tmp_path):
+    one, other = entry(tmp_path / "a/vsr.jsonl"), entry(tmp_path / "b/vsr.jsonl")
+    check_names([one], [one])  # the same samples under the same ids
+    with pytest.raises(ConfigError, match=r"list .*a/vsr\.jsonl and .*b/vsr\.jsonl; expected distinct file names"):
+        check_names([one], [other])
+    with pytest.raises(ConfigError, match=r"data\.train lists .*a/vsr\.jsonl twice"):
+        check_names([one, one], [])
+    with pytest.raises(ConfigError, match=r"data\.train lists no files"):
+        check_names([], [one])
+
+
+def test_problems_of_records_and_images_are_collected(write, record):
+    file = write(record(), b"{", record(image="gone.png"), record(width=41), record())
+    (check,) = check_files([entry(file)], encode=None, count_image_tokens=None, quiet=True)
+    assert [sample.id for sample in check.samples] == ["cats/1", "cats/5"]
+    assert [problem.source for problem in check.problems] == [f"{file}:{line}" for line in (2, 3, 4)]
+    assert check.prompt_tokens == check.image_tokens == ()
+
+
+def test_the_first_problem_is_raised_and_the_others_are_counted():
+    problems = [DataError(f"wrong {number}", f"a.jsonl:{number}") for number in range(3)]
+    raise_first([])
+    with pytest.raises(DataError) as alone:
+        raise_first(problems[:1])
+    assert str(alone.value) == "a.jsonl:0: wrong 0"
+    with pytest.raises(DataError) as two:
+        raise_first(problems[:2])
+    assert str(two.value) == "a.jsonl:0: wrong 0 (and 1 more problem: task=validate lists them all)"
+    with pytest.raises(DataError) as three:
+        raise_first(problems)
+    assert str(three.value) == "a.jsonl:0: wrong 0 (and 2 more problems: task=validate lists them all)"
+    assert three.value.source == "a.jsonl:0"
+
+
+def test_the_table_row(write, record, encoder):
+    file = write(record(), record(question="Why?", bboxs=[]), record(width=1), record(bboxs=[[0, 0, 1, 1]] * 4))
+    (check,) = check_files(
+        [entry(file)],
+        encode=lambda sample: encoder(sample, checks.load_image(sample)),
+        count_image_tokens=encoder.count_image_tokens,
+        quiet=True,
+    )
+    assert describe(check) == {
+        "file": "cats.jsonl",
+        "samples": "3",
+        "width": "40 / 40 / 40",
+        "height": "30 / 30 / 30",
+        "prompt tokens": "8 / 28 / 28",  # 4 or 24 characters, and 4 image tokens
+        "image tokens": "4 / 4 / 4",
+        "boxes per sample": "0 / 1 / 4",
+        "problems": "1",
+    }
+
+
+def test_an_unreadable_file_has_a_row_too(tmp_path):
+    (check,) = check_files([entry(tmp_path / "x.jsonl")], encode=None, count_image_tokens=None, quiet=True)
+    assert describe(check)["problems"] == "1"
+    assert describe(check)["width"] == "–"
+
+
+@pytest.mark.parametrize(("count", "quiet", "shown"), [(51, False, True), (50, False, False), (51, True, False)])
+def test_progress_is_shown_for_many_samples(write, record, capsys, count, quiet, shown):
+    file = write(*[record()] * count)
+    check_files([entry(file)], encode=None, count_image_tokens=None, quiet=quiet)
+    assert ("checking data" in capsys.readouterr().err) == shown

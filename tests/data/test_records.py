@@ -1,0 +1,181 @@
+"""The JSONL format: what a good line becomes, and the one sentence that each kind of bad line gets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from grit_lightning.data.records import read_samples
+from grit_lightning.errors import DataError
+from grit_lightning.types import Sample
+
+REAL = Path(__file__).parents[2] / "../shared/data/vsr10"
+
+
+def read(file: Path) -> list[Sample | DataError]:
+    return list(read_samples(file, file.parent / "images"))
+
+
+def messages(file: Path) -> list[str]:
+    items = read(file)
+    assert all(isinstance(item, DataError) for item in items), items
+    return [str(item) for item in items]
+
+
+def test_a_good_line_becomes_a_sample(write, record, tmp_path):
+    file = write(record(), record(answer="No", note="extra fields are ignored"))
+    first, second = read(file)
+    assert first == Sample(
+        id="cats/1",
+        question="How many cats are there?",
+        answer="2",
+        image=tmp_path / "images" / "a.png",
+        size=(40, 30),
+        boxes=((1.5, 2.0, 20.0, 28.0),),
+        dataset="tallyqa",
+        split="train",
+        source=f"{file}:1",
+    )
+    assert (second.id, second.answer, second.source) == ("cats/2", "No", f"{file}:2")
+
+
+def test_optional_fields_have_defaults(write, record):
+    bare = {name: value for name, value in record().items() if name not in ("bboxs", "dataset", "split")}
+    absent, null = read(write(bare, record(bboxs=None, dataset=None, split=None)))
+    for sample in (absent, null):
+        assert (sample.boxes, sample.dataset, sample.split) == ((), "cats", "")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (3.0, "3"),
+        (-0.0, "0"),
+        (2.5, "2.5"),
+        (1e-7, "0.0000001"),
+        (1e16, "10000000000000000"),
+        (10**30, "1" + 30 * "0"),
+    ],
+)
+def test_a_number_is_answered_in_decimal_text(write, record, number, text):
+    (sample,) = read(write(record(answer=number)))
+    assert sample.answer == text
+
+
+def test_blank_lines_byte_order_mark_carriage_returns_and_line_separators_are_tolerated(write, record):
+    odd = json.dumps(record(question="line\u2028separator?"), ensure_ascii=False).encode()
+    file = write(b"\xef\xbb\xbf" + odd + b"\r", b"  ", record())
+    first, second = read(file)
+    assert first.question == "line\u2028separator?"
+    assert second.id == "cats/3"  # numbered as an editor shows it
+
+
+def test_duplicate_lines_are_samples_of_their_own(write, record):
+    assert [sample.id for sample in read(write(record(), record()))] == ["cats/1", "cats/2"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"question": "caf\xe9"}', "not UTF-8 at byte 18 of the line (0xe9)"),
+        (b'{"question": "How ma', "not valid JSON at column 14 (Unterminated string starting at); is the line torn?"),
+        (b"[1, 2]", "expected a JSON object, found a list"),
+        (b"null", "expected a JSON object, found null"),
+        (b'{"width": ' + b"9" * 5000 + b"}", "not usable JSON (Exceeds the limit"),
+        (b"[" * 100_000, "not usable JSON (maximum recursion depth exceeded"),
+    ],
+)
+def test_a_line_that_is_no_object(write, record, line, message):
+    file = write(record(), line, record())
+    good, problem, after = read(file)
+    assert isinstance(good, Sample)
+    assert isinstance(after, Sample)
+    assert str(problem).startswith(f"{file}:2: {message}")
+    assert problem.source == f"{file}:2"
+
+
+@pytest.mark.parametrize("name", ["question", "answer", "image", "width", "height"])
+def test_required_fields(write, record, name):
+    without = {key: value for key, value in record().items() if key != name}
+    file = write(without, record(**{name: None}))
+    missing, null = messages(file)
+    assert missing.startswith(f"{file}:1: field '{name}' is missing; expected a ")
+    assert null.startswith(f"{file}:2: field '{name}' is null; expected a ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"question": 3}, "field 'question' is a number; expected a non-empty string"),
+        ({"question": " "}, "field 'question' is empty; expected a non-empty string"),
+        ({"question": "\ud83d?"}, "field 'question' holds half of a surrogate pair (\\ud8xx); expected valid Unicode"),
+        ({"answer": True}, "field 'answer' is true; expected a non-empty string or a number"),
+        ({"answer": ["2"]}, "field 'answer' is a list; expected a non-empty string or a number"),
+        ({"answer": ""}, "field 'answer' is empty; expected a non-empty string or a number"),
+        ({"answer": float("nan")}, "field 'answer' is nan; expected a finite number"),
+        ({"image": "/etc/a.png"}, "field 'image' is '/etc/a.png'; expected a file name relative to the image folder"),
+        (
+            {"image": "x/../../a.png"},
+            "field 'image' is 'x/../../a.png'; expected a file name relative to the image folder",
+        ),
+        ({"width": 40.5}, "field 'width' is 40.5; expected a positive integer (pixels)"),
+        ({"height": 0}, "field 'height' is 0; expected a positive integer (pixels)"),
+        ({"width": True}, "field 'width' is true; expected a positive integer (pixels)"),
+        ({"width": "40"}, "field 'width' is \"40\"; expected a positive integer (pixels)"),
+        ({"dataset": 7}, "field 'dataset' is a number; expected a string"),
+        ({"split": {}}, "field 'split' is an object; expected a string"),
+        ({"bboxs": "1,2,3,4"}, "field 'bboxs' is a string; expected a list of [x1, y1, x2, y2] boxes"),
+        ({"bboxs": [[1, 2, 3]]}, "field 'bboxs[0]' is [1, 2, 3]; expected four numbers [x1, y1, x2, y2]"),
+        ({"bboxs": [[1, 2, 3, "4"]]}, "field 'bboxs[0]' is [1, 2, 3, \"4\"]; expected four numbers [x1, y1, x2, y2]"),
+        ({"bboxs": [[1, 2, 3, 4], 5]}, "field 'bboxs[1]' is 5; expected four numbers [x1, y1, x2, y2]"),
+        ({"bboxs": [[1, 2, float("nan"), 4]]}, "field 'bboxs[0]' is [1, 2, NaN, 4]; expected finite numbers"),
+        ({"bboxs": [[1, 2, float("inf"), 4]]}, "field 'bboxs[0]' is [1, 2, Infinity, 4]; expected finite numbers"),
+        ({"bboxs": [[9, 2, 3, 4]]}, "field 'bboxs[0]' is [9, 2, 3, 4]; expected x1 < x2 and y1 < y2"),
+        ({"bboxs": [[1, 4, 3, 4]]}, "field 'bboxs[0]' is [1, 4, 3, 4]; expected x1 < x2 and y1 < y2"),
+        ({"bboxs": [[40.2, 0, 40.9, 4]]}, "field 'bboxs[0]' is [40.2, 0, 40.9, 4]; expected x1 < x2 and y1 < y2"),
+        (
+            {"bboxs": [[1, 2, 41.1, 4]]},
+            "field 'bboxs[0]' is [1, 2, 41.1, 4]; expected a box within {size}",
+        ),
+        (
+            {"bboxs": [[1, -1.1, 4, 4]]},
+            "field 'bboxs[0]' is [1, -1.1, 4, 4]; expected a box within {size}",
+        ),
+    ],
+)
+def test_a_wrong_field(write, record, changes, message):
+    file = write(record(**changes))
+    assert messages(file) == [f"{file}:1: {message.replace('{size}', 'the 40 × 30 px image')}"]
+
+
+def test_a_box_over_the_edge_by_up_to_a_pixel_is_cut_at_the_edge(write, record):
+    (sample,) = read(write(record(bboxs=[[-1.0, -0.5, 41.0, 30.25]])))
+    assert sample.boxes == ((0.0, 0.0, 40.0, 30.0),)
+
+
+def test_all_problems_of_a_line_are_found(write, record):
+    file = write(record(question="", width="w", bboxs=[[1, 2], [0, 0, 4, 4]]))
+    assert [message.split("'")[1] for message in messages(file)] == ["width", "question", "bboxs[0]"]
+
+
+def test_a_long_value_is_shortened(write, record):
+    (message,) = messages(write(record(bboxs=[list(range(1000))])))
+    assert len(message.split("; ")[0].split(" is ")[1]) == 60
+
+
+def test_empty_and_missing_files(write, tmp_path):
+    for file in (write(name="empty.jsonl"), write(b" ", name="blank.jsonl")):
+        assert messages(file) == [f"{file}: the file holds no samples; expected one JSON object a line"]
+    gone = tmp_path / "gone.jsonl"
+    assert messages(gone) == [f"{gone}: cannot read the data file (No such file or directory)"]
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real VSR samples are not beside the project")
+def test_the_ten_real_samples():
+    samples = list(read_samples(REAL / "vsr_cot_train_10.jsonl", REAL / "images"))
+    assert [sample.id for sample in samples] == [f"vsr_cot_train_10/{line}" for line in range(1, 11)]
+    assert samples[0].boxes == ((0.0, 2.25, 333.0, 494.38),)
+    assert (samples[0].answer, samples[0].size, samples[0].dataset) == ("No", (333, 500), "vsr")

@@ -1,0 +1,67 @@
+"""The order of prompts: a pure function of (seed, step), each sample once an epoch, for any number of ranks."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from grit_lightning.data.stream import PromptBatches, PromptStream, permutation
+from grit_lightning.errors import ConfigError
+
+
+def sequence(stream: PromptStream, steps: int) -> list[int]:
+    return [index for step in range(steps) for _, index in stream.batch(step, 0, 1)]
+
+
+@pytest.mark.parametrize(("samples", "prompts"), [(20, 4), (7, 3), (3, 8), (1, 1)])
+def test_each_epoch_shows_each_sample_once(samples, prompts):
+    shown = sequence(PromptStream(samples, prompts, seed=0), steps=samples * 3)
+    epochs = [shown[start : start + samples] for start in range(0, len(shown), samples)]
+    assert len(epochs) == 3 * prompts
+    assert all(sorted(epoch) == list(range(samples)) for epoch in epochs)
+
+
+def test_epochs_and_seeds_differ():
+    orders = {permutation(seed, epoch, 20) for seed in range(10) for epoch in range(10)}
+    assert len(orders) == 100
+
+
+def test_the_order_is_fixed_for_good():
+    assert PromptStream(5, 3, seed=0).batch(4, 0, 1) == [(0, 3), (1, 0), (2, 4)]
+
+
+def test_any_step_alone_equals_the_sequence():
+    stream = PromptStream(7, 3, seed=5)
+    in_order = [stream.batch(step, 0, 1) for step in range(30)]
+    for step in (29, 3, 17, 0):
+        permutation.cache_clear()
+        assert PromptStream(7, 3, seed=5).batch(step, 0, 1) == in_order[step]
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+def test_ranks_partition_the_slots_of_one_process(world_size):
+    stream = PromptStream(20, 8, seed=1)
+    for step in range(6):
+        parts = [stream.batch(step, rank, world_size) for rank in range(world_size)]
+        assert sorted(itertools.chain(*parts)) == stream.batch(step, 0, 1)
+        assert all(slot % world_size == rank for rank, part in enumerate(parts) for slot, _ in part)
+
+
+def test_fewer_prompts_than_ranks():
+    with pytest.raises(ConfigError) as caught:
+        PromptStream(20, 2, seed=0).batch(0, 0, 4)
+    expected = "data.prompts_per_step is 2; expected at least one prompt for each of the 4 processes"
+    assert str(caught.value) == expected
+
+
+def test_batches_start_at_the_step_asked_for():
+    stream = PromptStream(7, 3, seed=5)
+    start = [0]
+    batches = PromptBatches(stream=stream, prompt_at=str, first_step=lambda: start[0], rank=1, world_size=2)
+    from_0 = list(itertools.islice(batches, 6))
+    start[0] = 4
+    from_4 = list(itertools.islice(batches, 2))
+    assert [batch.step for batch in from_0 + from_4] == [0, 1, 2, 3, 4, 5, 4, 5]
+    assert [batch.prompts for batch in from_4] == [batch.prompts for batch in from_0[4:]]
+    assert from_0[0].prompts == tuple((slot, str(index)) for slot, index in stream.batch(0, 1, 2))

@@ -1,0 +1,161 @@
+"""Boxes: every written form, and geometry by hand."""
+
+import math
+import random
+
+import pytest
+
+from grit_lightning.grounding import area, find_boxes, iou, matched_iou, plain_boxes, rescale, valid_boxes
+
+
+@pytest.mark.parametrize(
+    ("text", "boxes"),
+    [
+        ("[1, 2, 3, 4]", [(1, 2, 3, 4)]),
+        ("1,2,3,4", [(1, 2, 3, 4)]),
+        ("(1,  2,\n3,\t4)", [(1, 2, 3, 4)]),
+        ("1 , 2, 3, 4", []),  # no space before a comma
+        ("1, 2, 3", []),
+        ("1, 2, 3, 4px", []),  # the fourth number must end at a word boundary
+        ("x1, 2, 3, 4", []),  # and the first must start at one
+        ("1.5, 2.5, 3.5, 4.5", []),
+        ("1, 2, 3, 4, 5, 6, 7, 8", [(1, 2, 3, 4), (5, 6, 7, 8)]),
+        ("1, 2, 3, 4, 5, 6, 7", [(1, 2, 3, 4)]),
+        ("[4, 3, 2, 1] [0, 0, 0, 0] [0, 0, 0, 0]", [(4, 3, 2, 1), (0, 0, 0, 0), (0, 0, 0, 0)]),
+    ],
+)
+def test_plain_boxes_follow_the_reference_rule(text, boxes):
+    assert [found.box for found in plain_boxes(text)] == boxes
+
+
+def found(text):
+    return [(f.box, f.label, f.form) for f in find_boxes(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"bbox_2d": [1, 2, 3, 4], "label": "cat"}', [((1, 2, 3, 4), "cat", "json")]),
+        ('{"label": "cat", "bbox_2d": [1.5, 2, 3e1, -4]}', [((1.5, 2, 30, -4), "cat", "json")]),
+        ('```json\n[{"bbox_2d":[1,2,3,4]},\n{"bbox_2d":[5,6,7,8],"label":7}]\n```',
+         [((1, 2, 3, 4), None, "json"), ((5, 6, 7, 8), None, "json")]),
+        # Not strict JSON, or no box: what is left is read by the plain rule.
+        ("{'bbox_2d': [1, 2, 3, 4]}", [((1, 2, 3, 4), None, "plain")]),
+        ('{"bbox": [1, 2, 3, 4]}', [((1, 2, 3, 4), None, "plain")]),
+        ('{"bbox_2d": [1, 2, 3, 4, 5]}', [((1, 2, 3, 4), None, "plain")]),
+        ('{"bbox_2d": [1, 2, 3, 4]', [((1, 2, 3, 4), None, "plain")]),
+        ('{"bbox_2d": [1, 2, 3]}', []),
+        ('{"bbox_2d": [true, 2, 3, 4]}', []),
+        ('{"bbox_2d": [NaN, 2, 3, 4]}', []),
+        ('{"bbox_2d": [1.0, 2.0, 3.0, 1e999]}', []),
+        ('{"bbox_2d": "1.0"}', []),
+        # A label between two halves of four numbers does not join them, nor does the gap it leaves.
+        ('1, 2, {"bbox_2d": [5, 6, 7, 8]} 3, 4', [((5, 6, 7, 8), None, "json")]),
+        ("<ref>two cats</ref><box>[[1, 2, 3, 4], [5, 6, 7, 8]]</box>",
+         [((1, 2, 3, 4), "two cats", "ref"), ((5, 6, 7, 8), "two cats", "ref")]),
+        ("9, 9, 9, 9 <ref>cat</ref> <box>[[1, 2, 3, 4]]</box>",
+         [((9, 9, 9, 9), None, "plain"), ((1, 2, 3, 4), "cat", "ref")]),
+    ],
+)  # fmt: skip
+def test_find_boxes_reads_each_form_once_in_order(text, expected):
+    assert found(text) == expected
+
+
+def test_numbers_too_long_to_read_are_infinite_not_an_error():
+    digits = "9" * 5000  # int() refuses more than 4300
+    assert found(f"1, 2, 3, {digits}") == [((1, 2, 3, math.inf), None, "plain")]
+    assert found(f'{{"bbox_2d": [1.0, 2.0, 3.0, {digits}]}}') == []
+
+
+def test_brackets_nested_past_the_recursion_limit_are_no_box():
+    assert found('{"bbox_2d": ' + "[" * 100_000 + "}") == []
+
+
+def test_offsets_point_into_the_text():
+    text = 'a {"bbox_2d": [1, 2, 3, 4]} b <ref>x</ref><box>[5, 6, 7, 8]</box> 9, 9, 9, 9'
+    assert [text[f.start : f.end] for f in find_boxes(text)] == [
+        '{"bbox_2d": [1, 2, 3, 4]}',
+        "5, 6, 7, 8",
+        "9, 9, 9, 9",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("box", "valid"),
+    [
+        ((0, 0, 100, 50), True),  # the whole image
+        ((0, 0, 101, 50), False),
+        ((0, 0, 100, 51), False),
+        ((-1, 0, 100, 50), False),
+        ((0, -1, 100, 50), False),
+        ((60, 10, 50, 20), False),  # inverted in x
+        ((50, 20, 60, 10), False),  # inverted in y
+        ((50, 10, 50, 20), False),  # no width
+        ((50, 10, 60, 10), False),  # no height
+        ((0, 0, math.inf, 10), False),
+    ],
+)
+def test_validity(box, valid):
+    assert valid_boxes([box], (100, 50)) == (valid,)
+
+
+def test_a_repeated_box_is_valid_once():
+    a, b = (0, 0, 1, 1), (0, 0, 2, 2)
+    assert valid_boxes([a, b, a, a], (9, 9)) == (True, True, False, False)
+
+
+def test_area_of_what_is_no_rectangle_is_zero():
+    assert area((1, 2, 4, 7)) == 15
+    assert [area(box) for box in [(4, 2, 1, 7), (1, 7, 4, 2), (4, 7, 1, 2), (0, 0, math.inf, 1)]] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ((0, 0, 10, 10), (0, 0, 10, 10), 1.0),
+        ((0, 0, 10, 10), (5, 0, 15, 10), 50 / 150),
+        ((0, 0, 10, 10), (5, 5, 15, 15), 25 / 175),
+        ((0, 0, 10, 10), (2, 2, 4, 4), 4 / 100),
+        ((0, 0, 10, 10), (10, 0, 20, 10), 0.0),  # they touch
+        ((0, 0, 10, 10), (20, 20, 30, 30), 0.0),
+        ((0, 0, 10, 10), (10, 10, 0, 0), 0.0),  # inverted: two negative sides make no area
+        ((0, 0, 10, 10), (-math.inf, 0, math.inf, 10), 0.0),
+    ],
+)
+def test_iou_by_hand(a, b, expected):
+    assert iou(a, b) == pytest.approx(expected, abs=1e-12)
+    assert iou(b, a) == pytest.approx(expected, abs=1e-12)
+
+
+def test_iou_equals_a_count_of_pixels():
+    draw = random.Random(0)
+
+    def box():
+        x1, y1 = draw.randrange(12), draw.randrange(12)
+        return x1, y1, x1 + draw.randrange(1, 8), y1 + draw.randrange(1, 8)
+
+    def pixels(b):
+        return {(x, y) for x in range(b[0], b[2]) for y in range(b[1], b[3])}
+
+    for _ in range(500):
+        a, b = box(), box()
+        assert iou(a, b) == pytest.approx(len(pixels(a) & pixels(b)) / len(pixels(a) | pixels(b)), abs=1e-12)
+
+
+def test_matched_iou_pairs_best_first_and_divides_by_the_larger_set():
+    a, b = (0, 0, 10, 10), (20, 0, 30, 10)
+    half = (0, 0, 10, 5)  # IoU 0.5 with a
+    assert matched_iou([a, b], [b, a]) == 1.0
+    assert matched_iou([a], [a, b]) == 0.5  # one missed
+    assert matched_iou([a, a], [a]) == 0.5  # one repeated: it finds no second partner
+    assert matched_iou([half, a], [a]) == 0.5  # the better one is the partner
+    assert matched_iou([half], [a]) == 0.5
+    assert matched_iou([], [a]) == matched_iou([a], []) == matched_iou([], []) == 0.0
+
+
+def test_rescale_between_box_space_and_original_pixels():
+    # 1000 × 1000 model space, a 640 × 480 photograph: x by 0.64, y by 0.48.
+    assert rescale((100, 100, 500, 1000), source=(1000, 1000), target=(640, 480)) == pytest.approx((64, 48, 320, 480))
+    box = (3.0, 5.0, 77.0, 99.0)
+    there = rescale(box, source=(640, 480), target=(308, 252))
+    assert rescale(there, source=(308, 252), target=(640, 480)) == pytest.approx(box, abs=1e-12)

@@ -1,0 +1,83 @@
+"""Box rewards: GRIT's counting rule by hand, and the strict rules beside it."""
+
+import pytest
+
+from grit_lightning.rewards import box_iou, box_valid, grounded_region
+
+ONE, TWO = "<think> [1, 1, 2, 2] <rethink>", "<think> [1, 1, 2, 2] and 3,3,4,4 <rethink>"
+
+
+def region(sample, completion, **options):
+    return grounded_region(
+        sample, completion, **({"any_box": 0.5, "count_match": 1.0, "counting_datasets": ["tallyqa"]} | options)
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "dataset", "text", "expected"),
+    [
+        ("2", "tallyqa", TWO, 1.5),
+        ("2", "tallyqa", ONE, 0.5),
+        ("1", "tallyqa", ONE, 1.5),
+        ("0", "tallyqa", "<rethink>", 1.0),  # no box is the right number of boxes
+        ("2", "tallyqa", "<rethink>", 0.0),
+        ("2", "vsr", TWO, 0.5),
+        ("0", "vsr", "<rethink>", 0.0),
+        ("2", "tallyqa", "[1, 1, 2, 2] 3,3,4,4", 0.0),  # no <rethink>
+        ("0", "tallyqa", "", 0.0),
+        ("2", "tallyqa", "<rethink> [1, 1, 2, 2] 3,3,4,4", 0.0),  # after it
+        ("1", "tallyqa", f"{ONE} 3,3,4,4 <rethink>", 1.5),  # only what is before the first
+        ("two", "tallyqa", TWO, 1.5),
+        ("2.0", "tallyqa", TWO, 1.5),
+    ],
+)
+def test_grounded_region(make_sample, make_completion, answer, dataset, text, expected):
+    sample, completion = make_sample(answer, dataset), make_completion(text)
+    assert region(sample, completion) == expected
+    parts = {0.0: 0, 0.5: 1, 1.0: 10, 1.5: 11}[expected]
+    assert region(sample, completion, any_box=1, count_match=10) == parts
+
+
+def test_counting_datasets_is_an_option(make_sample, make_completion):
+    sample, completion = make_sample("2", "mine"), make_completion(TWO)
+    assert region(sample, completion) == 0.5
+    assert region(sample, completion, counting_datasets=["tallyqa", "mine"]) == 1.5
+
+
+@pytest.mark.parametrize("answer", ["yes", "2.5", "2 or 3", ""])
+def test_defect_2_an_answer_that_is_no_count_earns_no_bonus_and_raises_nothing(make_sample, make_completion, answer):
+    assert region(make_sample(answer), make_completion(TWO)) == 0.5
+
+
+def test_defect_2_each_sample_is_counted_by_its_own_answer(make_sample, make_completion):
+    completion = make_completion(TWO)
+    values = [region(make_sample(answer), completion) for answer in ("1", "2", "3")]
+    assert values == [0.5, 1.5, 0.5]
+
+
+def test_defect_11_the_parity_rule_takes_any_box_and_the_strict_rules_do_not(make_sample, make_completion):
+    # Inverted, repeated, outside: two boxes to the reference's rule.
+    completion = make_completion("[9, 9, 1, 1] [999, 0, 9999, 1] <rethink>", box_space=(100, 100))
+    sample = make_sample("2", boxes=((1.0, 1.0, 9.0, 9.0),), size=(100, 100))
+    assert region(sample, completion) == 1.5
+    assert box_valid(sample, completion) == 0.0
+    assert box_iou(sample, completion) == 0.0
+
+
+def test_box_valid_is_a_share_in_the_box_space(make_sample, make_completion):
+    text = '{"bbox_2d": [0, 0, 308, 252]} [0, 0, 309, 252] [5, 5, 6, 6] [5, 5, 6, 6] <rethink>'
+    # Valid: the first (the whole box space) and the first of the two equal ones. In 640 × 480 the second is too.
+    assert box_valid(make_sample(), make_completion(text)) == 0.5
+    assert box_valid(make_sample(), make_completion("no box")) == 0.0
+
+
+def test_box_iou_is_in_original_pixels(make_sample, make_completion):
+    # Box space 1000 × 1000, image 640 × 480: [0, 0, 500, 500] is (0, 0, 320, 240).
+    completion = make_completion("[0, 0, 500, 500] <rethink>", box_space=(1000, 1000))
+    assert box_iou(make_sample(boxes=((0.0, 0.0, 320.0, 240.0),)), completion) == pytest.approx(1.0)
+    assert box_iou(make_sample(boxes=((0.0, 0.0, 320.0, 480.0),)), completion) == pytest.approx(0.5)
+    assert box_iou(make_sample(boxes=((0.0, 0.0, 320.0, 240.0), (600.0, 0.0, 640.0, 9.0))), completion) == 0.5
+
+
+def test_box_iou_without_reference_boxes_is_unscored(make_sample, make_completion):
+    assert box_iou(make_sample(), make_completion(ONE)) is None

@@ -1,0 +1,155 @@
+"""The weighted sum: what a failure, a weight and a thread do to it."""
+
+import copy
+import logging
+import math
+import pickle
+import threading
+
+import pytest
+
+from grit_lightning.errors import ConfigError
+from grit_lightning.rewards import Rewards
+
+
+def constant(value):
+    return lambda sample, completion: value
+
+
+def length(sample, completion):
+    return len(completion.text)
+
+
+def broken(sample, completion):
+    raise RuntimeError("the service\nis away.")
+
+
+def build(**parts):
+    return Rewards({name: {"weight": weight, "fn": fn} for name, (weight, fn) in parts.items()})
+
+
+def test_total_is_the_weighted_sum_of_unweighted_components(make_sample, make_completion):
+    rewards = build(a=(2.0, constant(3)), b=(-0.5, constant(True)), c=(0, constant(100.0)))
+    score = rewards.score(make_sample(), make_completion("x"))
+    assert score.components == {"a": 3.0, "b": 1.0, "c": 100.0}
+    assert all(type(value) is float for value in score.components.values())
+    assert score.total == 2 * 3 - 0.5
+    assert score.errors == {}
+    assert rewards.names == ("a", "b", "c")
+    assert rewards.weights == {"a": 2.0, "b": -0.5, "c": 0.0}
+
+
+def test_an_exception_is_unscored_counted_and_never_0(make_sample, make_completion, caplog):
+    rewards = build(good=(1.0, constant(1.0)), bad=(1.0, broken))
+    score = rewards.score(make_sample(), make_completion("x"))
+    assert score.components == {"good": 1.0, "bad": None}
+    assert score.total is None
+    assert score.errors == {"bad": "Reward bad could not score sample cats/1: RuntimeError: the service is away."}
+
+
+def test_a_failure_of_weight_0_leaves_the_total(make_sample, make_completion):
+    score = build(good=(1.0, constant(0.25)), bad=(0.0, broken)).score(make_sample(), make_completion("x"))
+    assert score.total == 0.25
+    assert score.components["bad"] is None
+    assert set(score.errors) == {"bad"}
+
+
+def test_none_is_unscored_but_no_error(make_sample, make_completion):
+    score = build(good=(1.0, constant(1.0)), judge=(1.0, constant(None))).score(make_sample(), make_completion("x"))
+    assert score.components == {"good": 1.0, "judge": None}
+    assert score.total is None
+    assert score.errors == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (math.nan, "it returned nan, expected a finite number or None"),
+        (-math.inf, "it returned -inf, expected a finite number or None"),
+        ("1", "it returned str, expected a number or None"),
+        ([1.0], "it returned list, expected a number or None"),
+        (1j, "it returned complex, expected a number or None"),
+        (10**400, "OverflowError"),
+    ],
+)
+def test_what_is_no_finite_number_is_an_error(make_sample, make_completion, value, reason):
+    score = build(bad=(1.0, constant(value))).score(make_sample(), make_completion("x"))
+    assert score.components == {"bad": None}
+    assert score.total is None
+    assert reason in score.errors["bad"]
+
+
+def test_each_failing_component_is_logged_once_with_its_sample(make_sample, make_completion, caplog):
+    rewards = build(bad=(1.0, broken), worse=(1.0, constant("x")))
+    with caplog.at_level(logging.WARNING):
+        scores = [rewards.score(make_sample(), make_completion("x")) for _ in range(3)]
+    assert [set(score.errors) for score in scores] == [{"bad", "worse"}] * 3
+    messages = [record.getMessage() for record in caplog.records]
+    assert [message.split()[1] for message in messages] == ["bad", "worse"]
+    assert all("sample cats/1" in message for message in messages)
+
+
+def test_score_group_keeps_the_order_of_completions(make_group):
+    scores = build(length=(1.0, length)).score_group(make_group("xxx", "", "x"))
+    assert [score.total for score in scores] == [3.0, 0.0, 1.0]
+
+
+def test_submit_scores_beside_the_caller(make_group):
+    go, threads = threading.Event(), set()
+
+    def waits(sample, completion):
+        threads.add(threading.current_thread())
+        assert go.wait(timeout=30)
+        return len(completion.text)
+
+    future = build(waits=(1.0, waits)).submit([make_group("a", "bb"), make_group("ccc")])
+    assert not future.done()  # the caller is here, the score is not
+    go.set()
+    scored = future.result(timeout=30)
+    assert [[score.total for score in scores] for scores in scored.scores] == [[1.0, 2.0], [3.0]]
+    assert len(threads) == 1
+    assert threading.main_thread() not in threads
+    assert 0 <= scored.seconds < 30
+
+
+def test_submit_equals_score_group_and_keeps_its_order(make_group):
+    rewards = build(length=(0.5, length), bad=(0.0, broken))
+    steps = [[make_group("x" * i), make_group("y", "z" * i)] for i in range(20)]
+    futures = [rewards.submit(step) for step in steps]
+    assert [f.result().scores for f in futures] == [[rewards.score_group(g) for g in step] for step in steps]
+
+
+def test_rewards_that_have_scored_can_be_copied_and_pickled(make_group):
+    rewards = build(length=(1.0, length))
+    rewards.submit([make_group("a")]).result()
+    for twin in (copy.deepcopy(rewards), pickle.loads(pickle.dumps(rewards))):
+        assert twin.submit([make_group("abc")]).result().scores[0][0].total == 3.0
+
+
+@pytest.mark.parametrize(
+    ("components", "message"),
+    [
+        ({}, "reward.components holds {}: expected at least one named component."),
+        (None, "reward.components holds None"),
+        ({"a": None}, "reward.components.a holds None: expected the two keys weight and fn."),
+        ({"a": {"fn": length}}, "expected the two keys weight and fn"),
+        ({"a": {"fn": length, "weight": 1, "wieght": 2}}, "expected the two keys weight and fn"),
+        ({"a": {"fn": "length", "weight": 1}}, "reward.components.a.fn holds 'length': expected a function"),
+        ({"a": {"fn": length, "weight": "1"}}, "reward.components.a.weight holds '1': expected a finite number."),
+        ({"a": {"fn": length, "weight": True}}, "reward.components.a.weight holds True"),
+        ({"a": {"fn": length, "weight": math.nan}}, "reward.components.a.weight holds nan"),
+        ({"a": {"fn": len, "weight": 1}}, "reward.components.a.fn cannot be called as fn(sample, completion)"),
+    ],
+)  # fmt: skip
+def test_an_unusable_config_is_one_sentence(components, message):
+    with pytest.raises(ConfigError) as error:
+        Rewards(components)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_option_is_a_config_error_not_a_failure_of_every_completion():
+    from grit_lightning.rewards import answer_bleu
+
+    with pytest.raises(ConfigError, match="'size'"):
+        build(bleu=(1.0, answer_bleu))

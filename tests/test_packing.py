@@ -1,0 +1,96 @@
+"""The shared-prefix layout: masks and rows by hand, log-probabilities against one-by-one sequences."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from grit_lightning.packing import Row, block_mask, completion_lengths, pack, plan_rows
+from grit_lightning.policy import Policy
+
+
+def test_block_mask_by_hand() -> None:
+    # Prompt of two, completions of two and one, one pad.
+    mask = block_mask(torch.tensor([[0, 0, 1, 1, 2, -1]]))
+    assert mask.shape == (1, 1, 6, 6)
+    assert mask[0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 0, 0, 1, 0],
+        [1, 1, 0, 0, 0, 1],
+    ]
+
+
+def test_rows_share_a_pass_up_to_the_bound_and_long_groups_are_split(prompts, make_group) -> None:
+    groups = [make_group(prompts[0], [5, 9, 3], 0), make_group(prompts[1], [4, 4, 4], 1)]
+    prompt, other = (group.prompt.num_tokens for group in groups)
+    whole = [Row(0, (0, 1, 2), prompt + 14), Row(1, (0, 1, 2), other + 9)]
+    whole.sort(key=lambda row: -row.num_tokens)
+    longest = whole[0].num_tokens
+    assert plan_rows(groups, 2 * longest, [False, False]) == [whole]
+    assert plan_rows(groups, 2 * longest - 1, [False, False]) == [[whole[0]], [whole[1]]]
+    assert plan_rows(groups, 2 * longest, [True, False]) == [[Row(1, (0, 1, 2), other + 9)]]
+    # 12 positions of completions fit beside the first prompt: 4 + 8, then 2.
+    assert plan_rows(groups[:1], prompt + 12, [False]) == [[Row(0, (0, 1), prompt + 12)], [Row(0, (2,), prompt + 2)]]
+    # Nothing fits: one completion a pass.
+    assert [row.completions for (row,) in plan_rows(groups[:1], 1, [False])] == [(1,), (0,), (2,)]
+
+
+def one_by_one(model, backbone, groups, temperature: float) -> list[torch.Tensor]:
+    """log π of each completion from the plain forward of [prompt | completion], positions left to the model."""
+    results = []
+    for group in groups:
+        for completion in group.completions:
+            ids = torch.cat([group.prompt.input_ids_S, torch.tensor(completion.token_ids)])[None]
+            is_image = (ids == backbone.config.image_token_id).int()
+            logits = model(input_ids=ids, mm_token_type_ids=is_image, **group.prompt.vision).logits[0] / temperature
+            logits[:, list(backbone.banned_token_ids)] = -torch.inf
+            logprobs = logits.log_softmax(-1)[group.prompt.num_tokens - 1 : -1]
+            results.append(logprobs.gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0])
+    return results
+
+
+@pytest.mark.parametrize("max_tokens", [100_000, 600, 1], ids=["one_pass", "several_passes", "one_completion_a_pass"])
+def test_packed_logprobs_and_gradient_equal_one_by_one(backbone, prompts, make_group, max_tokens: int) -> None:
+    groups = [make_group(prompt, lengths, slot) for slot, (prompt, lengths) in enumerate(
+        zip(prompts, [[7, 1, 12], [3, 8, 2], [20, 1, 5]], strict=True)
+    )]  # fmt: skip
+    model = backbone.load_model()
+    expected = one_by_one(model, backbone, groups, temperature=0.7)
+    weights = [torch.randn(len(e), generator=torch.Generator().manual_seed(i)) for i, e in enumerate(expected)]
+    sum((w * e).sum() for w, e in zip(weights, expected, strict=True)).backward()
+    expected_gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+
+    policy = Policy(model, banned_token_ids=backbone.banned_token_ids, temperature=0.7, logits_chunk=4)
+    starts = completion_lengths(groups).cumsum(0) - completion_lengths(groups)
+    logprobs = torch.full((int(completion_lengths(groups).sum()),), torch.nan)
+    for rows in plan_rows(groups, max_tokens, [False] * 3):
+        batch = pack(rows, groups, backbone.pad_token_id)
+        tokens = policy(batch)
+        logprobs[batch.token_T] = tokens.logprobs_T.detach()
+        assert (batch.token_T - starts[batch.completion_T] >= 0).all()
+        (torch.cat(weights)[batch.token_T] * tokens.logprobs_T).sum().backward()
+    torch.testing.assert_close(logprobs, torch.cat(expected).detach(), rtol=0, atol=1e-5)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(
+            parameter.grad, expected_gradients[name], rtol=1e-4, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_entropy_is_that_of_the_sampling_distribution(backbone, prompts, make_group) -> None:
+    group = make_group(prompts[0], [3, 2])
+    model = backbone.load_model()
+    policy = Policy(model, banned_token_ids=backbone.banned_token_ids, temperature=2.0, logits_chunk=100)
+    with torch.no_grad():
+        (rows,) = plan_rows([group], 10_000, [False])
+        entropy = policy(pack(rows, [group], backbone.pad_token_id)).entropy_T
+        ids = torch.cat([group.prompt.input_ids_S, torch.tensor(group.completions[0].token_ids)])[None]
+        logits = model(
+            input_ids=ids, mm_token_type_ids=(ids == backbone.config.image_token_id).int(), **group.prompt.vision
+        ).logits
+    allowed = sorted(set(range(logits.shape[-1])) - set(backbone.banned_token_ids))
+    distribution = torch.distributions.Categorical(logits=logits[0, group.prompt.num_tokens - 1 : -1, allowed] / 2.0)
+    torch.testing.assert_close(entropy[:3], distribution.entropy(), rtol=1e-5, atol=1e-5)
