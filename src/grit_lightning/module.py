@@ -144,6 +144,7 @@ class GRPOModule(L.LightningModule):
         with timer("update"):
             grad_norm = self._update(groups, table["total"], advantages_P_G, ref_logprobs, sums)
         self._log(sums, timer, grad_norm, reward_seconds)
+        cast(LRScheduler, self.lr_schedulers()).step()
         return {"output": StepOutput(batch.step + 1, groups, scores, advantages_P_G.cpu())}
 
     # ---- phases of a step ----
@@ -218,7 +219,6 @@ class GRPOModule(L.LightningModule):
             grad_norm = torch.nn.utils.clip_grad_norm_(self._policy.parameters(), self.max_grad_norm)
             optimizer.step()
             old_logprobs = logprobs if old_logprobs is None else old_logprobs
-        cast(LRScheduler, self.lr_schedulers()).step()
         return full_value(grad_norm)
 
     def _weights(self, groups: list[Group], rewards_P_G: Tensor) -> Tensor:

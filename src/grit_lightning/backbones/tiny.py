@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from omegaconf import OmegaConf
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig
 
