@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import sys
 
 import hydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.utils import get_method
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -21,6 +23,7 @@ def main() -> None:
     """Run the task of the composed config. Exit status 1 after an error; ``HYDRA_FULL_ERROR=1`` shows its traceback."""
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then passes errors on, instead of printing several lines and exiting
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs the errors that it raises
     config.register()
 
     def run(cfg: DictConfig) -> None:
@@ -54,5 +57,19 @@ def one_line(error: BaseException) -> str:
         return f"{error.full_key} has no default: give {error.full_key}=VALUE"
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return f"{error.full_key}: {first}"
-    reason = str(error.__cause__).split("\n", 1)[0] if isinstance(error, HydraException) and error.__cause__ else ""
-    return ": ".join(filter(None, (" ".join(str(error).split()), reason)))
+    return _hydra_line(error, first) if isinstance(error, HydraException) else " ".join(str(error).split())
+
+
+def _hydra_line(error: HydraException, first: str) -> str:
+    """What Hydra found wrong with the command line, or with building an object, in this application's words."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group}={option} is unknown: the options of {group} are {', '.join(error.options)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read as an override: {first}"
+    if match := re.match(r"Could not override '(.+?)'", first):
+        key = match[1]
+        return f"{key} is unknown: --help shows the keys there are; one that code of yours reads is added by +{key}=…"
+    first = first.removeprefix("Error merging override ").removesuffix(":")
+    reason = str(error.__cause__).split("\n", 1)[0] if error.__cause__ else ""
+    return ": ".join(filter(None, (first, reason)))

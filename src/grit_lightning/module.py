@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from transformers import PreTrainedModel
 
 from grit_lightning import objective as obj
 from grit_lightning.backbones.base import Backbone
@@ -110,9 +111,9 @@ class GRPOModule(L.LightningModule):
         if self.objective.beta > 0:
             self.reference = Reference(self.policy)
         if self.device_mesh is not None:
-            shard(self.policy, self.device_mesh, self._compute_dtype)
-            if self.reference is not None:
-                shard(self.reference, self.device_mesh, self._compute_dtype)
+            compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+            for part in filter(None, (self.policy, self.reference)):
+                shard(part, self.device_mesh["data_parallel"], compute_dtype)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model. ``strict_loading`` is off only because the reference is not in it."""
@@ -151,11 +152,11 @@ class GRPOModule(L.LightningModule):
 
     @torch.no_grad()
     def _rollout(self, batch: Batch) -> list[Group]:
-        self._policy.eval()
-        with gathered(self._policy):
-            return self.sampler.rollout(
-                self._policy.model, self.backbone, batch.prompts, step=batch.step, seed=self.seed
-            )
+        def sample(model: PreTrainedModel) -> list[Group]:
+            with gathered(self._policy):
+                return self.sampler.rollout(model, self.backbone, batch.prompts, step=batch.step, seed=self.seed)
+
+        return self._policy.eval()(sample)
 
     def _reference_logprobs(self, groups: list[Group]) -> Tensor | None:
         """Log π_ref of all completion tokens of this rank, in order; ``None`` without a reference."""

@@ -7,7 +7,8 @@ the prompt nor with vocabulary × length.
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from grit_lightning.packing import PackedBatch
+
+T = TypeVar("T")
 
 
 class TokenLogprobs(NamedTuple):
@@ -53,8 +56,14 @@ class Policy(nn.Module):
         self.logits_chunk = logits_chunk
         self.register_buffer("banned", torch.tensor(banned_token_ids, dtype=torch.long), persistent=False)
 
-    def forward(self, batch: PackedBatch) -> TokenLogprobs:
-        """Log-probabilities and entropies of the completion tokens of ``batch``."""
+    def forward(self, work: PackedBatch | Callable[[PreTrainedModel], T]) -> TokenLogprobs | T:
+        """Log-probabilities and entropies of the completion tokens of a batch.
+
+        A function in its place is called with the model: so a sharded policy is entered by the same door for rollouts.
+        """
+        return self._logprobs(work) if isinstance(work, PackedBatch) else work(self.model)
+
+    def _logprobs(self, batch: PackedBatch) -> TokenLogprobs:
         hidden_B_S_D = self.model.base_model(
             input_ids=batch.input_ids_B_S,
             position_ids=batch.position_ids_A_B_S,

@@ -123,7 +123,8 @@ def data_sha256(samples: Sequence[Sample]) -> dict[str, str]:
 
 def _hush_libraries() -> None:
     """Turn off what the libraries print that is no concern of a user of this application."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hardware, tips for other products
+    for name in ("lightning.pytorch", "lightning.fabric"):  # hardware, ranks, tips for other products
+        logging.getLogger(name).setLevel(logging.WARNING)
     if not sys.stderr.isatty():
         disable_progress_bar()  # of transformers, while it loads weights
     # The reference is in eval mode, as it should be.

@@ -1,0 +1,67 @@
+"""A run killed with SIGKILL and resumed is the run that was never stopped: same rollouts, same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+STEPS = 6
+OPTIONS = (
+    "reward=digits", "rollout.num_generations=3", "rollout.max_new_tokens=12", "rollout.stop=e",
+    "data.prompts_per_step=3", f"trainer.max_steps={STEPS}", "callbacks.checkpoint.last_every_n_steps=2",
+    "data.heldout=null", "objective.iterations=2", "threads=1",
+)  # fmt: skip
+
+
+def command(*overrides: str) -> list[str]:
+    return [sys.executable, "-m", "grit_lightning", *overrides]
+
+
+def run(*overrides: str) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command(*overrides), capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def kill_after(out: Path, step: int) -> None:
+    """Start a run and SIGKILL it once it has written the rollouts of ``step``, wherever it is by then."""
+    with subprocess.Popen(command(*OPTIONS, f"out={out}"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        while not (out / "rollouts" / f"step_{step:06d}.jsonl").exists():
+            assert process.poll() is None, process.stderr.read()[-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+
+
+def records(out: Path) -> dict[str, list[dict]]:
+    files = sorted((out / "rollouts").glob("*.jsonl"))
+    return {file.name: [json.loads(line) for line in file.read_text().splitlines()] for file in files}
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_equals_never_stopped(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(*OPTIONS, f"out={whole}")
+    kill_after(killed, step=3)  # one step past the checkpoint of step 2: that step is done again
+    first = records(killed)
+    assert len(first) < STEPS
+    run(f"resume={killed}")
+    assert records(killed) == records(whole)
+    assert all(records(killed)[name] == lines for name, lines in first.items())
+    checkpoints = [torch.load(out / "checkpoints" / "last.ckpt", weights_only=True) for out in (whole, killed)]
+    assert [checkpoint["global_step"] for checkpoint in checkpoints] == [STEPS, STEPS]
+    for name, value in checkpoints[0]["state_dict"].items():
+        assert torch.equal(value, checkpoints[1]["state_dict"][name]), name
+    resumes = (killed / "resumes.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in resumes] == [2]
