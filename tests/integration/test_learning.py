@@ -15,8 +15,14 @@ from grit_lightning.tasks.train import train
 def test_the_share_of_digits_at_least_doubles(compose_config, tmp_path: Path) -> None:
     run = train(
         compose_config(
-            "reward=digits", "rollout.max_new_tokens=24", "data.prompts_per_step=2", "trainer.max_steps=40", "seed=0",
-            "data.heldout=null", "trainer.accelerator=cpu", f"out={tmp_path / 'run'}",
+            "reward=digits",
+            "rollout.max_new_tokens=24",
+            "data.prompts_per_step=2",
+            "trainer.max_steps=40",
+            "seed=0",
+            "data.heldout=null",
+            "trainer.accelerator=cpu",
+            f"out={tmp_path / 'run'}",
         )  # fmt: skip
     ).run
     events = EventAccumulator(str(run.tensorboard)).Reload()

@@ -33,7 +33,9 @@ def run(*overrides: str) -> None:
 
 def kill_after(out: Path, step: int) -> None:
     """Start a run and SIGKILL it once it has written the rollouts of ``step``, wherever it is by then."""
-    with subprocess.Popen(command(*OPTIONS, f"out={out}"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command(*OPTIONS, f"out={out}"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
         deadline = time.monotonic() + 120
         while not (out / "rollouts" / f"step_{step:06d}.jsonl").exists():
             assert process.poll() is None, process.stderr.read()[-3000:]

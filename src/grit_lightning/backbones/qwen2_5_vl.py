@@ -17,17 +17,19 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
 )
 
+from grit_lightning.backbones.random_weights import random_checkpoint
 from grit_lightning.errors import CheckpointError, DataError
 from grit_lightning.types import Completion, FinishReason, Prompt, Sample
 
 AttentionImplementation = Literal["auto", "sdpa", "eager"]
+Dtype = Literal["float32", "bfloat16"]
 
 _BANNED = (
     "<|im_start|>",
@@ -72,7 +74,7 @@ class Qwen25VL:
         prompt: str,
         min_pixels: int,
         max_pixels: int,
-        dtype: str,
+        dtype: Dtype,
         attn_implementation: AttentionImplementation,
         gradient_checkpointing: bool,
         random_weights_seed: int | None,
@@ -87,8 +89,8 @@ class Qwen25VL:
             self.config = AutoConfig.from_pretrained(checkpoint)
             _require_model_type(self.config.model_type, checkpoint)
             self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-            # The torch backend needs torchvision. One image at a time, cached: PIL's is fast enough.
-            self.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+            # By name: the automatic class needs torchvision, in some versions even to be imported.
+            self.image_processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint)
         self.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
         self._tokens = self._token_ids()
         self.pad_token_id, self.eos_token_ids = self._tokens.pad, self._tokens.eos
@@ -136,21 +138,30 @@ class Qwen25VL:
         """``(all tokens, image tokens)`` of a prompt."""
         return prompt.num_tokens, int((prompt.input_ids_S == self._tokens.image).sum())
 
+    def weights_folder(self) -> str:
+        """What weights are read from: the checkpoint, or a cached folder of random ones."""
+        if self.random_weights_seed is None:
+            return self.checkpoint
+        return str(random_checkpoint(self.config, self.random_weights_seed, self.tokenizer, self.image_processor))
+
     def load_model(self) -> PreTrainedModel:
         """The model with its weights, in eval mode.
 
         Raises:
             CheckpointError: weights are missing, torn or of another shape.
         """
-        folder = self.checkpoint
-        if self.random_weights_seed is not None:
-            from grit_lightning.backbones.random_weights import random_checkpoint
-
-            folder = str(random_checkpoint(self.checkpoint, self.random_weights_seed))
+        folder = self.weights_folder()
         with _checkpoint_errors(self.checkpoint):
-            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-                folder, dtype=self.dtype, attn_implementation=self.attn_implementation
+            model, info = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+                folder,
+                dtype=self.dtype,
+                attn_implementation=self.attn_implementation,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
+        # transformers would go on with random values in their place.
+        if unread := sorted(map(str, {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})):
+            raise CheckpointError(f"{folder}: {len(unread)} weights are missing or of another shape, as {unread[0]}")
         # generate() fills whatever its config leaves open from the checkpoint's own generation config, which for the
         # released models sets a repetition penalty: rollouts would not follow the policy's distribution.
         model.generation_config = GenerationConfig()

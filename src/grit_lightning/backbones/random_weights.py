@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoModelForImageTextToText, PreTrainedConfig
+from transformers.utils import PushToHubMixin
 
 
 def cache_folder() -> Path:
@@ -19,12 +20,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "grit_lightning"
 
 
-def random_checkpoint(checkpoint: str, seed: int) -> Path:
-    """A folder with ``checkpoint``'s config, tokenizer and processor, and float32 weights drawn from ``seed``.
+def random_checkpoint(config: PreTrainedConfig, seed: int, *parts: PushToHubMixin) -> Path:
+    """A folder with weights drawn from ``seed`` for the model of ``config``, float32, and the other parts beside them.
 
     Made once and cached by content, so that it is loaded like any other checkpoint.
+
+    Args:
+        config: of the whole model.
+        seed: of the weights.
+        parts: what else makes up a checkpoint and has ``save_pretrained``: tokenizer, image processor.
     """
-    config = AutoConfig.from_pretrained(checkpoint)
     digest = hashlib.sha256(f"{config.to_json_string()}/{seed}/{torch.__version__}".encode()).hexdigest()[:16]
     folder = cache_folder() / "random_weights" / f"{config.model_type}-{digest}"
     if folder.is_dir():
@@ -33,9 +38,9 @@ def random_checkpoint(checkpoint: str, seed: int) -> Path:
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        AutoModelForImageTextToText.from_config(config, dtype=torch.float32).save_pretrained(partial)
-    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(partial)
-    AutoImageProcessor.from_pretrained(checkpoint, backend="pil").save_pretrained(partial)
+        model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    for part in (model, *parts):
+        part.save_pretrained(partial)
     try:
         partial.rename(folder)
     except OSError:  # another process made the same folder meanwhile

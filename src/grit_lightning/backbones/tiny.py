@@ -138,8 +138,8 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 
 def write(folder: Path) -> None:
     """Write tokenizer, config and image processor config to ``folder``."""
-    templates = [OmegaConf.load(file) for file in sorted((conf_dir() / "prompt").glob("*.yaml"))]
-    texts = [*(template["template"] for template in templates), "You are a helpful assistant."]
+    prompts = [OmegaConf.load(file) for file in sorted((conf_dir() / "prompt").glob("*.yaml"))]
+    texts = [*(OmegaConf.select(prompt, "template") for prompt in prompts), "You are a helpful assistant."]
     tokenizer = train_tokenizer([*corpus(seed=0, count=4000), *texts * 1000])
     tokenizer.save_pretrained(folder)
     tiny_config(tokenizer).save_pretrained(folder)

@@ -1,0 +1,208 @@
+"""The Qwen2.5-VL backbone against transformers' own computations, and checkpoints in the released layout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from grit_lightning.backbones.qwen2_5_vl import Qwen25VL
+from grit_lightning.backbones.random_weights import random_checkpoint
+from grit_lightning.errors import CheckpointError, DataError
+from grit_lightning.types import Sample
+
+
+def sample(question: str, size: tuple[int, int]) -> Sample:
+    return Sample("f/1", question, "2", Path("x.png"), size, (), "vsr", "train", "f.jsonl:1")
+
+
+def load(folder: Path | str) -> Qwen25VL:
+    return Qwen25VL(
+        checkpoint=str(folder), prompt="\nQuestion: {question} Think.", min_pixels=3136, max_pixels=100352,
+        dtype="float32", attn_implementation="auto", gradient_checkpointing=False, random_weights_seed=None,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(backbone: Qwen25VL, tmp_path: Path) -> Path:
+    """An ordinary checkpoint folder of the tiny model, to be damaged."""
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(backbone.weights_folder(), copy)
+    return copy
+
+
+def test_prompt_is_rendered_as_the_released_template_does(folder: Path) -> None:
+    assert load(folder).render("Is it {red}?") == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>\nQuestion: Is it {red}? Think.<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+@pytest.mark.parametrize("size", [(224, 112), (30, 500), (640, 480), (113, 207), (20, 20)])
+def test_positions_and_placeholders_are_those_of_transformers(backbone, size: tuple[int, int]) -> None:
+    prompt = backbone.encode(sample("How many?", size), Image.new("RGB", size))
+    is_image = prompt.input_ids_S == backbone.config.image_token_id
+    model = backbone.load_model()
+    expected, _ = model.model.get_rope_index(
+        prompt.input_ids_S[None],
+        mm_token_type_ids=is_image.int()[None],
+        image_grid_thw=prompt.vision["image_grid_thw"],
+    )
+    assert torch.equal(prompt.position_ids_A_S, expected[:, 0])
+    features = model.model.get_image_features(**prompt.vision).pooler_output[0]
+    assert is_image.sum() == len(features) == backbone.count_tokens(prompt)[1]
+
+
+@pytest.mark.parametrize(
+    ("size", "box_space"), [((640, 480), (364, 252)), ((112, 140), (112, 140)), ((20, 20), (56, 56))]
+)
+def test_boxes_are_in_pixels_of_the_resized_image(backbone, size, box_space) -> None:
+    prompt = backbone.encode(sample("How many?", size), Image.new("RGB", size))
+    assert prompt.box_space == box_space
+    _, height, width = prompt.vision["image_grid_thw"][0].tolist()
+    assert (width * 14, height * 14) == box_space
+
+
+def test_a_question_with_a_placeholder_is_refused_by_line(backbone) -> None:
+    with pytest.raises(DataError, match=r"f.jsonl:1: question contains the image placeholder of the model \(2 in"):
+        backbone.encode(sample("What is <|image_pad|>?", (112, 112)), Image.new("RGB", (112, 112)))
+
+
+def test_tokens_that_are_no_text_are_banned_and_ends_are_not(backbone) -> None:
+    names = {
+        backbone.tokenizer.convert_ids_to_tokens(i) for i in backbone.banned_token_ids if i < len(backbone.tokenizer)
+    }
+    assert {"<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|endoftext|>", "<|im_start|>"} <= names
+    assert "<|im_end|>" not in names
+    assert backbone.eos_token_ids == (backbone.tokenizer.convert_tokens_to_ids("<|im_end|>"),)
+
+
+def test_tokenizer_splits_digits_and_round_trips(backbone) -> None:
+    text = 'I see {"bbox_2d": [12, 345, 67, 890]}\n\té 日本 🙂 <answer> 42 </answer>'
+    ids = backbone.tokenizer(text)["input_ids"]
+    assert backbone.tokenizer.decode(ids) == text
+    tokens = [backbone.tokenizer.decode(i) for i in ids]
+    assert not [token for token in tokens if sum(character.isdigit() for character in token) > 1]
+
+
+def released_layout(folder: Path) -> None:
+    """Rewrite a checkpoint as the released ones are: flat config, old names of weights, area limits in pixels."""
+    config = json.loads((folder / "config.json").read_text())
+    text = config.pop("text_config")
+    rope = text.pop("rope_parameters")
+    text.pop("model_type")
+    flat = {key: value for key, value in text.items() if key not in ("layer_types", "dtype")}
+    flat |= {
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
+    }
+    vision = {
+        key: value for key, value in config["vision_config"].items() if key not in ("model_type", "rope_parameters")
+    }
+    vision["in_chans"] = vision.pop("in_channels")
+    flat |= {"torch_dtype": "bfloat16", "sliding_window": 32768, "use_sliding_window": False, "max_window_layers": 70}
+    (folder / "config.json").write_text(json.dumps(config | flat | {"vision_config": vision}))
+    weights = load_file(folder / "model.safetensors")  # transformers saves the old names
+    assert {name.split(".")[0] for name in weights} == {"visual", "model"} and "model.norm.weight" in weights
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps(
+            {
+                "min_pixels": 3136,
+                "max_pixels": 12845056,
+                "patch_size": 14,
+                "temporal_patch_size": 2,
+                "merge_size": 2,
+                "image_mean": [0.48145466, 0.4578275, 0.40821073],
+                "image_std": [0.26862954, 0.26130258, 0.27577711],
+                "image_processor_type": "Qwen2VLImageProcessor",
+                "processor_class": "Qwen2_5_VLProcessor",
+            }
+        )
+    )
+    (folder / "generation_config.json").write_text(
+        json.dumps({"do_sample": True, "repetition_penalty": 1.05, "temperature": 1e-6, "eos_token_id": [1, 2]})
+    )
+
+
+def test_a_checkpoint_in_the_released_layout_is_the_same_model(backbone, folder: Path) -> None:
+    released_layout(folder)
+    other = load(folder)
+    expected, model = backbone.load_model(), other.load_model()
+    assert {p.dtype for p in model.parameters()} == {torch.float32}  # not the bf16 its config names
+    prompt = other.encode(sample("How many?", (300, 200)), Image.radial_gradient("L").resize((300, 200)).convert("RGB"))
+    assert prompt.num_tokens < 200  # the limit on the area is the config's, not the checkpoint's
+    arguments = {
+        "input_ids": prompt.input_ids_S[None],
+        "mm_token_type_ids": (prompt.input_ids_S == other.config.image_token_id).int()[None],
+        **prompt.vision,
+    }
+    with torch.no_grad():
+        torch.testing.assert_close(model(**arguments).logits, expected(**arguments).logits, rtol=0, atol=0)
+
+
+def test_random_weights_are_made_once_and_depend_on_the_seed(backbone) -> None:
+    first, other = (random_checkpoint(backbone.config, seed) for seed in (10, 11))
+    written = (first / "model.safetensors").stat().st_mtime_ns
+    assert random_checkpoint(backbone.config, 10) == first
+    assert (first / "model.safetensors").stat().st_mtime_ns == written
+    weights = [load_file(folder / "model.safetensors")["visual.merger.mlp.0.weight"] for folder in (first, other)]
+    assert not torch.equal(*weights)
+
+
+def test_size_of_the_bundled_model(backbone) -> None:
+    parameters = sum(p.numel() for p in backbone.load_model().parameters())
+    assert 2e6 < parameters < 4e6
+
+
+def damage_config(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "qwen2", "vocab_size": 10}')
+
+
+def damage_weights(folder: Path) -> None:
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: shutil.rmtree(folder), "cannot be loaded as a Qwen2.5-VL checkpoint"),
+        (lambda folder: (folder / "config.json").unlink(), "cannot be loaded as a Qwen2.5-VL checkpoint"),
+        (damage_config, "model type is 'qwen2', expected 'qwen2_5_vl'"),
+        (damage_weights, "cannot be loaded as a Qwen2.5-VL checkpoint"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded as a Qwen2.5-VL checkpoint"),
+    ],
+    ids=["no_folder", "no_config", "another_family", "torn_weights", "no_weights"],
+)
+def test_an_unusable_checkpoint_is_one_sentence(folder: Path, damage, message: str) -> None:
+    damage(folder)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load(folder).load_model()
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_weights_of_another_shape_are_refused(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] = torch.ones(7)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"norm\.weight"):
+        load(folder).load_model()
+
+
+def test_missing_weights_are_refused(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.up_proj\.weight"):
+        load(folder).load_model()
+
+
+def test_every_model_config_names_a_backbone(compose_config) -> None:
+    assert isinstance(instantiate(compose_config().model), Qwen25VL)
