@@ -18,10 +18,12 @@ from grit_lightning.errors import CheckpointError
 from grit_lightning.module import GRPOModule, StepOutput
 
 LIMIT = 6
+TEMPERATURE = 0.8
 # Plain gradient descent with rate 1: the change of the weights is the gradient.
 GRADIENT = (
     "optimizer=sgd", "optimizer.lr=1.0", "scheduler=constant", "module.max_grad_norm=1e9", "reward=digits",
     "rollout.num_generations=3", f"rollout.max_new_tokens={LIMIT}", "data.prompts_per_step=3", "rollout.stop=e",
+    f"rollout.temperature={TEMPERATURE}",
 )  # fmt: skip
 
 
@@ -84,7 +86,7 @@ def completion_logprobs(model: Any, backbone: Any, group: Any, completion: Any) 
     prompt, tokens = group.prompt, torch.tensor(completion.token_ids)
     ids = torch.cat([prompt.input_ids_S, tokens])[None]
     is_image = (ids == backbone.config.image_token_id).int()
-    logits = model(input_ids=ids, mm_token_type_ids=is_image, **prompt.vision).logits[0]
+    logits = model(input_ids=ids, mm_token_type_ids=is_image, **prompt.vision).logits[0] / TEMPERATURE
     logits[:, list(backbone.banned_token_ids)] = -torch.inf
     return logits.log_softmax(-1)[prompt.num_tokens - 1 : -1].gather(1, tokens[:, None])[:, 0]
 

@@ -32,8 +32,10 @@ def test_rows_share_a_pass_up_to_the_bound_and_long_groups_are_split(prompts, ma
     assert plan_rows(groups, 2 * longest, [False, False]) == [whole]
     assert plan_rows(groups, 2 * longest - 1, [False, False]) == [[whole[0]], [whole[1]]]
     assert plan_rows(groups, 2 * longest, [True, False]) == [[Row(1, (0, 1, 2), other + 9)]]
-    # 12 positions of completions fit beside the first prompt: 4 + 8, then 2.
-    assert plan_rows(groups[:1], prompt + 12, [False]) == [[Row(0, (0, 1), prompt + 12)], [Row(0, (2,), prompt + 2)]]
+    # Without their last tokens the completions take 4, 8 and 2 positions.
+    split = [[Row(0, (0, 1), prompt + 12)], [Row(0, (2,), prompt + 2)]]
+    for bound, expected in ((12, split), (13, split), (14, [[Row(0, (0, 1, 2), prompt + 14)]])):
+        assert plan_rows(groups[:1], prompt + bound, [False]) == expected
     # Nothing fits: one completion a pass.
     assert [row.completions for (row,) in plan_rows(groups[:1], 1, [False])] == [(1,), (0,), (2,)]
 

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Callable
 
 import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from grit_lightning import config
-from grit_lightning.errors import UserError
+from grit_lightning.errors import ConfigError, UserError
 
 _USER_ERRORS = (UserError, HydraException, OmegaConfBaseException)
 
@@ -22,20 +23,25 @@ _USER_ERRORS = (UserError, HydraException, OmegaConfBaseException)
 def main() -> None:
     """Run the task of the composed config. Exit status 1 after an error; ``HYDRA_FULL_ERROR=1`` shows its traceback."""
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then passes errors on, instead of printing several lines and exiting
     logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs the errors that it raises
     config.register()
 
     def run(cfg: DictConfig) -> None:
+        if not traceback_wanted:
+            del os.environ["HYDRA_FULL_ERROR"]  # processes that the task starts would take it for the user's wish
         try:
-            get_method(cfg.task._target_)(cfg)
+            _task(cfg.task._target_)(cfg)
         except _USER_ERRORS as error:
             # Hydra would put a line of its own before the message. In a sweep it stays: it says which job failed.
             if traceback_wanted or config.is_sweep():
                 raise
             sys.exit(f"error: {one_line(error)}")
+        finally:
+            os.environ["HYDRA_FULL_ERROR"] = "1"
 
     try:
+        # Hydra then passes errors on, instead of printing several lines and exiting.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
         hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name="config")(run)()
     except _USER_ERRORS as error:
         if traceback_wanted:
@@ -43,6 +49,13 @@ def main() -> None:
         sys.exit(f"error: {one_line(error)}")
     except BrokenPipeError:  # the reader of --help, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _task(name: str) -> Callable[[DictConfig], object]:
+    try:
+        return get_method(name)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"task._target_ is {name!r}, which cannot be imported: {error}") from error
 
 
 def one_line(error: BaseException) -> str:

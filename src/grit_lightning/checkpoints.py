@@ -11,6 +11,7 @@ Lightning's own ``ModelCheckpoint`` and ``TorchCheckpointIO`` (2.6.6) do not ser
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -21,12 +22,14 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.hooks import RemovableHandle
 
 from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.files import replacing
 from grit_lightning.runs import LAST_CHECKPOINT
+
+log = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -150,7 +153,8 @@ class StepCheckpoint(Checkpoint):
             )
         else:
             self._save_last(trainer)
-            rank_zero_info(f"{reason}: the {trainer.global_step} steps done are saved in {self.last_path}")
+            if trainer.is_global_zero:
+                log.info("%s: the %d steps done are saved in %s", reason, trainer.global_step, self.last_path)
 
     def _save_last(self, trainer: pl.Trainer) -> None:
         """Write ``last.ckpt`` unless it holds this step. Collective: called on every process."""

@@ -48,8 +48,9 @@ class Schema:
     optimizer: Any = "???"
     scheduler: Any = "???"
     trainer: Any = "???"
-    logger: Any = "???"
-    callbacks: Any = "???"
+    # These two may be taken away: ~logger ~callbacks
+    logger: Any = None
+    callbacks: Any = None
 
 
 def conf_dir() -> Path:
@@ -174,7 +175,7 @@ def admits(hint: Any, value: object) -> bool:
     if hint in (int, float, bool, str):
         return _is_scalar(hint, value)
     kind = origin or hint
-    if not inspect.isclass(kind) or kind is object:
+    if not inspect.isclass(kind) or kind in (object, Any):  # Any is a class, too
         return True
     if isinstance(value, list):
         return issubclass(kind, Sequence | tuple) or issubclass(list, kind)

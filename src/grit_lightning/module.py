@@ -26,9 +26,9 @@ from grit_lightning.distributed import full_value, gathered, gradient_sync, shar
 from grit_lightning.errors import CheckpointError
 from grit_lightning.memory import peak_memory_gib
 from grit_lightning.metrics import PhaseTimer, StepSums, reward_table
-from grit_lightning.objective import Objective
+from grit_lightning.objective import LossTerms, Objective
 from grit_lightning.packing import PackedBatch, Row, completion_lengths, pack, plan_rows, truncated
-from grit_lightning.policy import Policy, Reference
+from grit_lightning.policy import Policy, Reference, TokenLogprobs
 from grit_lightning.rewards import Rewards
 from grit_lightning.rollout import Sampler
 from grit_lightning.types import Group, Score
@@ -200,20 +200,10 @@ class GRPOModule(L.LightningModule):
             logprobs = torch.zeros(int(completion_lengths(groups).sum()), device=self.device)
             for index, (rows, live) in enumerate(passes):
                 packed = self._pack(rows, groups)
-                tokens = self._policy(packed)
-                terms = obj.policy_loss(
-                    tokens.logprobs_T,
-                    # On the first iteration the policy still is π_old.
-                    tokens.logprobs_T.detach() if old_logprobs is None else old_logprobs[packed.token_T],
-                    None if ref_logprobs is None else ref_logprobs[packed.token_T],
-                    advantages_C=advantages_P_G.flatten(),
-                    weights_C=weights_C if live else torch.zeros_like(weights_C),
-                    completion_T=packed.completion_T,
-                    objective=self.objective,
-                )
                 with gradient_sync(self.trainer.strategy, self._policy, enabled=index == len(passes) - 1):
-                    # Data-parallel strategies average gradients over ranks; the loss is a share of a global mean.
-                    self.manual_backward(terms.loss * self.trainer.world_size)
+                    tokens, terms = self._backward(
+                        packed, advantages_P_G.flatten(), weights_C * live, ref_logprobs, old_logprobs
+                    )
                 if live:
                     logprobs[packed.token_T] = tokens.logprobs_T.detach()
                     sums.add(terms, tokens, first=iteration == 0, last=last)
@@ -221,6 +211,29 @@ class GRPOModule(L.LightningModule):
             optimizer.step()
             old_logprobs = logprobs if old_logprobs is None else old_logprobs
         return full_value(grad_norm)
+
+    def _backward(
+        self,
+        packed: PackedBatch,
+        advantages_C: Tensor,
+        weights_C: Tensor,
+        ref_logprobs: Tensor | None,
+        old_logprobs: Tensor | None,
+    ) -> tuple[TokenLogprobs, LossTerms]:
+        """Forward and backward pass of one micro-batch. Without ``old_logprobs`` the policy still is π_old."""
+        tokens: TokenLogprobs = self._policy(packed)
+        terms = obj.policy_loss(
+            tokens.logprobs_T,
+            tokens.logprobs_T.detach() if old_logprobs is None else old_logprobs[packed.token_T],
+            None if ref_logprobs is None else ref_logprobs[packed.token_T],
+            advantages_C=advantages_C,
+            weights_C=weights_C,
+            completion_T=packed.completion_T,
+            objective=self.objective,
+        )
+        # Data-parallel strategies average gradients over ranks; the loss is a share of a global mean.
+        self.manual_backward(terms.loss * self.trainer.world_size)
+        return tokens, terms
 
     def _weights(self, groups: list[Group], rewards_P_G: Tensor) -> Tensor:
         """The loss weight of each completion's tokens, from counts over all ranks, shape (P·G,)."""

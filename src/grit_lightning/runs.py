@@ -6,7 +6,7 @@
 ``manifest.json``           versions, hardware, seed, overrides, data hashes (``manifest``)
 ``resumes.jsonl``           one line for each time the run was continued
 ``checkpoints/``            ``last.ckpt``, ``step_000050.ckpt``, ... (``checkpoints``)
-``rollouts/``               ``step_000000.jsonl``, ... (``rollout_store``)
+``rollouts/``               ``step_000001.jsonl``, ... (``rollout_store``)
 ``metrics/``, ...           what the configured loggers write
 ==========================  ==========================================================================
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -85,6 +86,8 @@ class Qwen25VL:
         self.attn_implementation = "sdpa" if attn_implementation == "auto" else attn_implementation
         self.gradient_checkpointing = gradient_checkpointing
         self.random_weights_seed = random_weights_seed
+        if not Path(checkpoint).is_dir() and (checkpoint.startswith(("/", ".", "~")) or checkpoint.count("/") > 1):
+            raise CheckpointError(f"{checkpoint}: no such folder, and not the form of a hub id, ORGANISATION/NAME")
         with _checkpoint_errors(checkpoint):
             self.config = AutoConfig.from_pretrained(checkpoint)
             _require_model_type(self.config.model_type, checkpoint)

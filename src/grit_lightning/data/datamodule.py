@@ -60,9 +60,13 @@ class GroundedQADataModule(L.LightningDataModule):
         _at_least(1, prompts_per_step=prompts_per_step, max_prompt_tokens=max_prompt_tokens)
         _at_least(0, cached_samples=cached_samples)
         if heldout is not None:
+            if not {"count", "seed"} <= set(heldout):
+                raise ConfigError(f"data.heldout is {dict(heldout)}; expected count, seed and, if you like, folder")
             _at_least(1, **{"heldout.count": heldout["count"]})
         self.root = Path(root).expanduser()
-        self.listed = {"train": _data_files(self.root, train), "val": _data_files(self.root, val or ())}
+        self.listed = {
+            what: _data_files(self.root, what, entries) for what, entries in (("train", train), ("val", val or ()))
+        }
         check_names(self.listed["train"], self.listed["val"])
         self.prompts_per_step = prompts_per_step
         self.max_prompt_tokens = max_prompt_tokens
@@ -93,7 +97,11 @@ class GroundedQADataModule(L.LightningDataModule):
         for what in ("train", "val") if stage == "fit" else ("val",):
             self._load(what)
         if stage == "fit":
-            self._stream().batch(0, *self._rank_and_world_size())
+            self.require_prompts_for(self._rank_and_world_size()[1])
+
+    def require_prompts_for(self, world_size: int) -> None:
+        """Raises ConfigError where one of ``world_size`` ranks would get no prompt."""
+        self._stream().batch(0, 0, world_size)
 
     def check(self) -> list[FileCheck]:
         """Checks every train, val and held-out file, and collects what they hold and every problem.
@@ -209,7 +217,14 @@ class GroundedQADataModule(L.LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
-def _data_files(root: Path, entries: Sequence[Mapping[str, str]]) -> list[DataFile]:
+def _data_files(root: Path, what: str, entries: Sequence[Mapping[str, str]]) -> list[DataFile]:
+    for index, entry in enumerate(entries):
+        if (
+            not isinstance(entry, Mapping)
+            or set(entry) != {"file", "images"}
+            or not all(isinstance(value, str) for value in entry.values())
+        ):
+            raise ConfigError(f"data.{what}[{index}] is {entry}; expected {{file: NAME.jsonl, images: FOLDER}}")
     return [DataFile(root / entry["file"], root / entry["images"]) for entry in entries]
 
 

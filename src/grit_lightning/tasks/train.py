@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -15,12 +16,13 @@ import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from transformers.utils.logging import disable_progress_bar
 
 from grit_lightning import config, runs
 from grit_lightning.data.datamodule import GroundedQADataModule
-from grit_lightning.errors import CheckpointError
+from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.files import sha256
 from grit_lightning.manifest import manifest
 from grit_lightning.module import GRPOModule
@@ -55,34 +57,35 @@ def train(cfg: DictConfig) -> Training:
     if config.is_sweep():
         cfg.out = HydraConfig.get().runtime.output_dir
     cfg.out = str(Path(cfg.out).absolute())
-    module, datamodule, trainer_config = _build(cfg)
+    module, datamodule, trainer = _build(cfg)
     run = _create_run(cfg, datamodule.train_samples())
-    return _fit(run, module, datamodule, trainer_config, checkpoint=None)
+    return _fit(run, module, datamodule, trainer, checkpoint=None)
 
 
 def _resume(run: RunFolder) -> Training:
     changes = [change for change in config.overrides() if not change.startswith(("resume=", "task="))]
+    checkpoint = run.last_checkpoint()
     cfg = OmegaConf.load(run.composed_file)
     assert isinstance(cfg, DictConfig)
     config.apply(cfg, [*run.resume_overrides(), *changes])
     cfg.out = str(run.path.absolute())  # the folder may have been moved
-    checkpoint = run.last_checkpoint()
     step = torch.load(checkpoint, map_location="meta", weights_only=True)["global_step"]
     if step >= cfg.trainer.max_steps > 0:
         raise CheckpointError(
-            f"{run.path}: all {step} steps are done; to go on, give a larger trainer.max_steps={2 * step}"
+            f"{run.path}: all {step} steps are done; to go on, give a larger trainer.max_steps, such as {2 * step}"
         )
-    module, datamodule, trainer_config = _build(cfg)
+    module, datamodule, trainer = _build(cfg)
     if _global_rank() == 0:
         run.append_resume(checkpoint, step, changes)
     log.info("continuing %s after step %d", run.path, step)
-    return _fit(run, module, datamodule, trainer_config, checkpoint=checkpoint)
+    return _fit(run, module, datamodule, trainer, checkpoint=checkpoint)
 
 
-def _build(cfg: DictConfig) -> tuple[GRPOModule, GroundedQADataModule, dict[str, Any]]:
-    """The parts, checked as far as they can be without weights: config, tokenizer, every sample."""
+def _build(cfg: DictConfig) -> tuple[GRPOModule, GroundedQADataModule, L.Trainer]:
+    """The parts, checked as far as they can be without weights: config, tokenizer, every sample, hardware."""
     _hush_libraries()
     values = config.check(cfg)
+    _check_numbers(values)
     if values["threads"] is not None:
         torch.set_num_threads(values["threads"])
     L.seed_everything(values["seed"], verbose=False)
@@ -90,7 +93,24 @@ def _build(cfg: DictConfig) -> tuple[GRPOModule, GroundedQADataModule, dict[str,
     datamodule: GroundedQADataModule = instantiate(values["data"])
     datamodule.attach(module.backbone.encode)
     datamodule.train_samples()
-    return module, datamodule, {key: values[key] for key in ("trainer", "callbacks", "logger")}
+    trainer: L.Trainer = instantiate(
+        values["trainer"],
+        callbacks=[instantiate(callback) for callback in (values["callbacks"] or {}).values()],
+        logger=[instantiate(logger) for logger in (values["logger"] or {}).values()],
+        _convert_="all",
+    )
+    datamodule.require_prompts_for(trainer.num_nodes * trainer.num_devices)
+    return module, datamodule, trainer
+
+
+def _check_numbers(values: dict[str, Any]) -> None:
+    """Refuse what libraries would take for something else, or refuse with a traceback."""
+    if not 0 <= values["seed"] < 2**32:
+        raise ConfigError(f"seed is {values['seed']}, expected 0 to {2**32 - 1}")
+    if values["threads"] is not None and values["threads"] < 1:
+        raise ConfigError(f"threads is {values['threads']}, expected at least 1, or null")
+    if values["trainer"]["max_steps"] == 0:
+        raise ConfigError("trainer.max_steps is 0, expected at least 1, or -1 to train until it is stopped")
 
 
 def _create_run(cfg: DictConfig, samples: Sequence[Sample]) -> RunFolder:
@@ -136,20 +156,16 @@ def _fit(
     run: RunFolder,
     module: GRPOModule,
     datamodule: GroundedQADataModule,
-    trainer_config: dict[str, Any],
+    trainer: L.Trainer,
     checkpoint: Path | None,
 ) -> Training:
     handler = logging.FileHandler(run.path / "run.log") if _global_rank() == 0 else logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     try:
-        trainer: L.Trainer = instantiate(
-            trainer_config["trainer"],
-            callbacks=[instantiate(callback) for callback in (trainer_config["callbacks"] or {}).values()],
-            logger=[instantiate(logger) for logger in (trainer_config["logger"] or {}).values()],
-            _convert_="all",
-        )
         trainer.fit(module, datamodule, ckpt_path=checkpoint)
+    except SIGTERMException:
+        sys.exit(128 + signal.SIGTERM)  # Lightning's own is 0: a job that was cut short would look done
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()

@@ -1,0 +1,153 @@
+"""What cannot work is refused before the first step, in one line, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from PIL import Image
+
+from grit_lightning import app
+from grit_lightning.errors import UserError
+from grit_lightning.tasks.train import train
+
+COUNTING = "shapes_tallyqa_train_10.jsonl"
+LINE = 3
+
+Spoil = Callable[[Path], None]
+
+
+def edit(change: Callable[[bytes], bytes]) -> Spoil:
+    """Change one line of the counting samples."""
+
+    def spoil(folder: Path) -> None:
+        lines = (folder / COUNTING).read_bytes().splitlines()
+        lines[LINE - 1] = change(lines[LINE - 1])
+        (folder / COUNTING).write_bytes(b"\n".join(lines))
+
+    return spoil
+
+
+def fields(**values: Any) -> Spoil:
+    return edit(lambda line: json.dumps(json.loads(line) | values).encode())
+
+
+def the_image(folder: Path) -> Path:
+    return folder / "images" / json.loads((folder / COUNTING).read_text().splitlines()[LINE - 1])["image"]
+
+
+def cut_image(folder: Path) -> None:
+    path = the_image(folder)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def narrow_image(folder: Path) -> None:
+    fields(width=1, height=5000, bboxs=[])(folder)
+    Image.new("RGB", (1, 5000)).save(the_image(folder))
+
+
+AT = rf"^\S+/{COUNTING}:{LINE}: "
+DATA = {
+    "missing image": (lambda folder: the_image(folder).unlink(), AT + r"image \S+\.png does not exist$"),
+    "truncated image": (cut_image, AT + r"image \S+\.png cannot be decoded \(.+\)$"),
+    "narrow image": (narrow_image, AT + r"image \S+\.png is 1 × 5000 px; expected an aspect ratio of at most 200$"),
+    "other size": (fields(width=9, bboxs=[]), AT + r"image \S+ is \d+ × \d+ px, but fields 'width' and 'height' "),
+    "wrong type": (fields(question=7), AT + r"field 'question' is a number; expected a non-empty string$"),
+    "no answer": (fields(answer=None), AT + r"field 'answer' is null; expected a non-empty string or a number$"),
+    "box outside": (
+        fields(bboxs=[[0, 0, 9999, 10]]),
+        AT + r"field 'bboxs\[0\]' is \[0, 0, 9999, 10\]; expected a box within the \d+ × \d+ px image$",
+    ),
+    "placeholder": (fields(question="<|image_pad|>?"), AT + r"question contains the image placeholder of the model"),
+    "torn line": (edit(lambda line: line[:40]), AT + r"not valid JSON at column \d+ \(.+\); is the line torn\?$"),
+    "not UTF-8": (edit(lambda line: b'{"question": "\xff"}'), AT + r"not UTF-8 at byte 15 of the line \(0xff\)$"),
+    "empty file": (
+        lambda folder: (folder / COUNTING).write_bytes(b""),
+        rf"^\S+/{COUNTING}: the file holds no samples; expected one JSON object a line$",
+    ),
+}
+
+CONFIG = {
+    "data.root=nowhere": r"^nowhere: the folder of data\.root does not exist$",
+    "data.max_prompt_tokens=10": (
+        rf"^\S+/{COUNTING}:1: the prompt of sample \S+ has \d+ tokens; expected at most data\.max_prompt_tokens = 10 "
+        r"\(and 19 more problems: task=validate lists them all\)$"
+    ),
+    "data.train=[{file: a.jsonl}]": r"^data\.train\[0\] is .+; expected {file: NAME\.jsonl, images: FOLDER}$",
+    "data.heldout.count=0": r"^data\.heldout\.count is 0; expected at least 1$",
+    "rollout.num_generations=1": r"^rollout\.num_generations is 1, expected at least 2: a completion's advantage ",
+    "+data.colour=red": r"^data\.colour is unknown: \S+ takes root, train, ",
+    "trainer.max_steps=many": r"^trainer\.max_steps is 'many', expected int$",
+    "trainer.max_steps=0": r"^trainer\.max_steps is 0, expected at least 1, or -1 ",
+    "trainer.accelerator=tpu": r"^Error in call to target 'lightning\..+Trainer': .+",
+    "threads=0": r"^threads is 0, expected at least 1, or null$",
+    "seed=-1": r"^seed is -1, expected 0 to 4294967295$",
+    "out=a_file/run": r"^out=\S+/a_file/run cannot be the run folder: Not a directory \(\S+\)\.$",
+    "out=a_file": r"^out=\S+/a_file cannot be the run folder: \S+/a_file is in the way\.$",
+    "out=a_run": r"^\S+/a_run already holds a run: continue it with resume=\S+/a_run or choose another out=….$",
+    "resume=nowhere": r"^nowhere is not a folder\.$",
+    "resume=mine": r"^mine is not a run folder: it has no manifest\.json\.$",
+    "resume=a_run": r"^a_run: this run has no checkpoint yet\.$",
+}
+
+COMPOSITION = {
+    "colour=red": r"^colour is unknown: --help shows the keys there are; .*\+colour=…$",
+    "data.colour=red": r"^data\.colour is unknown: --help shows the keys there are; .*\+data\.colour=…$",
+    "objective=ppo": r"^objective=ppo is unknown: the options of objective are dapo, dr_grpo, grpo, gspo$",
+    "+experiment=mine": r"^experiment=mine is unknown: the options of experiment are ",
+    "seed=many": r"^seed=many: Value 'many' of type 'str' could not be converted to Integer$",
+    "trainer.max_steps=[1": r"^trainer\.max_steps=\[1 cannot be read as an override: ",
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # Lightning leaves it behind
+    monkeypatch.setattr(L.Trainer, "fit", lambda *_, **__: pytest.fail("training began"))
+    (tmp_path / "a_file").write_text("kept")
+    (tmp_path / "a_run").mkdir()
+    (tmp_path / "a_run" / "manifest.json").write_text("{}")
+
+
+@pytest.fixture
+def refusal(compose_config, tmp_path: Path, listing) -> Callable[..., str]:
+    """The line with which a training is refused; what lies in the working directory must stay as it is."""
+
+    def line(*overrides: str) -> str:
+        before = listing(tmp_path)
+        with pytest.raises((UserError, HydraException, OmegaConfBaseException)) as error:
+            train(compose_config(*overrides))
+        assert listing(tmp_path) == before
+        return app.one_line(error.value)
+
+    return line
+
+
+@pytest.mark.parametrize("what", DATA)
+def test_bad_data_is_named_by_file_line_and_field(refusal, shapes: Path, what: str) -> None:
+    spoil, expected = DATA[what]
+    spoil(shapes)
+    assert_matches(expected, refusal("data.root=mine"))
+
+
+@pytest.mark.parametrize("override", CONFIG)
+def test_a_bad_value_is_named_by_its_key(refusal, shapes: Path, override: str) -> None:
+    assert_matches(CONFIG[override], refusal(*dict.fromkeys(("data.root=mine", override))))
+
+
+@pytest.mark.parametrize("override", COMPOSITION)
+def test_an_override_that_does_not_compose_is_named(refusal, override: str) -> None:
+    assert_matches(COMPOSITION[override], refusal(override))
+
+
+def assert_matches(pattern: str, line: str) -> None:
+    assert "\n" not in line
+    assert re.search(pattern, line), line

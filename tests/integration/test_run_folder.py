@@ -1,0 +1,136 @@
+"""What a run leaves in its folder, and that it can be taken up again."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+COMPONENTS = (
+    *("answer_match", "answer_bleu", "answer_format", "think_rethink", "grounded_region", "repetition"),
+    *("box_valid", "box_iou"),
+)
+FIELDS = {
+    *("step", "slot", "completion_index", "sample_id", "dataset", "split", "source", "question", "answer", "image"),
+    *("image_size", "reference_boxes", "prompt_sha256", "text", "finish", "num_tokens", "token_ids", "parsed_answer"),
+    *("box_space", "boxes", "rewards", "reward", "reward_errors", "advantage"),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CompletedProcess[str]]:
+    """A run of two steps, from the command line."""
+    folder = tmp_path_factory.mktemp("work")
+    done = cli("+debug=fast", "threads=1", "trainer.accelerator=cpu", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (run,) = (folder / "runs").iterdir()
+    assert [path.name for path in folder.iterdir()] == ["runs"]
+    return run, done
+
+
+@pytest.fixture
+def run(finished: tuple[Path, CompletedProcess[str]], tmp_path: Path) -> Path:
+    """The run folder, moved."""
+    return shutil.copytree(finished[0], tmp_path / "run")
+
+
+def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_its_name_tells_when_and_what(finished) -> None:
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_debug", finished[0].name)
+
+
+def test_the_console_shows_each_step_and_where_things_are(finished) -> None:
+    run, done = finished
+    assert re.fullmatch(r"(step [12]/2  reward \S+  KL \S+  length \S+  tokens/s .+\n){2}", done.stderr)
+    assert f"run folder   {run}\n" in done.stdout
+    assert f"tensorboard --logdir {run}/tensorboard\n" in done.stdout
+
+
+def test_it_holds_its_config_and_manifest(run: Path, finished) -> None:
+    resolved, composed = OmegaConf.load(run / "config.yaml"), OmegaConf.load(run / "composed.yaml")
+    assert resolved.scheduler.num_training_steps == 2
+    assert OmegaConf.to_container(composed, resolve=False)["scheduler"]["num_training_steps"] == "${trainer.max_steps}"
+    assert resolved.out == composed.out == str(finished[0])
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["overrides"] == ["+debug=fast", "threads=1", "trainer.accelerator=cpu"]
+    assert len(manifest["data_sha256"]) == 4
+    assert (run / "run.log").is_file()
+
+
+def test_it_holds_every_rollout(run: Path) -> None:
+    assert sorted(path.name for path in (run / "rollouts").iterdir()) == ["step_000001.jsonl", "step_000002.jsonl"]
+    for step in (1, 2):
+        lines = (run / "rollouts" / f"step_00000{step}.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        assert [(record["slot"], record["completion_index"]) for record in records] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+        for record in records:
+            assert set(record) == FIELDS
+            assert record["step"] == step
+            assert set(record["rewards"]) == set(COMPONENTS)
+            assert 1 <= record["num_tokens"] == len(record["token_ids"]) <= 16
+
+
+def test_its_checkpoint_holds_the_policy_alone(run: Path) -> None:
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 2
+    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"policy"}
+
+
+def test_tensorboard_holds_every_curve(run: Path) -> None:
+    found = curves(run)
+    expected = {f"reward/{name}/{what}" for name in (*COMPONENTS, "total") for what in ("mean", "std")}
+    expected |= {"reward/zero_variance", "reward/unscored", "truncated", "length/mean", "length/std"}
+    expected |= {"kl", "entropy", "clip_fraction", "loss", "grad_norm", "lr", "tokens_per_second", "memory/peak_gib"}
+    expected |= {f"time/{phase}" for phase in ("rollout", "reward", "reference", "update", "step")}
+    assert expected <= set(found)
+    assert {tuple(step for step, _ in found[tag]) for tag in expected} == {(1, 2)}
+
+
+def test_the_curves_are_means_over_the_rollouts(run: Path) -> None:
+    found = curves(run)
+    for step in (1, 2):
+        lines = (run / "rollouts" / f"step_00000{step}.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        by_tag = {
+            "reward/total/mean": [record["reward"] for record in records],
+            "reward/repetition/mean": [record["rewards"]["repetition"] for record in records],
+            "length/mean": [record["num_tokens"] for record in records],
+            "truncated": [record["finish"] == "length" for record in records],
+            "reward/unscored": [record["reward"] is None for record in records],
+        }
+        for tag, values in by_tag.items():
+            assert dict(found[tag])[step] == pytest.approx(sum(values) / len(values)), tag
+
+
+def test_a_finished_run_is_not_resumed(cli, run: Path, listing) -> None:
+    before = listing(run)
+    done = cli("resume=run", cwd=run.parent)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: run: all 2 steps are done; to go on, give a larger trainer.max_steps, such as 4\n"
+    assert listing(run) == before
+
+
+def test_an_extended_run_goes_on_where_it_stopped(cli, run: Path, listing) -> None:
+    before = listing(run)
+    done = cli("resume=run", "trainer.max_steps=3", cwd=run.parent)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"INFO: continuing run after step 2\nstep 3/3  .+\n", done.stderr)
+    after = listing(run)
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed <= {"checkpoints/last.ckpt", "run.log", "tensorboard/hparams.yaml"}
+    assert (run / "rollouts" / "step_000003.jsonl").is_file()
+    assert [step for step, _ in curves(run)["reward/total/mean"]] == [1, 2, 3]
+    (resume,) = [json.loads(line) for line in (run / "resumes.jsonl").read_text().splitlines()]
+    assert (resume["step"], resume["overrides"]) == (2, ["trainer.max_steps=3"])
