@@ -43,7 +43,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, to
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_equal_one(tmp_path: Path, single, strategy: str) -> None:
-    expected_run, expected = single
+    _, expected = single
     out = tmp_path / "run"
     weights = train(out, f"strategy={strategy}", "trainer.devices=2")
     for step in (1, 2):
@@ -64,7 +64,7 @@ def test_two_processes_equal_one(tmp_path: Path, single, strategy: str) -> None:
 
 @pytest.mark.slow
 def test_a_sharded_run_is_continued_by_one_process(tmp_path: Path, single) -> None:
-    expected_run, expected = single
+    _, expected = single
     out = tmp_path / "run"
     train(out, "strategy=fsdp", "trainer.devices=2", "trainer.max_steps=1")
     command = [sys.executable, "-m", "grit_lightning", f"resume={out}", "trainer.max_steps=2", "trainer.devices=1"]

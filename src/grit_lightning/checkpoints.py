@@ -154,7 +154,8 @@ class StepCheckpoint(Checkpoint):
         else:
             self._save_last(trainer)
             if trainer.is_global_zero:
-                log.info("%s: the %d steps done are saved in %s", reason, trainer.global_step, self.last_path)
+                run = self.dirpath.parent
+                log.info("%s: the %d steps done are saved; continue with resume=%s", reason, trainer.global_step, run)
 
     def _save_last(self, trainer: pl.Trainer) -> None:
         """Write ``last.ckpt`` unless it holds this step. Collective: called on every process."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import pytest
 
@@ -86,8 +87,12 @@ def test_an_unreadable_file_has_a_row_too(tmp_path):
     assert describe(check)["width"] == "–"
 
 
-@pytest.mark.parametrize(("count", "quiet", "shown"), [(51, False, True), (50, False, False), (51, True, False)])
-def test_progress_is_shown_for_many_samples(write, record, capsys, count, quiet, shown):
+@pytest.mark.parametrize(
+    ("count", "quiet", "terminal", "shown"),
+    [(51, False, True, True), (50, False, True, False), (51, True, True, False), (51, False, False, False)],
+)
+def test_progress_is_shown_for_many_samples(write, record, capsys, monkeypatch, count, quiet, terminal, shown):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     file = write(*[record()] * count)
     check_files([entry(file)], encode=None, count_image_tokens=None, quiet=quiet)
     assert ("checking data" in capsys.readouterr().err) == shown

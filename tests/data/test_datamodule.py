@@ -142,9 +142,9 @@ def test_held_out_samples_without_a_folder(write, record):
     assert make(data.root).heldout_samples() == []
 
 
-def test_it_can_be_sent_to_a_spawned_process(write, record, encoder):
-    data = make(write(record()).parent)
-    data.attach(encoder)
+def test_it_can_be_sent_to_a_spawned_process(write, record, backbone):
+    data = make(write(record()).parent, max_prompt_tokens=750)
+    data.attach(backbone.encode)
     data.setup("fit")
     assert [s.id for s in pickle.loads(pickle.dumps(data)).train_samples()] == ["cats/1"]
 

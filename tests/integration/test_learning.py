@@ -23,7 +23,7 @@ def test_the_share_of_digits_at_least_doubles(compose_config, tmp_path: Path) ->
             "data.heldout=null",
             "trainer.accelerator=cpu",
             f"out={tmp_path / 'run'}",
-        )  # fmt: skip
+        )
     ).run
     events = EventAccumulator(str(run.tensorboard)).Reload()
     curve = [event.value for event in events.Scalars("reward/total/mean")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,8 @@ def check_files(
     """
     read = [(entry.file, list(read_samples(entry.file, entry.images))) for entry in files]
     total = sum(isinstance(item, Sample) for _, items in read for item in items)
-    with tqdm(total=total, desc="checking data", unit="sample", disable=quiet or total <= PROGRESS_FROM) as progress:
+    silent = quiet or total <= PROGRESS_FROM or not sys.stderr.isatty()
+    with tqdm(total=total, desc="checking data", unit="sample", disable=silent) as progress:
         return [_check_file(file, items, encode, count_image_tokens, progress) for file, items in read]
 
 

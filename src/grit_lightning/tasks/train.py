@@ -111,6 +111,8 @@ def _check_numbers(values: dict[str, Any]) -> None:
         raise ConfigError(f"threads is {values['threads']}, expected at least 1, or null")
     if values["trainer"]["max_steps"] == 0:
         raise ConfigError("trainer.max_steps is 0, expected at least 1, or -1 to train until it is stopped")
+    if values["scheduler"].get("num_training_steps", 1) < 1:
+        raise ConfigError("trainer.max_steps is -1, for which this schedule has no end: choose scheduler=constant")
 
 
 def _create_run(cfg: DictConfig, samples: Sequence[Sample]) -> RunFolder:
