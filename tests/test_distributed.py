@@ -43,7 +43,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, to
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_equal_one(tmp_path: Path, single, strategy: str) -> None:
-    _, expected = single
+    expected_run, expected = single
     out = tmp_path / "run"
     weights = train(out, f"strategy={strategy}", "trainer.devices=2")
     for step in (1, 2):
