@@ -31,19 +31,18 @@ def run(*overrides: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def kill_after(out: Path, step: int) -> None:
-    """Start a run and SIGKILL it once it has written the rollouts of ``step``, wherever it is by then."""
+def stop_after(out: Path, step: int, with_signal: signal.Signals) -> tuple[int, str]:
+    """Start a run and send it a signal once it has written the rollouts of ``step``. Its exit status and stderr."""
     with subprocess.Popen(
-        command(*OPTIONS, f"out={out}"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command(*OPTIONS, f"out={out}"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         deadline = time.monotonic() + 120
         while not (out / "rollouts" / f"step_{step:06d}.jsonl").exists():
             assert process.poll() is None, process.stderr.read()[-3000:]
             assert time.monotonic() < deadline
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
+        process.send_signal(with_signal)
+        return process.wait(), process.stderr.read()
 
 
 def records(out: Path) -> dict[str, list[dict]]:
@@ -55,7 +54,8 @@ def records(out: Path) -> dict[str, list[dict]]:
 def test_killed_and_resumed_equals_never_stopped(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(*OPTIONS, f"out={whole}")
-    kill_after(killed, step=3)  # one step past the checkpoint of step 2: that step is done again
+    status, _ = stop_after(killed, 3, signal.SIGKILL)  # one step past the checkpoint of step 2: that step is done again
+    assert status == -signal.SIGKILL
     first = records(killed)
     assert len(first) < STEPS
     run(f"resume={killed}")
@@ -67,3 +67,14 @@ def test_killed_and_resumed_equals_never_stopped(tmp_path: Path) -> None:
         assert torch.equal(value, checkpoints[1]["state_dict"][name]), name
     resumes = (killed / "resumes.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in resumes] == [2]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_told_to_stop_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    status, stderr = stop_after(out, 3, signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM
+    done = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert 3 <= done < STEPS
+    assert f"the {done} steps done are saved; continue with resume={out}" in stderr
+    assert "Traceback" not in stderr
