@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-# Plain gradient descent, so that the change of the weights is the gradient; completions of different lengths, three
-# prompts for two ranks, small passes: ranks differ in prompts, in passes and in generated length.
+from grit_lightning.distributed import require_same_names
+from grit_lightning.errors import CheckpointError
+
+# Gradient descent with momentum: the change of the weights is linear in the gradients. Completions of different
+# lengths, three prompts for two ranks, small passes: ranks differ in prompts, in passes and in generated length.
 OPTIONS = (
-    "optimizer=sgd", "scheduler=constant", "module.max_grad_norm=1e9", "reward=digits", "objective.kl=k1",
+    "optimizer=sgd", "optimizer.momentum=0.9", "scheduler=constant", "module.max_grad_norm=1e9", "reward=digits", "objective.kl=k1",
     "objective.beta=0.1", "rollout.num_generations=3", "rollout.max_new_tokens=8", "rollout.stop=e",
     "data.prompts_per_step=3", "module.max_tokens_per_pass=300", "trainer.max_steps=2", "trainer.accelerator=cpu",
     "data.heldout=null", "logger=csv", "threads=1",
@@ -62,14 +65,29 @@ def test_two_processes_equal_one(tmp_path: Path, single, strategy: str) -> None:
             assert values[0][key] == pytest.approx(values[1][key], rel=1e-4, abs=1e-7), key
 
 
+FSDP = ("strategy=fsdp", "trainer.devices=2")
+AS_FSDP = ("trainer.strategy={_target_: grit_lightning.distributed.FSDPStrategy}", "trainer.devices=2")
+AS_ONE = ("trainer.strategy=auto", "trainer.devices=1")
+
+
 @pytest.mark.slow
-def test_a_sharded_run_is_continued_by_one_process(tmp_path: Path, single) -> None:
+@pytest.mark.parametrize(
+    ("start", "goes_on"),
+    [(FSDP, ()), (FSDP, AS_ONE), ((), AS_FSDP)],
+    ids=["sharded_to_sharded", "sharded_to_one", "one_to_sharded"],
+)
+def test_a_run_is_continued_on_other_hardware(tmp_path: Path, single, start, goes_on) -> None:
     _, expected = single
     out = tmp_path / "run"
-    train(out, "strategy=fsdp", "trainer.devices=2", "trainer.max_steps=1")
-    command = [sys.executable, "-m", "grit_lightning", f"resume={out}", "trainer.max_steps=2", "trainer.devices=1"]
-    done = subprocess.run([*command, "trainer.strategy=auto"], capture_output=True, text=True, timeout=240)
+    train(out, *start, "trainer.max_steps=1")
+    command = [sys.executable, "-m", "grit_lightning", f"resume={out}", "trainer.max_steps=2", *goes_on]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     weights = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name() -> None:
+    with pytest.raises(CheckpointError, match="2 names differ, as a"):
+        require_same_names({"a", "b"}, {"b", "c"})

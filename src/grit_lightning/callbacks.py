@@ -6,7 +6,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from grit_lightning.errors import ConfigError
 from grit_lightning.rollout_store import RolloutStore, records
 from grit_lightning.runs import RunFolder
 
@@ -39,6 +40,8 @@ class StepProgressBar(ProgressBar):
 
     def __init__(self, *, line_every_n_steps: int) -> None:
         super().__init__()
+        if line_every_n_steps < 1:
+            raise ConfigError(f"callbacks.progress.line_every_n_steps is {line_every_n_steps}, expected at least 1")
         self.line_every_n_steps = line_every_n_steps
         self._enabled = True
         self._bar: tqdm | None = None
@@ -133,6 +136,30 @@ class RolloutWriter(Callback):
             step_records = [record for of_rank in of_ranks for record in of_rank]
         if trainer.is_global_zero:
             self.store.write(done.step, step_records)
+
+
+class ResumeNote(Callback):
+    """Notes in the run folder that it was continued, once that has come a step further.
+
+    Not before: the overrides that are noted are applied again by later resumes, so one that fails must leave no trace.
+
+    Args:
+        run: the run folder.
+        checkpoint: what the run continues from.
+        step: optimizer steps done in it.
+        overrides: command-line overrides of this process.
+    """
+
+    def __init__(self, run: RunFolder, checkpoint: Path, step: int, overrides: Sequence[str]) -> None:
+        self._note = (checkpoint, step, overrides)
+        self._run = run
+        self._noted = False
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Write the note after the first step."""
+        if trainer.is_global_zero and not self._noted:
+            self._run.append_resume(*self._note)
+            self._noted = True
 
 
 class TrainingSummary(Callback):

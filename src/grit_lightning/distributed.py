@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+
+from grit_lightning.errors import CheckpointError
 
 
 class FSDPStrategy(ModelParallelStrategy):
@@ -27,6 +31,21 @@ class FSDPStrategy(ModelParallelStrategy):
         assert self.cluster_environment is not None
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load weights and optimizer state, after a look at the names: Lightning passes over those that are missing."""
+        names = torch.load(checkpoint_path, map_location="meta", weights_only=True)["state_dict"].keys()
+        assert self.lightning_module is not None
+        require_same_names(self.lightning_module.state_dict().keys(), names)
+        return super().load_checkpoint(checkpoint_path, weights_only)
+
+
+def require_same_names(expected: Collection[str], found: Collection[str]) -> None:
+    """Raises CheckpointError where a checkpoint does not hold just the weights that the model has."""
+    if different := sorted(set(expected) ^ set(found)):
+        raise CheckpointError(
+            f"the checkpoint does not fit the model: {len(different)} names differ, as {different[0]}"
+        )
 
 
 def shard(module: nn.Module, mesh: DeviceMesh, compute_dtype: torch.dtype | None) -> None:
@@ -58,14 +77,16 @@ def gathered(module: nn.Module) -> Iterator[None]:
     finally:
         for unit in units:
             unit.reshard()
-            unit.set_reshard_after_forward(True, recurse=False)
+            # The root keeps FSDP2's own setting: what it holds is needed again at once, in the backward pass.
+            unit.set_reshard_after_forward(unit is not module, recurse=False)
 
 
-def gradient_sync(strategy: Strategy, module: nn.Module, *, enabled: bool) -> AbstractContextManager[object]:
-    """Around a backward pass: whether it reduces gradients over ranks, or leaves that to a later one."""
-    if isinstance(module, FSDPModule):
-        module.set_requires_gradient_sync(enabled)
-    elif isinstance(strategy, DDPStrategy) and not enabled:
+def gradient_sync(strategy: Strategy, *, last: bool) -> AbstractContextManager[object]:
+    """Around a backward pass: under DDP, only the last of a step reduces the gradients over ranks.
+
+    A sharded policy reduces them in every pass: to wait for the last it would have to keep them whole.
+    """
+    if isinstance(strategy, DDPStrategy) and not last:
         return strategy.model.no_sync()  # type: ignore[union-attr,operator]
     return nullcontext()
 

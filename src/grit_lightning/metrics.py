@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from grit_lightning.objective import LossTerms, mean_std, moments, zero_variance
+from grit_lightning.objective import LossTerms, mean_std, moments, wide_dtype, zero_variance
 from grit_lightning.packing import completion_lengths, truncated
 from grit_lightning.policy import TokenLogprobs
 from grit_lightning.types import Group, Score
@@ -64,7 +64,7 @@ class StepSums:
         lengths = completion_lengths(groups).to(total_P_G.device).float()
         self.moments = {f"reward/{name}": moments(values) for name, values in table.items()}
         self.moments["length"] = moments(lengths)
-        zero = torch.zeros((), dtype=torch.float64, device=total_P_G.device)
+        zero = torch.zeros((), dtype=wide_dtype(total_P_G.device), device=total_P_G.device)
         self.sums = {
             "groups": zero + len(groups),
             "zero_variance": zero + zero_variance(total_P_G).sum(),

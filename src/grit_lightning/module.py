@@ -9,6 +9,7 @@ number of processes changes the gradient.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -22,8 +23,8 @@ from transformers import PreTrainedModel
 from grit_lightning import objective as obj
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.data.stream import Batch
-from grit_lightning.distributed import full_value, gathered, gradient_sync, shard
-from grit_lightning.errors import CheckpointError
+from grit_lightning.distributed import full_value, gathered, gradient_sync, require_same_names, shard
+from grit_lightning.errors import ConfigError
 from grit_lightning.memory import peak_memory_gib
 from grit_lightning.metrics import PhaseTimer, StepSums, reward_table
 from grit_lightning.objective import LossTerms, Objective
@@ -32,6 +33,8 @@ from grit_lightning.policy import Policy, Reference, TokenLogprobs
 from grit_lightning.rewards import Rewards
 from grit_lightning.rollout import Sampler
 from grit_lightning.types import Group, Score
+
+log = logging.getLogger(__name__)
 
 
 class StepOutput(NamedTuple):
@@ -81,6 +84,11 @@ class GRPOModule(L.LightningModule):
         seed: int,
     ) -> None:
         super().__init__()
+        for key, value in (("max_tokens_per_pass", max_tokens_per_pass), ("logits_chunk", logits_chunk)):
+            if value < 1:
+                raise ConfigError(f"module.{key} is {value}, expected a whole number of at least 1")
+        if not max_grad_norm > 0:
+            raise ConfigError(f"module.max_grad_norm is {max_grad_norm}, expected a number above 0 (.inf for no limit)")
         self.automatic_optimization = False
         self.backbone = backbone
         self.sampler = sampler
@@ -99,29 +107,33 @@ class GRPOModule(L.LightningModule):
         self.strict_loading = False
 
     def configure_model(self) -> None:
-        """Load the policy and, if β > 0, its frozen copy; shard both where the strategy has a device mesh."""
+        """Load the policy and, if β > 0, the reference; shard both where the strategy has a device mesh."""
         if self.policy is not None:
             return
-        self.policy = Policy(
+        # One after the other, so that a process never holds more than one of them whole.
+        self.policy = self._load_policy()
+        self._shard(self.policy)
+        if self.objective.beta > 0:
+            self.reference = Reference(self._load_policy())
+            self._shard(self.reference)
+
+    def _load_policy(self) -> Policy:
+        return Policy(
             self.backbone.load_model(),
             banned_token_ids=self.backbone.banned_token_ids,
             temperature=self.sampler.temperature,
             logits_chunk=self.logits_chunk,
         )
-        if self.objective.beta > 0:
-            self.reference = Reference(self.policy)
+
+    def _shard(self, part: Policy | Reference) -> None:
         if self.device_mesh is not None:
             compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
-            for part in filter(None, (self.policy, self.reference)):
-                shard(part, self.device_mesh["data_parallel"], compute_dtype)
+            shard(part, self.device_mesh["data_parallel"], compute_dtype)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model. ``strict_loading`` is off only because the reference is not in it."""
-        missing = self.state_dict().keys() ^ checkpoint["state_dict"].keys()
-        if missing:
-            raise CheckpointError(
-                f"the checkpoint does not fit the model: {len(missing)} names differ, as {min(missing)}"
-            )
+        if "state_dict" in checkpoint:  # FSDPStrategy has looked, and taken the weights out
+            require_same_names(self.state_dict().keys(), checkpoint["state_dict"].keys())
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """The optimizer over trainable policy parameters, and its schedule."""
@@ -200,7 +212,7 @@ class GRPOModule(L.LightningModule):
             logprobs = torch.zeros(int(completion_lengths(groups).sum()), device=self.device)
             for index, (rows, live) in enumerate(passes):
                 packed = self._pack(rows, groups)
-                with gradient_sync(self.trainer.strategy, self._policy, enabled=index == len(passes) - 1):
+                with gradient_sync(self.trainer.strategy, last=index == len(passes) - 1):
                     tokens, terms = self._backward(
                         packed, advantages_P_G.flatten(), weights_C * live, ref_logprobs, old_logprobs
                     )
@@ -241,7 +253,8 @@ class GRPOModule(L.LightningModule):
         keep_C = ~rewards_P_G.isnan().flatten()
         if self.objective.mask_truncated:
             keep_C &= ~truncated(groups).to(self.device)
-        counts = self._sum_over_ranks(torch.stack([keep_C.sum(), (lengths_C * keep_C).sum()]).double())
+        kept = torch.stack([keep_C.sum(), (lengths_C * keep_C).sum()])
+        counts = self._sum_over_ranks(kept.to(obj.wide_dtype(self.device)))
         return obj.token_weights(
             lengths_C,
             keep_C,
@@ -258,6 +271,7 @@ class GRPOModule(L.LightningModule):
         """
         plan = plan_rows(groups, self.max_tokens_per_pass, skip)
         count = int(self.trainer.strategy.reduce(torch.tensor(float(len(plan)), device=self.device), reduce_op="max"))
+        count = max(count, 1)  # a step in which nothing counts still has a gradient, of zero
         filler = [Row(0, (0,), groups[0].prompt.num_tokens + len(groups[0].completions[0].token_ids) - 1)]
         return [(rows, True) for rows in plan] + [(filler, False)] * (count - len(plan))
 
@@ -278,6 +292,8 @@ class GRPOModule(L.LightningModule):
             "lr": cast(Optimizer, self.optimizers()).param_groups[0]["lr"],
             "memory/peak_gib": peak_memory_gib(self.device),
         }
+        if metrics["reward/unscored"] == 1:
+            log.warning("step %d: no completion could be scored, so nothing was learned", self.trainer.global_step)
         self.log_dict(metrics)
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:

@@ -120,10 +120,15 @@ def zero_variance(rewards_P_G: Tensor) -> Tensor:
     return high_P <= low_P
 
 
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """For sums over many values: float64, or float32 on Apple's GPUs, which have nothing wider."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def moments(values: Tensor) -> Tensor:
-    """Count, sum and sum of squares of the values that are not NaN: float64, shape (3,). Adds up over ranks."""
-    finite = values[~values.isnan()].double()
-    return torch.stack([torch.tensor(float(finite.numel()), device=values.device), finite.sum(), finite.square().sum()])
+    """Count, sum and sum of squares of the values that are not NaN, shape (3,). Adds up over ranks."""
+    finite = values[~values.isnan()].to(wide_dtype(values.device))
+    return torch.stack([torch.full_like(finite.sum(), finite.numel()), finite.sum(), finite.square().sum()])
 
 
 def mean_std(moments_3: Tensor) -> tuple[Tensor, Tensor]:

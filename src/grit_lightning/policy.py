@@ -6,7 +6,6 @@ the prompt nor with vocabulary × length.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -90,11 +89,15 @@ class Policy(nn.Module):
 
 
 class Reference(nn.Module):
-    """A frozen copy of the policy: no gradient, always in eval mode, whatever the trainer does around it."""
+    """The policy as it was at the start: no gradient, always in eval mode, whatever the trainer does around it.
+
+    Args:
+        policy: loaded for this purpose; it is frozen.
+    """
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
-        self.policy = copy.deepcopy(policy).requires_grad_(False)
+        self.policy = policy.requires_grad_(False)
         self.train(False)
 
     def train(self, mode: bool = True) -> Reference:

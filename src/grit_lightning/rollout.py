@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
     StopStringCriteria,
@@ -60,6 +62,8 @@ class Sampler:
         for key in ("max_new_tokens", "max_sequences"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"rollout.{key} is {getattr(self, key)}, expected a whole number of at least 1")
+        if not self.stop:
+            raise ConfigError("rollout.stop is empty, expected the text that ends a completion, such as </answer>")
         if self.temperature <= 0:
             raise ConfigError(f"rollout.temperature is {self.temperature}, expected a number above 0")
         if self.top_k < 0 or not 0 < self.top_p <= 1:
@@ -179,6 +183,12 @@ def generate_from_prefix(
     )
 
 
+@lru_cache(maxsize=4)
+def _stop_criteria(tokenizer: PreTrainedTokenizerBase, stop: str) -> StopStringCriteria:
+    # Reads the whole vocabulary, which takes a good part of a second for a large one.
+    return StopStringCriteria(tokenizer, [stop])
+
+
 class FinishRecorder(StoppingCriteria):
     """Ends a completion at the stop text or an end token, and remembers where and why each one ended.
 
@@ -189,7 +199,7 @@ class FinishRecorder(StoppingCriteria):
         self.eos_token_id = torch.tensor(backbone.eos_token_ids)
         self.prompt_length = prompt_length
         self.max_new_tokens = max_new_tokens
-        self.stop_text = StopStringCriteria(backbone.tokenizer, [stop])
+        self.stop_text = _stop_criteria(backbone.tokenizer, stop)
         self.length_B: Tensor | None = None
         self.stopped_B: Tensor | None = None
 

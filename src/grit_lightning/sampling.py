@@ -24,7 +24,7 @@ def sequence_key(seed: int, step: int, slot: int, sample: int) -> int:
 
 
 def gumbel_noise(keys_B: Tensor, position: int, vocab_size: int) -> Tensor:
-    """Standard Gumbel noise, float32, shape (B, V); the same on every device.
+    """Standard Gumbel noise, float32, shape (B, V); from the same bits on every device.
 
     The hash is SplitMix64 (Steele et al., OOPSLA 2014): its finalizer over key + counter · golden ratio, in wrapping
     64-bit integers. 23 of its bits make a uniform number in (0, 1) whose ends are representable in float32.

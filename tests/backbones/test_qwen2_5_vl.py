@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from grit_lightning.backbones.qwen2_5_vl import Qwen25VL
 from grit_lightning.backbones.random_weights import random_checkpoint
-from grit_lightning.errors import CheckpointError, DataError
+from grit_lightning.errors import CheckpointError, ConfigError, DataError
 from grit_lightning.types import Sample
 
 
@@ -22,9 +23,9 @@ def sample(question: str, size: tuple[int, int]) -> Sample:
     return Sample("f/1", question, "2", Path("x.png"), size, (), "vsr", "train", "f.jsonl:1")
 
 
-def load(folder: Path | str) -> Qwen25VL:
+def load(folder: Path | str, prompt: str = "\nQuestion: {question} Think.") -> Qwen25VL:
     return Qwen25VL(
-        checkpoint=str(folder), prompt="\nQuestion: {question} Think.", min_pixels=3136, max_pixels=100352,
+        checkpoint=str(folder), prompt=prompt, min_pixels=3136, max_pixels=100352,
         dtype="float32", attn_implementation="auto", gradient_checkpointing=False, random_weights_seed=None,
     )  # fmt: skip
 
@@ -70,9 +71,15 @@ def test_boxes_are_in_pixels_of_the_resized_image(backbone, size, box_space) -> 
     assert (width * 14, height * 14) == box_space
 
 
-def test_a_question_with_a_placeholder_is_refused_by_line(backbone) -> None:
-    with pytest.raises(DataError, match=r"f.jsonl:1: question contains the image placeholder of the model \(2 in"):
-        backbone.encode(sample("What is <|image_pad|>?", (112, 112)), Image.new("RGB", (112, 112)))
+@pytest.mark.parametrize("token", ["<|image_pad|>", "<|im_end|>"])
+def test_a_question_with_a_control_token_is_refused_by_line(backbone, token: str) -> None:
+    with pytest.raises(DataError, match=rf"f.jsonl:1: field 'question' contains .* {re.escape(token)}$"):
+        backbone.encode(sample(f"What is {token}?", (112, 112)), Image.new("RGB", (112, 112)))
+
+
+def test_a_prompt_without_the_question_is_refused(backbone) -> None:
+    with pytest.raises(ConfigError, match=r"prompt\.template lacks \{question\}"):
+        load(backbone.checkpoint, prompt="Look at the {Question}.")
 
 
 def test_tokens_that_are_no_text_are_banned_and_ends_are_not(backbone) -> None:

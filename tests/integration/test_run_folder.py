@@ -114,6 +114,22 @@ def test_the_curves_are_means_over_the_rollouts(run: Path) -> None:
             assert dict(found[tag])[step] == pytest.approx(sum(values) / len(values)), tag
 
 
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("optimizer.lr=0.5", "error: optimizer.lr=0.5 cannot be changed in a resume: it is part of the checkpoint"),
+        ("out=elsewhere", "error: out=elsewhere cannot be changed in a resume: it is part of the checkpoint or names"),
+        ("module.logits_chunk=0", "error: module.logits_chunk is 0, expected a whole number of at least 1"),
+        ("objective=dapo", "error: objective=dapo cannot be applied to a run that exists, expected KEY=VALUE"),
+    ],
+)
+def test_a_resume_that_cannot_be_leaves_no_trace(cli, run: Path, listing, override: str, line: str) -> None:
+    before = listing(run.parent)
+    done = cli("resume=run", "trainer.max_steps=3", override, cwd=run.parent)
+    assert (done.returncode, listing(run.parent)) == (1, before)
+    assert done.stderr.startswith(line) and done.stderr.count("\n") == 1
+
+
 def test_a_finished_run_is_not_resumed(cli, run: Path, listing) -> None:
     before = listing(run)
     done = cli("resume=run", cwd=run.parent)

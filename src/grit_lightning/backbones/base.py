@@ -29,6 +29,10 @@ class Backbone(Protocol):
         """A completion with its decoded text."""
         ...
 
+    def weights_folder(self) -> str:
+        """The folder or hub id that weights are read from."""
+        ...
+
     def load_model(self) -> PreTrainedModel:
         """The model with its weights, in eval mode. Raises ``CheckpointError`` for a checkpoint that cannot be one."""
         ...

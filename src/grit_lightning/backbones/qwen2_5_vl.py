@@ -26,10 +26,10 @@ from transformers import (
 )
 
 from grit_lightning.backbones.random_weights import random_checkpoint
-from grit_lightning.errors import CheckpointError, DataError
+from grit_lightning.errors import CheckpointError, ConfigError, DataError
 from grit_lightning.types import Completion, FinishReason, Prompt, Sample
 
-AttentionImplementation = Literal["auto", "sdpa", "eager"]
+AttentionImplementation = Literal["auto", "sdpa"]
 Dtype = Literal["float32", "bfloat16"]
 
 _BANNED = (
@@ -60,7 +60,8 @@ class Qwen25VL:
         min_pixels: lower limit on the area of the resized image.
         max_pixels: upper limit on the area of the resized image. 28 · 28 pixels make one image token.
         dtype: of the weights: ``float32`` for full fine-tuning (an update of 1e-6 vanishes in bf16), ``bfloat16`` else.
-        attn_implementation: ``auto`` is sdpa, the fastest that takes the block mask of packed groups.
+        attn_implementation: ``auto`` is sdpa, the one that takes the block mask of packed groups as it is: eager
+            attention would add the boolean mask to its scores, flash attention takes none.
         gradient_checkpointing: recompute activations in the backward pass.
         random_weights_seed: build random weights from the checkpoint's config; ``null`` to read its own.
 
@@ -80,7 +81,9 @@ class Qwen25VL:
         gradient_checkpointing: bool,
         random_weights_seed: int | None,
     ) -> None:
-        self.checkpoint = checkpoint
+        if "{question}" not in prompt:
+            raise ConfigError("prompt.template lacks {question}, so the model would never see the question")
+        self.checkpoint = checkpoint = str(Path(checkpoint).expanduser()) if checkpoint[:1] == "~" else checkpoint
         self.prompt = prompt
         self.dtype = getattr(torch, dtype)
         self.attn_implementation = "sdpa" if attn_implementation == "auto" else attn_implementation
@@ -103,17 +106,16 @@ class Qwen25VL:
         """The prompt for a sample: image, then text, then the assistant's header.
 
         Raises:
-            DataError: the question contains the model's image placeholder.
+            DataError: the question contains a control token of the model, such as its image placeholder.
         """
+        if control := next((token for token in self.tokenizer.get_added_vocab() if token in sample.question), None):
+            raise DataError(f"field 'question' contains the model's control token {control}", sample.source)
         vision = self.image_processor(images=image, return_tensors="pt")
         grid = vision["image_grid_thw"][0]
         text = self.render(sample.question)
         ids = torch.tensor(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        if (count := int((ids == self._tokens.image).sum())) != 1:
-            raise DataError(
-                f"question contains the image placeholder of the model ({count} in the prompt, expected 1)",
-                sample.source,
-            )
+        if int((ids == self._tokens.image).sum()) != 1:
+            raise CheckpointError(f"{self.checkpoint}: its chat template does not give one image placeholder an image")
         patch, merge = self.image_processor.patch_size, self.image_processor.merge_size
         repeats = torch.where(ids == self._tokens.image, int(grid.prod()) // merge**2, 1)
         ids_S = ids.repeat_interleave(repeats)
@@ -142,7 +144,11 @@ class Qwen25VL:
         return prompt.num_tokens, int((prompt.input_ids_S == self._tokens.image).sum())
 
     def weights_folder(self) -> str:
-        """What weights are read from: the checkpoint, or a cached folder of random ones."""
+        """What weights are read from: the checkpoint, or a cached folder of random ones, made on first use.
+
+        Raises:
+            CheckpointError: the cache cannot be written.
+        """
         if self.random_weights_seed is None:
             return self.checkpoint
         return str(random_checkpoint(self.config, self.random_weights_seed, self.tokenizer, self.image_processor))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForImageTextToText, PreTrainedConfig
 from transformers.utils import PushToHubMixin
+
+from grit_lightning.errors import CheckpointError
 
 
 def cache_folder() -> Path:
@@ -34,17 +35,26 @@ def random_checkpoint(config: PreTrainedConfig, seed: int, *parts: PushToHubMixi
     folder = cache_folder() / "random_weights" / f"{config.model_type}-{digest}"
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
-    for part in (model, *parts):
-        part.save_pretrained(partial)
     try:
-        partial.rename(folder)
-    except OSError:  # another process made the same folder meanwhile
-        if not folder.is_dir():
-            raise
-        shutil.rmtree(partial)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as partial:
+            # On the CPU whatever the device around: the generators of others draw other numbers.
+            with torch.random.fork_rng(), torch.device("cpu"):
+                torch.manual_seed(seed)
+                model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+            for part in (model, *parts):
+                part.save_pretrained(partial)
+            _rename(Path(partial), folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} cannot be written ({error.strerror or error}): set GRIT_LIGHTNING_CACHE to another folder"
+        ) from error
     return folder
+
+
+def _rename(source: Path, target: Path) -> None:
+    try:
+        source.rename(target)
+    except OSError:
+        if not target.is_dir():  # else another process made the same folder meanwhile
+            raise

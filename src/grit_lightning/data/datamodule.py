@@ -18,6 +18,7 @@ from grit_lightning.data.checks import DataFile, FileCheck, check_files, check_n
 from grit_lightning.data.images import load_image
 from grit_lightning.data.stream import Batch, PromptBatches, PromptStream
 from grit_lightning.errors import ConfigError, DataError
+from grit_lightning.launch import is_first_process
 from grit_lightning.synthetic import write_dataset
 from grit_lightning.types import Prompt, Sample
 
@@ -28,7 +29,7 @@ class GroundedQADataModule(L.LightningDataModule):
     ``attach`` gives it the model's encoder; without one it only reads and checks.
 
     Args:
-        root: folder that relative paths below are relative to.
+        root: folder that relative paths of train and val are relative to.
         train: ``{"file": ..., "images": ...}`` for each JSONL file and its image folder; absent files are left out
             with a warning.
         val: the same for validation, or ``None``.
@@ -188,7 +189,7 @@ class GroundedQADataModule(L.LightningDataModule):
         return what == "train" or bool(self._heldout_files if what == "heldout" else self.listed[what])
 
     def _check(self, what: str) -> list[FileCheck]:
-        quiet = self._rank_and_world_size()[0] != 0
+        quiet = not is_first_process()
         if what == "heldout":
             files = self._heldout_files
         else:

@@ -48,6 +48,8 @@ class Rewards:
     def __init__(self, components: Mapping[str, Mapping[str, Any]]) -> None:
         if not isinstance(components, Mapping) or not components:
             raise ConfigError(f"reward.components holds {components!r}: expected at least one named component.")
+        if "total" in components:
+            raise ConfigError("reward.components.total: expected another name, as this is that of the sum.")
         parts = {str(name): _checked(str(name), part) for name, part in components.items()}
         self._fns: dict[str, Component] = {name: fn for name, (fn, _) in parts.items()}
         self.weights: dict[str, float] = {name: weight for name, (_, weight) in parts.items()}

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import signal
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
-from transformers.utils.logging import disable_progress_bar
 
 from grit_lightning import config, runs
+from grit_lightning.callbacks import ResumeNote
 from grit_lightning.data.datamodule import GroundedQADataModule
 from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.files import sha256
+from grit_lightning.launch import is_first_process
 from grit_lightning.manifest import manifest
 from grit_lightning.module import GRPOModule
 from grit_lightning.runs import RunFolder
+from grit_lightning.tasks.prepare import prepare
 from grit_lightning.types import Sample
 
 log = logging.getLogger(__name__)
+
+_FIXED = ("optimizer", "out=", "name=", "model.", "seed=")
+"""Beginnings of overrides that a resume would record and not follow, or that would make it another run."""
 
 
 class Training(NamedTuple):
@@ -53,10 +57,10 @@ def train(cfg: DictConfig) -> Training:
         UserError: a config value, data file or checkpoint that cannot be used, before the first step.
     """
     if cfg.resume is not None:
-        return _resume(runs.open_run(cfg.resume))
+        return _resume(runs.open_run(Path(cfg.resume).expanduser()))
     if config.is_sweep():
         cfg.out = HydraConfig.get().runtime.output_dir
-    cfg.out = str(Path(cfg.out).absolute())
+    cfg.out = str(Path(cfg.out).expanduser().absolute())
     module, datamodule, trainer = _build(cfg)
     run = _create_run(cfg, datamodule.train_samples())
     return _fit(run, module, datamodule, trainer, checkpoint=None)
@@ -64,6 +68,8 @@ def train(cfg: DictConfig) -> Training:
 
 def _resume(run: RunFolder) -> Training:
     changes = [change for change in config.overrides() if not change.startswith(("resume=", "task="))]
+    if kept := next((change for change in changes if change.lstrip("+~").startswith(_FIXED)), None):
+        raise ConfigError(f"{kept} cannot be changed in a resume: it is part of the checkpoint or names the run")
     checkpoint = run.last_checkpoint()
     cfg = OmegaConf.load(run.composed_file)
     assert isinstance(cfg, DictConfig)
@@ -74,50 +80,32 @@ def _resume(run: RunFolder) -> Training:
         raise CheckpointError(
             f"{run.path}: all {step} steps are done; to go on, give a larger trainer.max_steps, such as {2 * step}"
         )
-    module, datamodule, trainer = _build(cfg)
-    if _global_rank() == 0:
-        run.append_resume(checkpoint, step, changes)
+    module, datamodule, trainer = _build(cfg, ResumeNote(run, checkpoint, step, changes))
     log.info("continuing %s after step %d", run.path, step)
     return _fit(run, module, datamodule, trainer, checkpoint=checkpoint)
 
 
-def _build(cfg: DictConfig) -> tuple[GRPOModule, GroundedQADataModule, L.Trainer]:
+def _build(cfg: DictConfig, *callbacks: Callback) -> tuple[GRPOModule, GroundedQADataModule, L.Trainer]:
     """The parts, checked as far as they can be without weights: config, tokenizer, every sample, hardware."""
-    _hush_libraries()
-    values = config.check(cfg)
-    _check_numbers(values)
-    if values["threads"] is not None:
-        torch.set_num_threads(values["threads"])
-    L.seed_everything(values["seed"], verbose=False)
+    values = prepare(cfg)
     module: GRPOModule = instantiate(values["module"])
     datamodule: GroundedQADataModule = instantiate(values["data"])
     datamodule.attach(module.backbone.encode)
     datamodule.train_samples()
     trainer: L.Trainer = instantiate(
         values["trainer"],
-        callbacks=[instantiate(callback) for callback in (values["callbacks"] or {}).values()],
+        callbacks=[*callbacks, *(instantiate(callback) for callback in (values["callbacks"] or {}).values())],
         logger=[instantiate(logger) for logger in (values["logger"] or {}).values()],
         _convert_="all",
     )
+    module.backbone.weights_folder()
     datamodule.require_prompts_for(trainer.num_nodes * trainer.num_devices)
     return module, datamodule, trainer
 
 
-def _check_numbers(values: dict[str, Any]) -> None:
-    """Refuse what libraries would take for something else, or refuse with a traceback."""
-    if not 0 <= values["seed"] < 2**32:
-        raise ConfigError(f"seed is {values['seed']}, expected 0 to {2**32 - 1}")
-    if values["threads"] is not None and values["threads"] < 1:
-        raise ConfigError(f"threads is {values['threads']}, expected at least 1, or null")
-    if values["trainer"]["max_steps"] == 0:
-        raise ConfigError("trainer.max_steps is 0, expected at least 1, or -1 to train until it is stopped")
-    if values["scheduler"].get("num_training_steps", 1) < 1:
-        raise ConfigError("trainer.max_steps is -1, for which this schedule has no end: choose scheduler=constant")
-
-
 def _create_run(cfg: DictConfig, samples: Sequence[Sample]) -> RunFolder:
     run = RunFolder(Path(cfg.out))
-    if _global_rank() != 0:
+    if not is_first_process():
         return run
     hashes = data_sha256(samples)
     return runs.create(
@@ -126,11 +114,6 @@ def _create_run(cfg: DictConfig, samples: Sequence[Sample]) -> RunFolder:
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
         manifest=manifest(seed=cfg.seed, overrides=config.overrides(), data_sha256=hashes),
     )
-
-
-def _global_rank() -> int:
-    """The rank of this process before there is a trainer: 0 unless a launcher (torchrun, SLURM, Lightning) tells."""
-    return next((int(os.environ[key]) for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), 0)
 
 
 def data_sha256(samples: Sequence[Sample]) -> dict[str, str]:
@@ -143,17 +126,6 @@ def data_sha256(samples: Sequence[Sample]) -> dict[str, str]:
     return hashes
 
 
-def _hush_libraries() -> None:
-    """Turn off what the libraries print that is no concern of a user of this application."""
-    for name in ("lightning.pytorch", "lightning.fabric"):  # hardware, ranks, tips for other products
-        logging.getLogger(name).setLevel(logging.WARNING)
-    if not sys.stderr.isatty():
-        disable_progress_bar()  # of transformers, while it loads weights
-    # The reference is in eval mode, as it should be.
-    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode", category=UserWarning)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6.6, torch 2.13
-
-
 def _fit(
     run: RunFolder,
     module: GRPOModule,
@@ -161,7 +133,7 @@ def _fit(
     trainer: L.Trainer,
     checkpoint: Path | None,
 ) -> Training:
-    handler = logging.FileHandler(run.path / "run.log") if _global_rank() == 0 else logging.NullHandler()
+    handler = logging.FileHandler(run.path / "run.log") if is_first_process() else logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     try:

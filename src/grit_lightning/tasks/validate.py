@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from grit_lightning import config
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.data.checks import FileCheck, describe
 from grit_lightning.data.datamodule import GroundedQADataModule
+from grit_lightning.tasks.prepare import prepare
 
 
 def validate(cfg: DictConfig) -> list[FileCheck]:
@@ -20,7 +20,7 @@ def validate(cfg: DictConfig) -> list[FileCheck]:
     Raises:
         UserError: the config, the model's tokenizer or the data folder cannot be used at all.
     """
-    values = config.check(cfg)
+    values = prepare(cfg)
     backbone: Backbone = instantiate(values["model"])
     datamodule: GroundedQADataModule = instantiate(values["data"])
     datamodule.attach(backbone.encode, lambda prompt: backbone.count_tokens(prompt)[1])
