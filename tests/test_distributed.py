@@ -17,7 +17,8 @@ from grit_lightning.errors import CheckpointError
 # Gradient descent with momentum: the change of the weights is linear in the gradients. Completions of different
 # lengths, three prompts for two ranks, small passes: ranks differ in prompts, in passes and in generated length.
 OPTIONS = (
-    "optimizer=sgd", "optimizer.momentum=0.9", "scheduler=constant", "module.max_grad_norm=1e9", "reward=digits", "objective.kl=k1",
+    "optimizer=sgd", "optimizer.momentum=0.9", "scheduler=constant", "module.max_grad_norm=1e9", "reward=digits",
+    "objective.kl=k1",
     "objective.beta=0.1", "rollout.num_generations=3", "rollout.max_new_tokens=8", "rollout.stop=e",
     "data.prompts_per_step=3", "module.max_tokens_per_pass=300", "trainer.max_steps=2", "trainer.accelerator=cpu",
     "data.heldout=null", "logger=csv", "threads=1",
