@@ -69,7 +69,9 @@ def test_setup_stops_at_the_first_problem_and_counts_the_others(write, record, e
         data.setup("fit")
     assert str(caught.value).startswith(f"{file}:2: field 'answer' is null")
     assert str(caught.value).endswith("(and 2 more problems: task=validate lists them all)")
-    assert [problem.source for problem in data.problems()] == [f"{file}:{line}" for line in (2, 3, 4)]
+    assert [problem.source for check in data.check() for problem in check.problems] == [
+        f"{file}:{line}" for line in (2, 3, 4)
+    ]
 
 
 def test_a_prompt_too_long(write, record, encoder):
@@ -85,7 +87,7 @@ def test_a_prompt_too_long(write, record, encoder):
 
 def test_problems_without_an_encoder_are_those_of_files_and_images(write, record):
     file = write(record(question="x" * 500), record(image="b.png"))
-    assert [problem.source for problem in make(file.parent).problems()] == [f"{file}:2"]
+    assert [problem.source for check in make(file.parent).check() for problem in check.problems] == [f"{file}:2"]
 
 
 def test_a_missing_root(tmp_path):

@@ -113,10 +113,6 @@ class GroundedQADataModule(L.LightningDataModule):
         self._write_heldout()
         return [check for what in ("train", "val", "heldout") if self._used(what) for check in self._check(what)]
 
-    def problems(self) -> list[DataError]:
-        """Every problem of every train, val and held-out file."""
-        return [problem for check in self.check() for problem in check.problems]
-
     def train_samples(self) -> list[Sample]:
         """The training samples, checked, in file order.
 
