@@ -15,7 +15,8 @@ from torch import Tensor
 from grit_lightning import config
 from grit_lightning.data.stream import Batch
 from grit_lightning.errors import CheckpointError
-from grit_lightning.module import GRPOModule, StepOutput
+from grit_lightning.module import GRPOModule
+from grit_lightning.types import StepOutput
 
 LIMIT = 6
 TEMPERATURE = 0.8
@@ -28,11 +29,15 @@ GRADIENT = (
 
 
 class Recorder(L.Callback):
-    """Keeps what each step did, and the metrics it logged."""
+    """Keeps the weights before, what each step did, and the metrics it logged."""
 
     def __init__(self) -> None:
         self.outputs: list[StepOutput] = []
         self.metrics: list[dict[str, float]] = []
+        self.before: dict[str, Tensor] = {}
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        self.before = weights(module)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, *_: Any) -> None:
         self.outputs.append(outputs["output"])
@@ -53,12 +58,10 @@ class Run:
             max_steps=steps, accelerator="cpu", precision=values["trainer"]["precision"], callbacks=[self.record],
             logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
-        self.module.configure_model()
-        self.before = weights(self.module)
         stream = data.train_dataloader()
         data.train_dataloader = lambda: map(batches, stream)
         self.trainer.fit(self.module, data)
-        self.after = weights(self.module)
+        self.before, self.after = self.record.before, weights(self.module)
 
     @property
     def change(self) -> dict[str, Tensor]:

@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -48,12 +48,16 @@ def require_same_names(expected: Collection[str], found: Collection[str]) -> Non
         )
 
 
-def shard(module: nn.Module, mesh: DeviceMesh, compute_dtype: torch.dtype | None) -> None:
-    """Shard parameters, gradients and optimizer state over the data-parallel ranks (FSDP2, ``fully_shard``).
+def shard(module: nn.Module, trainer: L.Trainer) -> None:
+    """Under ``FSDPStrategy``, shard parameters, gradients and optimizer state over the ranks (FSDP2, ``fully_shard``).
 
     Each transformer block is a unit; the rest (embeddings, head, norms) belongs to the root. Master weights keep their
-    dtype; ``compute_dtype`` is that of the gathered copies and the arithmetic, ``None`` for the masters' own.
+    dtype; with precision ``bf16-mixed`` their gathered copies are bf16.
     """
+    if not isinstance(trainer.strategy, FSDPStrategy):
+        return
+    mesh = trainer.strategy.device_mesh["data_parallel"]
+    compute_dtype = torch.bfloat16 if trainer.precision == "bf16-mixed" else None
     policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
     blocks = {name for child in module.modules() for name in getattr(child, "_no_split_modules", None) or ()}
     for child in module.modules():

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from functools import partial
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -28,29 +29,13 @@ from grit_lightning.errors import ConfigError
 from grit_lightning.memory import peak_memory_gib
 from grit_lightning.metrics import PhaseTimer, StepSums, reward_table
 from grit_lightning.objective import LossTerms, Objective
-from grit_lightning.packing import PackedBatch, Row, completion_lengths, pack, plan_rows, truncated
+from grit_lightning.packing import PackedBatch, Row, completion_lengths, fill_up, pack, plan_rows, truncated
 from grit_lightning.policy import Policy, Reference, TokenLogprobs
 from grit_lightning.rewards import Rewards
 from grit_lightning.rollout import Sampler
-from grit_lightning.types import Group, Score
+from grit_lightning.types import Group, StepOutput
 
 log = logging.getLogger(__name__)
-
-
-class StepOutput(NamedTuple):
-    """What a training step did, for callbacks.
-
-    Attributes:
-        step: the optimizer step, counted from 1.
-        groups: of this rank.
-        scores: of each group's completions.
-        advantages_P_G: on the CPU.
-    """
-
-    step: int
-    groups: list[Group]
-    scores: list[tuple[Score, ...]]
-    advantages_P_G: Tensor
 
 
 class GRPOModule(L.LightningModule):
@@ -111,24 +96,12 @@ class GRPOModule(L.LightningModule):
         if self.policy is not None:
             return
         # One after the other, so that a process never holds more than one of them whole.
-        self.policy = self._load_policy()
-        self._shard(self.policy)
+        load = partial(Policy.load, self.backbone, temperature=self.sampler.temperature, logits_chunk=self.logits_chunk)
+        self.policy = load()
+        shard(self.policy, self.trainer)
         if self.objective.beta > 0:
-            self.reference = Reference(self._load_policy())
-            self._shard(self.reference)
-
-    def _load_policy(self) -> Policy:
-        return Policy(
-            self.backbone.load_model(),
-            banned_token_ids=self.backbone.banned_token_ids,
-            temperature=self.sampler.temperature,
-            logits_chunk=self.logits_chunk,
-        )
-
-    def _shard(self, part: Policy | Reference) -> None:
-        if self.device_mesh is not None:
-            compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
-            shard(part, self.device_mesh["data_parallel"], compute_dtype)
+            self.reference = Reference(load())
+            shard(self.reference, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model. ``strict_loading`` is off only because the reference is not in it."""
@@ -265,15 +238,11 @@ class GRPOModule(L.LightningModule):
         )
 
     def _passes(self, groups: list[Group], skip: Sequence[bool]) -> list[tuple[list[Row], bool]]:
-        """The rows of each forward pass, as many passes on every rank: sharded models need the same everywhere.
-
-        Second of each pair: whether the pass counts, or only fills up the number.
-        """
+        """The rows of each pass, and whether it counts: sharded models need as many passes on every rank."""
         plan = plan_rows(groups, self.max_tokens_per_pass, skip)
-        count = int(self.trainer.strategy.reduce(torch.tensor(float(len(plan)), device=self.device), reduce_op="max"))
-        count = max(count, 1)  # a step in which nothing counts still has a gradient, of zero
-        filler = [Row(0, (0,), groups[0].prompt.num_tokens + len(groups[0].completions[0].token_ids) - 1)]
-        return [(rows, True) for rows in plan] + [(filler, False)] * (count - len(plan))
+        longest = self.trainer.strategy.reduce(torch.tensor(float(len(plan)), device=self.device), reduce_op="max")
+        # At least one: a step in which nothing counts still has a gradient, of zero.
+        return fill_up(plan, max(int(longest), 1), groups)
 
     def _pack(self, rows: list[Row], groups: list[Group]) -> PackedBatch:
         return pack(rows, groups, self.backbone.pad_token_id).to(self.device)

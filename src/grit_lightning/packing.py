@@ -108,6 +108,15 @@ def _split(index: int, group: Group, max_tokens: int) -> list[Row]:
     return [*rows, Row(index, tuple(members), used)]
 
 
+def fill_up(plan: list[list[Row]], count: int, groups: Sequence[Group]) -> list[tuple[list[Row], bool]]:
+    """The micro-batches of a plan, followed by as many of one completion, which do not count, as make ``count``.
+
+    Second of each pair: whether it counts.
+    """
+    filler = [Row(0, (0,), groups[0].prompt.num_tokens + len(groups[0].completions[0].token_ids) - 1)]
+    return [(rows, True) for rows in plan] + [(filler, False)] * (count - len(plan))
+
+
 def block_mask(segments_B_S: Tensor) -> Tensor:
     """Which key a query may see, bool, shape (B, 1, S, S): earlier or itself, and of the prompt or the same segment.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from grit_lightning.backbones.base import Backbone
 from grit_lightning.packing import PackedBatch
 
 T = TypeVar("T")
@@ -54,6 +55,16 @@ class Policy(nn.Module):
         self.temperature = temperature
         self.logits_chunk = logits_chunk
         self.register_buffer("banned", torch.tensor(banned_token_ids, dtype=torch.long), persistent=False)
+
+    @classmethod
+    def load(cls, backbone: Backbone, *, temperature: float, logits_chunk: int) -> Policy:
+        """The policy of a backbone's checkpoint."""
+        return cls(
+            backbone.load_model(),
+            banned_token_ids=backbone.banned_token_ids,
+            temperature=temperature,
+            logits_chunk=logits_chunk,
+        )
 
     def forward(self, work: PackedBatch | Callable[[PreTrainedModel], T]) -> TokenLogprobs | T:
         """Log-probabilities and entropies of the completion tokens of a batch.

@@ -127,3 +127,20 @@ class Score:
     components: Mapping[str, float | None]
     total: float | None
     errors: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class StepOutput:
+    """What a training step did, for callbacks.
+
+    Attributes:
+        step: the optimizer step, counted from 1.
+        groups: of this rank.
+        scores: of each group's completions.
+        advantages_P_G: on the CPU.
+    """
+
+    step: int
+    groups: list[Group]
+    scores: list[tuple[Score, ...]]
+    advantages_P_G: Tensor
