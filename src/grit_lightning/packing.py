@@ -152,9 +152,7 @@ def pack(rows: Sequence[Row], groups: Sequence[Group], pad_token_id: int) -> Pac
         mask_B_1_S_S=block_mask(segments_B_S),
         vision=concatenate_vision([groups[row.group].prompt for row in rows]),
         source_T=torch.cat([source_T + index * length for index, (*_, source_T) in enumerate(packed)]),
-        target_T=torch.tensor([token for completion in _completions(groups) for token in completion.token_ids])[
-            token_T
-        ],
+        target_T=torch.tensor([token for row in rows for token in _targets(groups[row.group], row)]),
         token_T=token_T,
         completion_T=owners.repeat_interleave(lengths_C[owners]),
     )
@@ -181,6 +179,10 @@ def _pack_row(group: Group, row: Row) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def concatenate_vision(prompts: Sequence[Prompt]) -> dict[str, Tensor]:
     """The vision tower's arguments of several prompts, concatenated on axis 0 (patches or tiles, and their grids)."""
     return {key: torch.cat([prompt.vision[key] for prompt in prompts]) for key in prompts[0].vision}
+
+
+def _targets(group: Group, row: Row) -> list[int]:
+    return [token for member in row.completions for token in group.completions[member].token_ids]
 
 
 def completion_lengths(groups: Sequence[Group]) -> Tensor:

@@ -58,7 +58,7 @@ def test_positions_and_placeholders_are_those_of_transformers(backbone, size: tu
     )
     assert torch.equal(prompt.position_ids_A_S, expected[:, 0])
     features = model.model.get_image_features(**prompt.vision).pooler_output[0]
-    assert is_image.sum() == len(features) == backbone.count_tokens(prompt)[1]
+    assert is_image.sum() == len(features) == backbone.count_image_tokens(prompt)
 
 
 @pytest.mark.parametrize(

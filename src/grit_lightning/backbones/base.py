@@ -37,6 +37,6 @@ class Backbone(Protocol):
         """The model with its weights, in eval mode. Raises ``CheckpointError`` for a checkpoint that cannot be one."""
         ...
 
-    def count_tokens(self, prompt: Prompt) -> tuple[int, int]:
-        """``(all tokens, image tokens)`` of a prompt."""
+    def count_image_tokens(self, prompt: Prompt) -> int:
+        """How many of a prompt's tokens are its image's."""
         ...

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -41,14 +40,6 @@ _BANNED = (
     "<|video_pad|>",
 )
 """Sampling one of these would ask the model for an image that is not there, or open another turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Tokens:
-    image: int
-    pad: int
-    eos: tuple[int, ...]
-    banned: tuple[int, ...]
 
 
 class Qwen25VL:
@@ -98,9 +89,7 @@ class Qwen25VL:
             # By name: the automatic class needs torchvision, in some versions even to be imported.
             self.image_processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint)
         self.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
-        self._tokens = self._token_ids()
-        self.pad_token_id, self.eos_token_ids = self._tokens.pad, self._tokens.eos
-        self.banned_token_ids = self._tokens.banned
+        self._read_special_tokens()
 
     def encode(self, sample: Sample, image: Image) -> Prompt:
         """The prompt for a sample: image, then text, then the assistant's header.
@@ -114,16 +103,16 @@ class Qwen25VL:
         grid = vision["image_grid_thw"][0]
         text = self.render(sample.question)
         ids = torch.tensor(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        if int((ids == self._tokens.image).sum()) != 1:
+        if int((ids == self.image_token_id).sum()) != 1:
             raise CheckpointError(f"{self.checkpoint}: its chat template does not give one image placeholder an image")
         patch, merge = self.image_processor.patch_size, self.image_processor.merge_size
-        repeats = torch.where(ids == self._tokens.image, int(grid.prod()) // merge**2, 1)
+        repeats = torch.where(ids == self.image_token_id, int(grid.prod()) // merge**2, 1)
         ids_S = ids.repeat_interleave(repeats)
         return Prompt(
             sample=sample,
             text=text,
             input_ids_S=ids_S,
-            position_ids_A_S=mrope_positions(ids_S == self._tokens.image, grid, merge),
+            position_ids_A_S=mrope_positions(ids_S == self.image_token_id, grid, merge),
             vision={"pixel_values": vision["pixel_values"], "image_grid_thw": vision["image_grid_thw"]},
             box_space=(int(grid[2]) * patch, int(grid[1]) * patch),
         )
@@ -139,9 +128,9 @@ class Qwen25VL:
         text = self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Completion(tuple(token_ids), text, finish, prompt.box_space)
 
-    def count_tokens(self, prompt: Prompt) -> tuple[int, int]:
-        """``(all tokens, image tokens)`` of a prompt."""
-        return prompt.num_tokens, int((prompt.input_ids_S == self._tokens.image).sum())
+    def count_image_tokens(self, prompt: Prompt) -> int:
+        """How many of a prompt's tokens are its image's."""
+        return int((prompt.input_ids_S == self.image_token_id).sum())
 
     def weights_folder(self) -> str:
         """What weights are read from: the checkpoint, or a cached folder of random ones, made on first use.
@@ -178,18 +167,20 @@ class Qwen25VL:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         return model
 
-    def _token_ids(self) -> _Tokens:
+    def _read_special_tokens(self) -> None:
         vocabulary = self.tokenizer.get_vocab()
         pad = self.tokenizer.pad_token_id
         if pad is None or "<|image_pad|>" not in vocabulary or "<|im_end|>" not in vocabulary:
             raise CheckpointError(
                 f"{self.checkpoint}: the tokenizer lacks Qwen's special tokens, expected a Qwen2.5-VL"
             )
-        eos = tuple({vocabulary["<|im_end|>"], self.tokenizer.eos_token_id})
-        banned = {vocabulary[token] for token in _BANNED if token in vocabulary} | {pad} - set(eos)
+        self.image_token_id = vocabulary["<|image_pad|>"]
+        self.pad_token_id = pad
+        self.eos_token_ids = tuple({vocabulary["<|im_end|>"], self.tokenizer.eos_token_id})
+        banned = {vocabulary[token] for token in _BANNED if token in vocabulary} | {pad} - set(self.eos_token_ids)
         # The embedding is padded beyond the tokenizer's vocabulary; those rows are no text.
         unused = range(len(self.tokenizer), self.config.get_text_config().vocab_size)
-        return _Tokens(vocabulary["<|image_pad|>"], pad, eos, tuple(sorted({*banned, *unused})))
+        self.banned_token_ids = tuple(sorted({*banned, *unused}))
 
 
 def mrope_positions(is_image_S: Tensor, grid_3: Tensor, merge: int) -> Tensor:

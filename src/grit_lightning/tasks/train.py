@@ -91,7 +91,7 @@ def _build(cfg: DictConfig, *callbacks: Callback) -> tuple[GRPOModule, GroundedQ
     module: GRPOModule = instantiate(values["module"])
     datamodule: GroundedQADataModule = instantiate(values["data"])
     datamodule.attach(module.backbone.encode)
-    datamodule.train_samples()
+    datamodule.setup("fit")
     trainer: L.Trainer = instantiate(
         values["trainer"],
         callbacks=[*callbacks, *(instantiate(callback) for callback in (values["callbacks"] or {}).values())],

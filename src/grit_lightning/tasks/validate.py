@@ -23,7 +23,7 @@ def validate(cfg: DictConfig) -> list[FileCheck]:
     values = prepare(cfg)
     backbone: Backbone = instantiate(values["model"])
     datamodule: GroundedQADataModule = instantiate(values["data"])
-    datamodule.attach(backbone.encode, lambda prompt: backbone.count_tokens(prompt)[1])
+    datamodule.attach(backbone.encode, backbone.count_image_tokens)
     checks = datamodule.check()
     print(f"model {backbone.checkpoint}; ranges are minimum / median / maximum\n\n{table(checks)}\n")
     problems = [problem for check in checks for problem in check.problems]
