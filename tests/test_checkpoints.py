@@ -133,6 +133,24 @@ class TestResume:
         assert torch.equal(module.layer.weight, uninterrupted(6))
         assert logged_steps(first) + logged_steps(second) == list(range(6))
 
+    @pytest.mark.parametrize("last", [1, None], ids=["saved_already", "not_saved_yet"])
+    def test_the_user_is_told_how_to_go_on_wherever_the_interruption_comes(self, tmp_path, caplog, last):
+        def interrupt():
+            raise KeyboardInterrupt
+
+        with caplog.at_level("INFO", "grit_lightning"), pytest.raises(SystemExit):
+            fit(Toy(at={3: interrupt}), [step_checkpoint(tmp_path / "run" / "checkpoints", last=last)], steps=6)
+        told = [message for message in caplog.messages if "resume=" in message]
+        assert told == [f"KeyboardInterrupt: the 3 steps done are saved; continue with resume={tmp_path / 'run'}"]
+
+    def test_nothing_is_promised_where_nothing_was_done(self, tmp_path, caplog):
+        def interrupt():
+            raise KeyboardInterrupt
+
+        with caplog.at_level("INFO", "grit_lightning"), pytest.raises(SystemExit):
+            fit(Toy(at={0: interrupt}), [step_checkpoint(tmp_path, last=1)], steps=6)
+        assert not [message for message in caplog.messages if "resume=" in message]
+
     def test_half_made_update_is_not_saved(self, tmp_path):
         module = Toy()
 

@@ -128,6 +128,14 @@ class StepCheckpoint(Checkpoint):
         try:
             if self._saved_step is not None and trainer.global_step != self._saved_step:
                 self._save_interrupted(trainer, exception)
+            # Said also where the interruption came upon a step that was saved already.
+            if trainer.global_step == self._saved_step and trainer.is_global_zero and self.last_path.exists():
+                log.info(
+                    "%s: the %d steps done are saved; continue with resume=%s",
+                    type(exception).__name__,
+                    trainer.global_step,
+                    self.dirpath.parent,
+                )
         except Exception as error:
             # The exception that stopped the training is what the user must see.
             rank_zero_warn(f"No checkpoint could be written after the interruption: {error}")
@@ -153,9 +161,6 @@ class StepCheckpoint(Checkpoint):
             )
         else:
             self._save_last(trainer)
-            if trainer.is_global_zero:
-                run = self.dirpath.parent
-                log.info("%s: the %d steps done are saved; continue with resume=%s", reason, trainer.global_step, run)
 
     def _save_last(self, trainer: pl.Trainer) -> None:
         """Write ``last.ckpt`` unless it holds this step. Collective: called on every process."""
