@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from grit_lightning import callbacks as module
 from grit_lightning.callbacks import RolloutWriter, StepProgressBar, TrainingSummary, places, table
 from grit_lightning.checkpoints import StepCheckpoint
+from grit_lightning.demonstration import Demonstration
 from grit_lightning.runs import RunFolder, create
 from toy_run import Toy, fit
 
@@ -212,15 +213,18 @@ class TestRolloutWriter:
 
 class TestConfig:
     def part(self, name: str, out: Path):
-        config = OmegaConf.merge(OmegaConf.load(CONF / name), {"out": str(out)})
+        given = {"out": str(out), "evaluation": None}
+        config = OmegaConf.merge(OmegaConf.load(CONF / name), given)
         OmegaConf.resolve(config)
-        del config["out"]
+        for key in given:
+            del config[key]
         return config
 
     def test_callbacks_are_built_and_write_into_the_run_folder(self, tmp_path):
         built = instantiate(self.part("callbacks/default.yaml", tmp_path))
         assert {name: type(callback) for name, callback in built.items()} == {
             "checkpoint": StepCheckpoint,
+            "demonstration": Demonstration,
             "progress": StepProgressBar,
             "rollouts": RolloutWriter,
             "summary": TrainingSummary,

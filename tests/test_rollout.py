@@ -115,7 +115,7 @@ def test_a_checkpoints_own_generation_config_has_no_say(backbone, prompts, tmp_p
     backbone.tokenizer.save_pretrained(folder)
     backbone.image_processor.save_pretrained(folder)
     other = type(backbone)(
-        checkpoint=str(folder), prompt=backbone.prompt, min_pixels=3136, max_pixels=100352, dtype="float32",
+        checkpoint=str(folder), prompt=backbone.prompt, prefill="", min_pixels=3136, max_pixels=100352, dtype="float32",
         attn_implementation="auto", gradient_checkpointing=False, random_weights_seed=None,
     )  # fmt: skip
     pairs = list(enumerate(prompts))

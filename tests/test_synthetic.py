@@ -29,8 +29,19 @@ from grit_lightning.synthetic import (
     write_dataset,
 )
 from grit_lightning.synthetic.__main__ import main
-from grit_lightning.synthetic.questions import RELATIONS
-from grit_lightning.synthetic.scenes import COLOURS, MARGIN_PX, Scene, Shape, make_scene
+from grit_lightning.synthetic.lessons import Curriculum, lessons
+from grit_lightning.synthetic.questions import MAX_COUNT, RELATIONS
+from grit_lightning.synthetic.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    FORMS,
+    LATTICE_PX,
+    MARGIN_PX,
+    SIDES_PX,
+    Scene,
+    Shape,
+    make_scene,
+)
 from grit_lightning.types import Sample
 
 SHAPES20 = Path(__file__).parents[1] / "src/grit_lightning/assets/shapes20"
@@ -100,21 +111,38 @@ def test_the_top_left_pixel_is_background_in_every_scene():
         assert draw(scene).getpixel((0, 0)) == scene.background
 
 
-@pytest.mark.parametrize("form", ["circle", "square", "triangle", "diamond", "star"])
-@pytest.mark.parametrize("radius", [8, 13, 37])
-def test_boxes_enclose_the_drawn_object_tightly(form, radius):
-    shape = Shape("red", form, 60, 45, radius)
-    pixels = np.asarray(draw(Scene((112, 100), (255, 255, 255), (shape,)))) != 255
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("side", [*SIDES_PX, 74])
+def test_boxes_enclose_the_drawn_object_tightly(form, side):
+    shape = Shape("red", form, 22, 9, side)
+    size, background = (112, 100), (100, 250, 100)
+    pixels = np.asarray(draw(Scene(size, background, (shape,)))) != np.asarray(draw(Scene(size, background, ())))
     rows, columns = np.nonzero(pixels.any(axis=2))
     drawn = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    assert drawn == pytest.approx(shape.box, abs=0)
-    assert tuple(np.asarray(draw(Scene((112, 100), (0, 0, 0), (shape,))))[45, 60]) == COLOURS["red"]
+    assert drawn == shape.box
+    centre = (9 + side // 2, 22 + side // 2)
+    assert tuple(np.asarray(draw(Scene(size, background, (shape,))))[centre]) == COLOURS["red"]
+
+
+def test_the_background_tells_where_a_pixel_is():
+    picture = np.asarray(draw(Scene((168, 140), (100, 250, 100), ()))).astype(int)
+    down, across = np.mgrid[:140, :168]
+    assert (picture[..., 0] == 100 + 3 * across // 5).all()
+    assert (picture[..., 1] == 250).all()
+    assert (picture[..., 2] == 100 + 3 * down // 5).all()
+
+
+def test_no_background_hides_a_shape():
+    shades = [(100 + u, b[1], 100 + v) for b in BACKGROUNDS for u in range(0, 102, 10) for v in range(0, 102, 10)]
+    least = min(sum((a - b) ** 2 for a, b in zip(c, s, strict=True)) ** 0.5 for c in COLOURS.values() for s in shades)
+    assert least > 60  # of 255 levels
 
 
 def test_objects_keep_their_distance():
     for index in range(100):
         scene = make_question(3, index, "tallyqa", "train").scene
         boxes = [shape.box for shape in scene.shapes]
+        assert all(value % LATTICE_PX == 0 for box in boxes for value in box)
         for number, (x1, y1, x2, y2) in enumerate(boxes):
             assert min(x1, y1, scene.size[0] - x2, scene.size[1] - y2) >= MARGIN_PX
             for u1, v1, u2, v2 in boxes[:number]:
@@ -123,7 +151,7 @@ def test_objects_keep_their_distance():
 
 def test_counts_are_right_and_balanced():
     asked = questions("tallyqa", 120)
-    assert Counter(question.answer for question in asked) == dict.fromkeys(range(6), 20)
+    assert Counter(question.answer for question in asked) == dict.fromkeys(range(MAX_COUNT + 1), 24)
     for question in asked:
         words = re.fullmatch(r"How many (.+)s are there\?", question.text)[1].split()
         matching = [s for s in question.scene.shapes if all(word in ("shape", *s.label.split()) for word in words)]
@@ -165,7 +193,7 @@ def is_beyond(phrase: str, subject: Shape, reference: Shape) -> bool:
 def test_all_relations_forms_and_colours_occur():
     text = " ".join(question.text for kind in KINDS for question in questions(kind, 200))
     assert all(relation.is_phrase in text and relation.what_phrase in text for relation in RELATIONS)
-    assert all(re.search(rf"\b{word}s?\b", text) for word in (*COLOURS, "circle", "star", "diamond", "shape"))
+    assert all(re.search(rf"\b{word}s?\b", text) for word in (*COLOURS, *FORMS, "shape"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -175,12 +203,47 @@ def test_completions_have_the_form_of_grit_and_point_at_the_targets(kind):
         text = grounded_completion(question, (2 * width, 3 * height))
         match = re.fullmatch(r"<think> (.+) </think> <rethink> (.+) </rethink> <answer> (.+) </answer>", text)
         assert match[3] == str(question.answer)
-        objects = [json.loads(found) for found in re.findall(r"\{.*?\}", match[1])]
+        objects = [(name, json.loads(box)) for name, box in re.findall(r"(\w+ \w+) (\{.*?\})", match[1])]
         assert objects == [
-            {"bbox_2d": [2 * s.box[0], 3 * s.box[1], 2 * s.box[2], 3 * s.box[3]], "label": s.label}
-            for s in question.targets
+            (s.label, {"bbox_2d": [2 * s.box[0], 3 * s.box[1], 2 * s.box[2], 3 * s.box[3]]}) for s in question.targets
         ]
         assert text == grounded_completion(question, (2 * width, 3 * height))
+
+
+PROMPTS = {"grounded": "Q: {question} First, think.", "plain": "{question}"}
+
+
+def test_lessons_are_pure_true_and_of_training_scenes():
+    curriculum = Curriculum(few_shapes=((20, 1), (40, 3)), prompts=PROMPTS, grounded_share=0.5)
+    for index in range(80):
+        taught = lessons(3, index, curriculum)
+        assert taught == lessons(3, index, curriculum)
+        (scene,) = {lesson.scene for lesson in taught}
+        assert layout_split(scene.size, scene.shapes) == "train"
+        assert len(taught) == 3
+        if index < 40:
+            assert len(scene.shapes) <= (1 if index < 20 else 3)
+        boxes = {tuple(shape.box): shape.label for shape in scene.shapes}
+        for lesson in taught:
+            written = [tuple(json.loads(found)["bbox_2d"]) for found in re.findall(r"\{.*?\}", lesson.completion)]
+            assert set(written) <= set(boxes)
+            if "every" in lesson.prompt:
+                named = re.findall(r"(\w+ \w+)(?= \{)|(?<=\} )(\w+ \w+)", lesson.completion)
+                assert [first or last for first, last in named] == [boxes[box] for box in written]
+                assert sorted(written) == sorted(boxes)
+
+
+def test_the_habit_of_lessons_is_as_configured():
+    curriculum = Curriculum(few_shapes=(), prompts=PROMPTS, grounded_share=0.25)
+    answers = [lessons(0, index, curriculum) for index in range(400)]
+    pointing = [taught[0] for taught in answers]
+    assert all(x.prompt.endswith("Think with boxes.") and x.completion.startswith("<think>") for x in pointing)
+    asked = [taught[1] for taught in answers if taught[1].prompt.startswith("Q: ")]
+    plain = [taught[1] for taught in answers if not taught[1].prompt.startswith("Q: ")]
+    assert 150 < len(asked) < 250
+    grounded = sum(lesson.completion.startswith("<think>") for lesson in asked)
+    assert grounded / len(asked) == pytest.approx(0.25, abs=0.07)
+    assert not any("<" in lesson.completion or "bbox" in lesson.completion for lesson in plain)
 
 
 def test_corpus():

@@ -30,7 +30,8 @@ def main() -> None:
         if not traceback_wanted:
             del os.environ["HYDRA_FULL_ERROR"]  # processes that the task starts would take it for the user's wish
         try:
-            _task(cfg.task._target_)(cfg)
+            options = {key: value for key, value in cfg.task.items() if not str(key).startswith("_")}
+            _task(cfg.task._target_)(cfg, **options)
         except _USER_ERRORS as error:
             # Hydra would put a line of its own before the message. In a sweep it stays: it says which job failed.
             if traceback_wanted or config.is_sweep():
@@ -51,7 +52,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _task(name: str) -> Callable[[DictConfig], object]:
+def _task(name: str) -> Callable[..., object]:
     try:
         return get_method(name)
     except (ImportError, ValueError) as error:

@@ -227,6 +227,8 @@ def places(run: RunFolder) -> str:
         "checkpoints": run.checkpoints,
         "rollouts": run.rollouts,
         "metrics": run.metrics,
+        "evaluation": run.evaluation,
+        "plots": run.plots,
     }
     lines = [f"{name:<12} {path}" for name, path in found.items() if path.is_dir() and any(path.iterdir())]
     if run.tensorboard.is_dir():

@@ -34,6 +34,7 @@ class Schema:
     name: str = "???"
     out: str = "???"
     resume: str | None = "???"
+    ckpt: str | None = "???"
     seed: int = "???"  # type: ignore[assignment]
     threads: int | None = "???"  # type: ignore[assignment]
     task: Any = "???"
@@ -45,6 +46,7 @@ class Schema:
     module: Any = "???"
     objective: Any = "???"
     rollout: Any = "???"
+    evaluation: Any = "???"
     optimizer: Any = "???"
     scheduler: Any = "???"
     trainer: Any = "???"

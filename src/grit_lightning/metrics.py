@@ -88,7 +88,8 @@ class StepSums:
         if first:
             self.sums["loss"] = self.sums["loss"] + terms.loss.detach()
             self.sums["kl"] = self.sums["kl"] + terms.kl
-            self.sums["entropy"] = self.sums["entropy"] + tokens.entropy_T.sum()
+            if tokens.entropy_T is not None:
+                self.sums["entropy"] = self.sums["entropy"] + tokens.entropy_T.sum()
             self.sums["trained_tokens"] = self.sums["trained_tokens"] + tokens.logprobs_T.numel()
         if last:
             self.sums["clipped"] = self.sums["clipped"] + terms.clipped

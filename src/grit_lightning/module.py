@@ -2,19 +2,15 @@
 
     prompts ─ rollout ─▶ groups ─ rewards ─▶ advantages ─ packed micro-batches ─ loss ─▶ backward … step
 
-Optimization is manual: rollouts run at the full batch, while the backward passes are bounded by tokens. Every loss is a
-sum over tokens divided by counts of the whole step over all ranks, so neither the split into micro-batches nor the
-number of processes changes the gradient.
+Rollouts run at the full batch, while the backward passes are bounded by tokens.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, cast
+from collections.abc import Callable
+from typing import cast
 
-import lightning as L
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -24,13 +20,12 @@ from transformers import PreTrainedModel
 from grit_lightning import objective as obj
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.data.stream import Batch
-from grit_lightning.distributed import full_value, gathered, gradient_sync, require_same_names, shard
-from grit_lightning.errors import ConfigError
-from grit_lightning.memory import peak_memory_gib
+from grit_lightning.distributed import full_value, gathered, gradient_sync, shard
 from grit_lightning.metrics import PhaseTimer, StepSums, reward_table
 from grit_lightning.objective import LossTerms, Objective
-from grit_lightning.packing import PackedBatch, Row, completion_lengths, fill_up, pack, plan_rows, truncated
+from grit_lightning.packing import PackedBatch, completion_lengths, truncated
 from grit_lightning.policy import Policy, Reference, TokenLogprobs
+from grit_lightning.policy_module import NamedParameters, PolicyModule
 from grit_lightning.rewards import Rewards
 from grit_lightning.rollout import Sampler
 from grit_lightning.types import Group, StepOutput
@@ -38,7 +33,7 @@ from grit_lightning.types import Group, StepOutput
 log = logging.getLogger(__name__)
 
 
-class GRPOModule(L.LightningModule):
+class GRPOModule(PolicyModule):
     """The policy, its frozen reference and the update rule.
 
     Args:
@@ -46,7 +41,7 @@ class GRPOModule(L.LightningModule):
         sampler: how completions are drawn.
         rewards: how they are scored.
         objective: the loss.
-        optimizer: makes the optimizer from trainable parameters.
+        optimizer: makes the optimizer from the names and values of trainable parameters.
         scheduler: makes the learning-rate schedule from the optimizer; advanced once per training step.
         max_tokens_per_pass: positions in one forward and backward pass; bounds the memory of activations.
         logits_chunk: completion tokens per pass through the LM head; bounds the memory of logits.
@@ -61,58 +56,43 @@ class GRPOModule(L.LightningModule):
         sampler: Sampler,
         rewards: Rewards,
         objective: Objective,
-        optimizer: Callable[..., Optimizer],
+        optimizer: Callable[[NamedParameters], Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler],
         max_tokens_per_pass: int,
         logits_chunk: int,
         max_grad_norm: float,
         seed: int,
     ) -> None:
-        super().__init__()
-        for key, value in (("max_tokens_per_pass", max_tokens_per_pass), ("logits_chunk", logits_chunk)):
-            if value < 1:
-                raise ConfigError(f"module.{key} is {value}, expected a whole number of at least 1")
-        if not max_grad_norm > 0:
-            raise ConfigError(f"module.max_grad_norm is {max_grad_norm}, expected a number above 0 (.inf for no limit)")
-        self.automatic_optimization = False
-        self.backbone = backbone
+        super().__init__(
+            backbone=backbone,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            max_tokens_per_pass=max_tokens_per_pass,
+            logits_chunk=logits_chunk,
+            max_grad_norm=max_grad_norm,
+        )
         self.sampler = sampler
         self.rewards = rewards
         self.objective = objective
-        self.make_optimizer = optimizer
-        self.make_scheduler = scheduler
-        self.max_tokens_per_pass = max_tokens_per_pass
-        self.logits_chunk = logits_chunk
-        self.max_grad_norm = max_grad_norm
         self.seed = seed
-        self.policy: Policy | None = None
         self.reference: Reference | None = None
         # The reference is the checkpoint the run started from: it is loaded from there again, never saved.
         self.register_state_dict_post_hook(_drop_reference)
         self.strict_loading = False
 
+    def load_policy(self, *, entropy: bool = True) -> Policy:
+        """The policy as the checkpoint has it, at the sampling temperature."""
+        return Policy.load(
+            self.backbone, temperature=self.sampler.temperature, logits_chunk=self.logits_chunk, entropy=entropy
+        )
+
     def configure_model(self) -> None:
         """Load the policy and, if β > 0, the reference; shard both where the strategy has a device mesh."""
-        if self.policy is not None:
-            return
+        super().configure_model()
         # One after the other, so that a process never holds more than one of them whole.
-        load = partial(Policy.load, self.backbone, temperature=self.sampler.temperature, logits_chunk=self.logits_chunk)
-        self.policy = load()
-        shard(self.policy, self.trainer)
-        if self.objective.beta > 0:
-            self.reference = Reference(load())
+        if self.objective.beta > 0 and self.reference is None:
+            self.reference = Reference(self.load_policy(entropy=False))
             shard(self.reference, self.trainer)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model. ``strict_loading`` is off only because the reference is not in it."""
-        if "state_dict" in checkpoint:  # FSDPStrategy has looked, and taken the weights out
-            require_same_names(self.state_dict().keys(), checkpoint["state_dict"].keys())
-
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        """The optimizer over trainable policy parameters, and its schedule."""
-        parameters = [parameter for parameter in self._policy.parameters() if parameter.requires_grad]
-        optimizer = self.make_optimizer(parameters)
-        return [optimizer], [self.make_scheduler(optimizer)]
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, StepOutput]:
         """Roll out, score, and update the policy once on this rank's prompts."""
@@ -192,7 +172,7 @@ class GRPOModule(L.LightningModule):
                 if live:
                     logprobs[packed.token_T] = tokens.logprobs_T.detach()
                     sums.add(terms, tokens, first=iteration == 0, last=last)
-            grad_norm = torch.nn.utils.clip_grad_norm_(self._policy.parameters(), self.max_grad_norm)
+            grad_norm = self._clip_gradient()
             optimizer.step()
             old_logprobs = logprobs if old_logprobs is None else old_logprobs
         return full_value(grad_norm)
@@ -237,42 +217,15 @@ class GRPOModule(L.LightningModule):
             max_completion_tokens=self.sampler.max_new_tokens,
         )
 
-    def _passes(self, groups: list[Group], skip: Sequence[bool]) -> list[tuple[list[Row], bool]]:
-        """The rows of each pass, and whether it counts: sharded models need as many passes on every rank."""
-        plan = plan_rows(groups, self.max_tokens_per_pass, skip)
-        longest = self.trainer.strategy.reduce(torch.tensor(float(len(plan)), device=self.device), reduce_op="max")
-        # At least one: a step in which nothing counts still has a gradient, of zero.
-        return fill_up(plan, max(int(longest), 1), groups)
-
-    def _pack(self, rows: list[Row], groups: list[Group]) -> PackedBatch:
-        return pack(rows, groups, self.backbone.pad_token_id).to(self.device)
-
     # ---- log ----
 
     def _log(self, sums: StepSums, timer: PhaseTimer, grad_norm: Tensor, reward_seconds: float) -> None:
         metrics = sums.metrics(self._sum_over_ranks, with_kl=self.reference is not None)
-        metrics |= {f"time/{phase}": seconds for phase, seconds in timer.seconds.items()}
-        metrics |= {
-            "step": float(self.trainer.global_step),  # the loggers' x axis: from 1, as checkpoints and rollouts count
-            "time/reward": reward_seconds,
-            "time/step": timer.total,
-            "tokens_per_second": metrics.pop("tokens") / timer.total,
-            "grad_norm": grad_norm.item(),
-            "lr": cast(Optimizer, self.optimizers()).param_groups[0]["lr"],
-            "memory/peak_gib": peak_memory_gib(self.device),
-        }
+        metrics |= self._step_metrics(timer, metrics.pop("tokens"))
+        metrics |= {"time/reward": reward_seconds, "grad_norm": grad_norm.item()}
         if metrics["reward/unscored"] == 1:
             log.warning("step %d: no completion could be scored, so nothing was learned", self.trainer.global_step)
         self.log_dict(metrics)
-
-    def _sum_over_ranks(self, values: Tensor) -> Tensor:
-        return self.trainer.strategy.reduce(values, reduce_op="sum")
-
-    @property
-    def _policy(self) -> Policy:
-        if self.policy is None:
-            raise RuntimeError("configure_model has not been called")
-        return self.policy
 
 
 def _drop_reference(module: object, state: dict[str, Tensor], prefix: str, metadata: object) -> None:

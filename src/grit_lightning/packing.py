@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ class PackedBatch:
         source_T: int64, for each completion token the index into the flattened (B·S) hidden states that predicts it.
         target_T: int64, the token ids.
         token_T: int64, the token's place among all completion tokens of the step on this rank.
-        completion_T: int64, which completion of the step on this rank (group · G + index) it belongs to.
+        completion_T: int64, which completion of the step on this rank it belongs to, counted through all groups.
     """
 
     input_ids_B_S: Tensor
@@ -141,8 +141,8 @@ def pack(rows: Sequence[Row], groups: Sequence[Group], pad_token_id: int) -> Pac
         input_ids_B_S[index, : row.num_tokens] = ids_S
         position_ids_A_B_S[:, index, : row.num_tokens] = positions_A_S
         segments_B_S[index, : row.num_tokens] = segments_S
-    group_size = len(groups[0].completions)
-    owners = torch.tensor([row.group * group_size + member for row in rows for member in row.completions])
+    firsts = [0, *accumulate(len(group.completions) for group in groups)]
+    owners = torch.tensor([firsts[row.group] + member for row in rows for member in row.completions])
     lengths_C = completion_lengths(groups)
     starts_C = lengths_C.cumsum(0) - lengths_C
     token_T = torch.cat([torch.arange(int(lengths_C[owner])) + starts_C[owner] for owner in owners])
@@ -156,6 +156,39 @@ def pack(rows: Sequence[Row], groups: Sequence[Group], pad_token_id: int) -> Pac
         token_T=token_T,
         completion_T=owners.repeat_interleave(lengths_C[owners]),
     )
+
+
+def share_prefix(examples: Sequence[tuple[Prompt, Completion]], slot: int) -> Group:
+    """Several prompts about one image, each with its completion, as one group: the image is computed once.
+
+    What the prompts have in common becomes the group's prompt; the rest of each leads its completion, as given tokens.
+
+    Args:
+        examples: of one image, which must lie in what the prompts have in common, whatever the text around it.
+        slot: of the group.
+    """
+    prompts = [prompt for prompt, _ in examples]
+    common = _common_prefix([prompt.input_ids_S.tolist() for prompt in prompts])
+    first = prompts[0]
+    shared = replace(first, input_ids_S=first.input_ids_S[:common], position_ids_A_S=first.position_ids_A_S[:, :common])
+    return Group(
+        slot,
+        shared,
+        tuple(
+            replace(
+                completion,
+                token_ids=(*prompt.input_ids_S[common:].tolist(), *completion.token_ids),
+                num_given=prompt.num_tokens - common,
+            )
+            for prompt, completion in examples
+        ),
+    )
+
+
+def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+    """How many items all sequences begin with."""
+    columns = zip(*sequences, strict=False)
+    return next((i for i, column in enumerate(columns) if len(set(column)) > 1), min(map(len, sequences)))
 
 
 def _pack_row(group: Group, row: Row) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -188,6 +221,13 @@ def _targets(group: Group, row: Row) -> list[int]:
 def completion_lengths(groups: Sequence[Group]) -> Tensor:
     """Tokens of each completion of the groups, int64, shape (P·G,), in the order ``completion_T`` refers to."""
     return torch.tensor([len(completion.token_ids) for completion in _completions(groups)])
+
+
+def learned(groups: Sequence[Group]) -> Tensor:
+    """Which completion tokens of the groups were not given, bool, in the order ``token_T`` refers to."""
+    return torch.cat(
+        [torch.arange(len(completion.token_ids)) >= completion.num_given for completion in _completions(groups)]
+    )
 
 
 def truncated(groups: Sequence[Group]) -> Tensor:

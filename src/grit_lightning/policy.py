@@ -25,11 +25,12 @@ class TokenLogprobs(NamedTuple):
 
     Attributes:
         logprobs_T: log π(token | prompt, earlier tokens), float32.
-        entropy_T: entropy of the distribution the token was drawn from, in nats, float32, without gradient.
+        entropy_T: entropy of the distribution the token was drawn from, in nats, float32, without gradient; ``None``
+            from a policy that was built without.
     """
 
     logprobs_T: Tensor
-    entropy_T: Tensor
+    entropy_T: Tensor | None
 
 
 class Policy(nn.Module):
@@ -43,27 +44,36 @@ class Policy(nn.Module):
         banned_token_ids: tokens that are never sampled (vision, padding).
         temperature: the sampling temperature, > 0.
         logits_chunk: completion tokens per pass through the LM head.
+        entropy: whether to compute entropies, for monitoring.
     """
 
     banned: Tensor
 
     def __init__(
-        self, model: PreTrainedModel, *, banned_token_ids: tuple[int, ...], temperature: float, logits_chunk: int
+        self,
+        model: PreTrainedModel,
+        *,
+        banned_token_ids: tuple[int, ...],
+        temperature: float,
+        logits_chunk: int,
+        entropy: bool = True,
     ) -> None:
         super().__init__()
         self.model = model
         self.temperature = temperature
         self.logits_chunk = logits_chunk
+        self.entropy = entropy
         self.register_buffer("banned", torch.tensor(banned_token_ids, dtype=torch.long), persistent=False)
 
     @classmethod
-    def load(cls, backbone: Backbone, *, temperature: float, logits_chunk: int) -> Policy:
+    def load(cls, backbone: Backbone, *, temperature: float, logits_chunk: int, entropy: bool = True) -> Policy:
         """The policy of a backbone's checkpoint."""
         return cls(
             backbone.load_model(),
             banned_token_ids=backbone.banned_token_ids,
             temperature=temperature,
             logits_chunk=logits_chunk,
+            entropy=entropy,
         )
 
     def forward(self, work: PackedBatch | Callable[[PreTrainedModel], T]) -> TokenLogprobs | T:
@@ -89,13 +99,13 @@ class Policy(nn.Module):
             )
         ]
         logprobs, entropies = zip(*chunks, strict=True)
-        return TokenLogprobs(torch.cat(logprobs), torch.cat(entropies))
+        return TokenLogprobs(torch.cat(logprobs), torch.cat(entropies) if self.entropy else None)
 
-    def _head(self, hidden_T_D: Tensor, target_T: Tensor) -> tuple[Tensor, Tensor]:
+    def _head(self, hidden_T_D: Tensor, target_T: Tensor) -> tuple[Tensor, Tensor | None]:
         logits_T_V = self.model.lm_head(hidden_T_D).float() / self.temperature
         logits_T_V = logits_T_V.index_fill(1, self.banned, -torch.inf)
         logprobs_T_V = logits_T_V.log_softmax(dim=-1)
-        entropy_T = torch.special.entr(logprobs_T_V.detach().exp()).sum(dim=-1)
+        entropy_T = torch.special.entr(logprobs_T_V.detach().exp()).sum(dim=-1) if self.entropy else None
         return logprobs_T_V.gather(1, target_T[:, None]).squeeze(1), entropy_T
 
 

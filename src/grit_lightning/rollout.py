@@ -1,8 +1,11 @@
-"""Sample G completions of each prompt. The prompt is prefilled once, its cache is repeated G times and decoded."""
+"""Completions of prompts: G samples of each, or the most likely one.
+
+A prompt is prefilled once, its cache is repeated for its completions, and these are decoded together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -97,39 +100,76 @@ class Sampler:
     def _decode(
         self, model: PreTrainedModel, backbone: Backbone, prompts: Sequence[Prompt], keys: Sequence[int]
     ) -> list[Completion]:
-        batch = left_pad(prompts, backbone.pad_token_id)
-        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        length = batch["input_ids"].shape[1]
-        finish = FinishRecorder(backbone, self.stop, length, self.max_new_tokens)
-        sequences_B_S = generate_from_prefix(
+        return _decode(
             model,
-            batch,
-            {key: value.to(model.device) for key, value in concatenate_vision(prompts).items()},
+            backbone,
+            prompts,
             repeats=self.num_generations,
-            config=GenerationConfig(
-                do_sample=False, max_new_tokens=self.max_new_tokens, pad_token_id=backbone.pad_token_id
-            ),
-            processors=self._processors(backbone, torch.tensor(keys, device=model.device), length),
-            stopping=StoppingCriteriaList([finish]),
+            max_new_tokens=self.max_new_tokens,
+            stop=self.stop,
+            processors=lambda length: self._processors(torch.tensor(keys, device=model.device), length),
         )
-        owners = [prompt for prompt in prompts for _ in range(self.num_generations)]
-        return [
-            backbone.completion(ids[:count], reason, prompt)
-            for ids, count, reason, prompt in zip(
-                sequences_B_S[:, length:].tolist(), finish.lengths(), finish.reasons(), owners, strict=True
-            )
-        ]
 
-    def _processors(self, backbone: Backbone, keys_B: Tensor, length: int) -> LogitsProcessorList:
-        processors: list[LogitsProcessor] = [
-            SuppressTokensLogitsProcessor(list(backbone.banned_token_ids), device=keys_B.device),
-            TemperatureLogitsWarper(self.temperature),
-        ]
+    def _processors(self, keys_B: Tensor, length: int) -> list[LogitsProcessor]:
+        processors: list[LogitsProcessor] = [TemperatureLogitsWarper(self.temperature)]
         if self.top_k > 0:
             processors.append(TopKLogitsWarper(self.top_k))
         if self.top_p < 1:
             processors.append(TopPLogitsWarper(self.top_p))
-        return LogitsProcessorList([*processors, GumbelNoise(keys_B, length)])
+        return [*processors, GumbelNoise(keys_B, length)]
+
+
+def greedy(
+    model: PreTrainedModel, backbone: Backbone, prompts: Sequence[Prompt], *, max_new_tokens: int, stop: str
+) -> list[Completion]:
+    """The completion of each prompt that takes the most likely token each time; all are decoded at once.
+
+    It does not depend on which prompts share a call, but for rounding. The model must be in eval mode.
+
+    Args:
+        model: the model.
+        backbone: its family.
+        prompts: at least one; padded to the longest, so best of similar length.
+        max_new_tokens: limit on a completion's tokens.
+        stop: text that ends a completion, included in it.
+    """
+    return _decode(
+        model, backbone, prompts, repeats=1, max_new_tokens=max_new_tokens, stop=stop, processors=lambda _: []
+    )
+
+
+def _decode(
+    model: PreTrainedModel,
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    *,
+    repeats: int,
+    max_new_tokens: int,
+    stop: str,
+    processors: Callable[[int], Sequence[LogitsProcessor]],
+) -> list[Completion]:
+    """``repeats`` completions of each prompt. ``processors`` is given the padded length of the prompts."""
+    batch = left_pad(prompts, backbone.pad_token_id)
+    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    length = batch["input_ids"].shape[1]
+    finish = FinishRecorder(backbone, stop, length, max_new_tokens)
+    banned = SuppressTokensLogitsProcessor(list(backbone.banned_token_ids), device=model.device)
+    sequences_B_S = generate_from_prefix(
+        model,
+        batch,
+        {key: value.to(model.device) for key, value in concatenate_vision(prompts).items()},
+        repeats=repeats,
+        config=GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=backbone.pad_token_id),
+        processors=LogitsProcessorList([banned, *processors(length)]),
+        stopping=StoppingCriteriaList([finish]),
+    )
+    owners = [prompt for prompt in prompts for _ in range(repeats)]
+    return [
+        backbone.completion(ids[:count], reason, prompt)
+        for ids, count, reason, prompt in zip(
+            sequences_B_S[:, length:].tolist(), finish.lengths(), finish.reasons(), owners, strict=True
+        )
+    ]
 
 
 def left_pad(prompts: Sequence[Prompt], pad_token_id: int) -> dict[str, Tensor]:

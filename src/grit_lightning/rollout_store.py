@@ -14,7 +14,7 @@ from grit_lightning import grounding
 from grit_lightning.errors import DataError
 from grit_lightning.files import write_atomic
 from grit_lightning.runs import RunFolder
-from grit_lightning.types import Box, Completion, Group, Sample, Score, Size
+from grit_lightning.types import Box, Completion, Group, Prompt, Sample, Score, Size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,10 +42,9 @@ def records(
         {
             "step": step,
             "slot": group.slot,
-            **_sample_fields(group.prompt.sample),
-            "prompt_sha256": hashlib.sha256(group.prompt.text.encode()).hexdigest(),
+            **prompt_fields(group.prompt),
             "completion_index": index,
-            **_completion_fields(completion, group.prompt.sample.size),
+            **completion_fields(completion, group.prompt.sample.size),
             **_score_fields(score),
             "advantage": _finite(advantage),
         }
@@ -138,7 +137,9 @@ def read_run(path: Path | str) -> Iterator[dict[str, Any]]:
         yield from store.read(step)
 
 
-def _sample_fields(sample: Sample) -> dict[str, Any]:
+def prompt_fields(prompt: Prompt) -> dict[str, Any]:
+    """What a record says of its prompt and sample."""
+    sample = prompt.sample
     return {
         "sample_id": sample.id,
         "dataset": sample.dataset,
@@ -149,10 +150,12 @@ def _sample_fields(sample: Sample) -> dict[str, Any]:
         "image": str(sample.image),
         "image_size": list(sample.size),
         "reference_boxes": [list(box) for box in sample.boxes],
+        "prompt_sha256": hashlib.sha256(prompt.text.encode()).hexdigest(),
     }
 
 
-def _completion_fields(completion: Completion, size: Size) -> dict[str, Any]:
+def completion_fields(completion: Completion, size: Size) -> dict[str, Any]:
+    """What a record says of a completion about an image of ``size`` in original pixels; see :func:`records`."""
     parsed = grounding.parse(completion.text)
     written = [found.box for found in parsed.boxes]
     valid = grounding.valid_boxes(written, completion.box_space)

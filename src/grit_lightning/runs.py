@@ -7,6 +7,8 @@
 ``resumes.jsonl``           one line for each time the run was continued
 ``checkpoints/``            ``last.ckpt``, ``step_000050.ckpt``, ... (``checkpoints``)
 ``rollouts/``               ``step_000001.jsonl``, ... (``rollout_store``)
+``eval/``                   answers to held-out questions, and what they are worth (``evaluation``)
+``plots/``                  pictures of the training (``plots``)
 ``metrics/``, ...           what the configured loggers write
 ==========================  ==========================================================================
 
@@ -65,6 +67,16 @@ class RunFolder:
     def rollouts(self) -> Path:
         """The folder of rollouts, one file a step."""
         return self.path / "rollouts"
+
+    @property
+    def evaluation(self) -> Path:
+        """The folder of predictions on held-out samples and their metrics."""
+        return self.path / "eval"
+
+    @property
+    def plots(self) -> Path:
+        """The folder of pictures for people."""
+        return self.path / "plots"
 
     @property
     def metrics(self) -> Path:

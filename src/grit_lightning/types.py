@@ -39,6 +39,8 @@ class Sample:
         dataset: the file's ``dataset`` field (``vsr``, ``tallyqa``, ...).
         split: the file's ``split`` field.
         source: ``file:line`` for messages.
+        completion: what the model should write, for supervised fine-tuning, its boxes in original pixels; ``None``
+            where the file has none.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Sample:
     dataset: str
     split: str
     source: str
+    completion: str | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -81,19 +84,22 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled completion.
+    """One completion: sampled by the policy, or what it should have written.
 
     Attributes:
-        token_ids: exactly the tokens that were sampled: no padding, and no token that was not sampled.
+        token_ids: exactly the tokens that were sampled: no padding, and no token that was not sampled. In supervised
+            fine-tuning: the target, after what is left of its prompt (``packing.share_prefix``).
         text: their decoded text, special tokens left out.
         finish: why it ended.
         box_space: ``Prompt.box_space`` of its prompt.
+        num_given: tokens at its beginning that belong to the prompt, so that there is nothing to learn from them.
     """
 
     token_ids: tuple[int, ...]
     text: str
     finish: FinishReason
     box_space: Size
+    num_given: int = 0
 
     @property
     def truncated(self) -> bool:

@@ -23,9 +23,9 @@ def sample(question: str, size: tuple[int, int]) -> Sample:
     return Sample("f/1", question, "2", Path("x.png"), size, (), "vsr", "train", "f.jsonl:1")
 
 
-def load(folder: Path | str, prompt: str = "\nQuestion: {question} Think.") -> Qwen25VL:
+def load(folder: Path | str, prompt: str = "\nQuestion: {question} Think.", prefill: str = "") -> Qwen25VL:
     return Qwen25VL(
-        checkpoint=str(folder), prompt=prompt, min_pixels=3136, max_pixels=100352,
+        checkpoint=str(folder), prompt=prompt, prefill=prefill, min_pixels=3136, max_pixels=100352,
         dtype="float32", attn_implementation="auto", gradient_checkpointing=False, random_weights_seed=None,
     )  # fmt: skip
 
@@ -44,6 +44,40 @@ def test_prompt_is_rendered_as_the_released_template_does(folder: Path) -> None:
         "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>\nQuestion: Is it {red}? Think.<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
+
+
+def test_the_prefill_is_given_and_not_sampled(backbone) -> None:
+    prefilled = load(backbone.checkpoint, prefill="<think>")
+    assert prefilled.render("Is it?") == load(backbone.checkpoint).render("Is it?") + "<think>"
+    image, asked = Image.new("RGB", (112, 112)), sample("Is it?", (112, 112))
+    plain, prompt = load(backbone.checkpoint).encode(asked, image), prefilled.encode(asked, image)
+    opening = backbone.tokenizer("<think>")["input_ids"]
+    assert prompt.input_ids_S.tolist() == [*plain.input_ids_S.tolist(), *opening]
+    assert prompt.position_ids_A_S.shape[1] == prompt.num_tokens
+    sampled = backbone.tokenizer(" a </think> <answer> 2 </answer>")["input_ids"]
+    completion = prefilled.completion(sampled, "stop", prompt)
+    assert completion.text == "<think> a </think> <answer> 2 </answer>"
+    assert completion.token_ids == tuple(sampled)
+    target = prefilled.target(completion.text, prompt)
+    assert (target.text, target.token_ids) == (completion.text, (*sampled, prefilled.end_of_turn_id))
+
+
+def test_a_target_that_the_prefill_rules_out_is_refused(backbone) -> None:
+    prefilled = load(backbone.checkpoint, prefill="<think>")
+    prompt = prefilled.encode(sample("Is it?", (112, 112)), Image.new("RGB", (112, 112)))
+    with pytest.raises(DataError, match=r"^f.jsonl:1: the completion does not begin with prompt\.prefill, <think>$"):
+        prefilled.target("Yes", prompt)
+
+
+@pytest.mark.parametrize("name", ["grounded", "grounded_prefilled", "grounded_icl", "plain"])
+def test_each_prompt_asks_its_question_within_the_limit(compose_config, name: str) -> None:
+    cfg = compose_config(f"prompt={name}")
+    made = instantiate(cfg.model)
+    question = "Is the purple triangle at the right side of the orange diamond?"
+    prompt = made.encode(sample(question, (448, 224)), Image.new("RGB", (448, 224)))
+    assert question in prompt.text
+    assert prompt.text.endswith(f"assistant\n{cfg.prompt.prefill}")
+    assert prompt.num_tokens <= cfg.data.max_prompt_tokens
 
 
 @pytest.mark.parametrize("size", [(224, 112), (30, 500), (640, 480), (113, 207), (20, 20)])

@@ -76,8 +76,8 @@ def test_validate_sums_up_a_good_data_set(cli, tmp_path: Path) -> None:
     assert rows == {
         COUNTING: "10",
         "shapes_vsr_train_10.jsonl": "10",
-        "shapes_tallyqa_heldout_50.jsonl": "50",
-        "shapes_vsr_heldout_50.jsonl": "50",
+        "shapes_tallyqa_heldout_256.jsonl": "256",
+        "shapes_vsr_heldout_256.jsonl": "256",
     }
     assert done.stdout.endswith("\n0 problems\n")
     assert list(tmp_path.iterdir()) == []

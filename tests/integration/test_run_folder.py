@@ -145,7 +145,11 @@ def test_an_extended_run_goes_on_where_it_stopped(cli, run: Path, listing) -> No
     assert re.fullmatch(r"INFO: continuing run after step 2\nstep 3/3  .+\n", done.stderr)
     after = listing(run)
     changed = {name for name in before if after[name] != before[name]}
-    assert changed <= {"checkpoints/last.ckpt", "run.log", "tensorboard/hparams.yaml"}
+    shown = {"eval/after.jsonl", "eval/metrics.json", "plots/examples.png", "plots/rewards.png"}
+    assert changed <= {"checkpoints/last.ckpt", "run.log", "tensorboard/hparams.yaml", *shown}
+    assert "eval/before.jsonl" in before
+    assert set(json.loads((run / "eval" / "metrics.json").read_text())) == {"before", "after"}
+    assert "plots/rewards.png" in changed  # a step longer
     assert (run / "rollouts" / "step_000003.jsonl").is_file()
     assert [step for step, _ in curves(run)["reward/total/mean"]] == [1, 2, 3]
     (resume,) = [json.loads(line) for line in (run / "resumes.jsonl").read_text().splitlines()]

@@ -29,6 +29,10 @@ class Backbone(Protocol):
         """A completion with its decoded text."""
         ...
 
+    def target(self, text: str, prompt: Prompt) -> Completion:
+        """A completion of this text, closed as the model closes its turn: what it should write."""
+        ...
+
     def weights_folder(self) -> str:
         """The folder or hub id that weights are read from."""
         ...

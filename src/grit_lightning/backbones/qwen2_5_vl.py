@@ -48,6 +48,8 @@ class Qwen25VL:
     Args:
         checkpoint: a folder in Hugging Face layout, or a hub id.
         prompt: the user's text after the image; ``{question}`` stands for the question.
+        prefill: what the assistant's turn begins with, such as ``<think>``: given, not sampled. The text of a
+            completion begins with it, its tokens do not.
         min_pixels: lower limit on the area of the resized image.
         max_pixels: upper limit on the area of the resized image. 28 · 28 pixels make one image token.
         dtype: of the weights: ``float32`` for full fine-tuning (an update of 1e-6 vanishes in bf16), ``bfloat16`` else.
@@ -65,6 +67,7 @@ class Qwen25VL:
         *,
         checkpoint: str,
         prompt: str,
+        prefill: str,
         min_pixels: int,
         max_pixels: int,
         dtype: Dtype,
@@ -76,6 +79,7 @@ class Qwen25VL:
             raise ConfigError("prompt.template lacks {question}, so the model would never see the question")
         self.checkpoint = checkpoint = str(Path(checkpoint).expanduser()) if checkpoint[:1] == "~" else checkpoint
         self.prompt = prompt
+        self.prefill = prefill
         self.dtype = getattr(torch, dtype)
         self.attn_implementation = "sdpa" if attn_implementation == "auto" else attn_implementation
         self.gradient_checkpointing = gradient_checkpointing
@@ -92,7 +96,7 @@ class Qwen25VL:
         self._read_special_tokens()
 
     def encode(self, sample: Sample, image: Image) -> Prompt:
-        """The prompt for a sample: image, then text, then the assistant's header.
+        """The prompt for a sample: image, then text, then the assistant's header and what its turn begins with.
 
         Raises:
             DataError: the question contains a control token of the model, such as its image placeholder.
@@ -118,15 +122,26 @@ class Qwen25VL:
         )
 
     def render(self, question: str) -> str:
-        """The chat template around image and prompt, ending with the assistant's header."""
+        """The chat template around image and prompt, ending with the assistant's header and the prefill."""
         content = [{"type": "image"}, {"type": "text", "text": self.prompt.replace("{question}", question)}]
         messages = [{"role": "user", "content": content}]
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + self.prefill
 
     def completion(self, token_ids: Sequence[int], finish: FinishReason, prompt: Prompt) -> Completion:
-        """A completion with its decoded text, special tokens left out."""
+        """A completion with the prefill and its decoded text, special tokens left out."""
         text = self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Completion(tuple(token_ids), text, finish, prompt.box_space)
+        return Completion(tuple(token_ids), self.prefill + text, finish, prompt.box_space)
+
+    def target(self, text: str, prompt: Prompt) -> Completion:
+        """A completion of this text and the end of the turn: what the model should write after the prefill.
+
+        Raises:
+            DataError: the text does not begin with the prefill.
+        """
+        if not text.startswith(self.prefill):
+            raise DataError(f"the completion does not begin with prompt.prefill, {self.prefill}", prompt.sample.source)
+        ids = self.tokenizer(text.removeprefix(self.prefill), add_special_tokens=False)["input_ids"]
+        return Completion((*ids, self.end_of_turn_id), text, "eos", prompt.box_space)
 
     def count_image_tokens(self, prompt: Prompt) -> int:
         """How many of a prompt's tokens are its image's."""
@@ -176,7 +191,8 @@ class Qwen25VL:
             )
         self.image_token_id = vocabulary["<|image_pad|>"]
         self.pad_token_id = pad
-        self.eos_token_ids = tuple({vocabulary["<|im_end|>"], self.tokenizer.eos_token_id})
+        self.end_of_turn_id = vocabulary["<|im_end|>"]
+        self.eos_token_ids = tuple({self.end_of_turn_id, self.tokenizer.eos_token_id})
         banned = {vocabulary[token] for token in _BANNED if token in vocabulary} | {pad} - set(self.eos_token_ids)
         # The embedding is padded beyond the tokenizer's vocabulary; those rows are no text.
         unused = range(len(self.tokenizer), self.config.get_text_config().vocab_size)

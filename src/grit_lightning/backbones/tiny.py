@@ -9,6 +9,7 @@ the text of the shapes world and of the prompts. The folder has no weights; see 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig
 
 from grit_lightning.config import conf_dir
 from grit_lightning.synthetic import corpus
+from grit_lightning.synthetic.lessons import INSTRUCTIONS
 
 VOCABULARY_SIZE = 512
 
@@ -38,6 +40,9 @@ SPECIAL_TOKENS = (
     "<|video_pad|>",
 )
 """Qwen2.5-VL's, in its order."""
+
+WHOLE_TOKENS = ("<think>", "</think>", "<rethink>", "</rethink>", "<answer>", "</answer>", "bbox_2d")
+"""Ordinary text that is one token each, as the first two are in later Qwen tokenizers."""
 
 # Qwen2's pre-tokenizer: contractions, words, single digits, punctuation, line breaks, white space.
 SPLIT = (
@@ -84,11 +89,13 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY_SIZE - len(SPECIAL_TOKENS),
+        vocab_size=VOCABULARY_SIZE - len(SPECIAL_TOKENS) - len(WHOLE_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    whole = re.compile("|".join(map(re.escape, WHOLE_TOKENS)))
+    tokenizer.train_from_iterator((part for text in texts for part in whole.split(text)), trainer)
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in WHOLE_TOKENS])
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -113,7 +120,8 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             "num_key_value_heads": 2,
             "max_position_embeddings": 4096,
             "rms_norm_eps": 1e-6,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+            # A base that suits images of a few tokens a side: with the usual 10000 the width's angles would be tiny.
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10.0, "mrope_section": [4, 6, 6]},
             "bos_token_id": token("<|endoftext|>"),
             "eos_token_id": token("<|im_end|>"),
             "pad_token_id": token("<|endoftext|>"),
@@ -136,11 +144,15 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     )
 
 
+def _instructions() -> list[str]:
+    """What the model is told: in the chat template, in GRIT's prompt, in lessons."""
+    prompt = OmegaConf.load(conf_dir() / "prompt" / "grounded.yaml")
+    return ["You are a helpful assistant.", OmegaConf.select(prompt, "template"), *INSTRUCTIONS]
+
+
 def write(folder: Path) -> None:
     """Write tokenizer, config and image processor config to ``folder``."""
-    prompts = [OmegaConf.load(file) for file in sorted((conf_dir() / "prompt").glob("*.yaml"))]
-    texts = [*(OmegaConf.select(prompt, "template") for prompt in prompts), "You are a helpful assistant."]
-    tokenizer = train_tokenizer([*corpus(seed=0, count=4000), *texts * 1000])
+    tokenizer = train_tokenizer([*corpus(seed=0, count=4000), *_instructions() * 1000])
     tokenizer.save_pretrained(folder)
     tiny_config(tokenizer).save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(PREPROCESSOR_CONFIG)

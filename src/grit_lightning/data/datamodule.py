@@ -5,25 +5,22 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import lightning as L
-import torch
-from PIL import Image
 
 from grit_lightning.data.cache import BoundedCache
 from grit_lightning.data.checks import DataFile, FileCheck, check_files, check_names, find_files, raise_first
 from grit_lightning.data.images import load_image
-from grit_lightning.data.stream import Batch, PromptBatches, PromptStream
+from grit_lightning.data.prompts import PromptDataModule, at_least
+from grit_lightning.data.stream import PromptStream
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.launch import is_first_process
 from grit_lightning.synthetic import write_dataset
 from grit_lightning.types import Prompt, Sample
 
 
-class GroundedQADataModule(L.LightningDataModule):
+class GroundedQADataModule(PromptDataModule):
     """Training, validation and held-out samples, each checked and encoded before the first step.
 
     ``attach`` gives it the model's encoder; without one it only reads and checks.
@@ -57,36 +54,21 @@ class GroundedQADataModule(L.LightningDataModule):
         seed: int,
         heldout: Mapping[str, Any] | None,
     ) -> None:
-        super().__init__()
-        _at_least(1, prompts_per_step=prompts_per_step, max_prompt_tokens=max_prompt_tokens)
-        _at_least(0, cached_samples=cached_samples)
+        super().__init__(prompts_per_step=prompts_per_step, max_prompt_tokens=max_prompt_tokens, seed=seed)
+        at_least(0, cached_samples=cached_samples)
         if heldout is not None:
             if not {"count", "seed"} <= set(heldout):
                 raise ConfigError(f"data.heldout is {dict(heldout)}; expected count, seed and, if you like, folder")
-            _at_least(1, **{"heldout.count": heldout["count"]})
+            at_least(1, **{"heldout.count": heldout["count"]})
         self.root = Path(root).expanduser()
         self.listed = {
             what: _data_files(self.root, what, entries) for what, entries in (("train", train), ("val", val or ()))
         }
         check_names(self.listed["train"], self.listed["val"])
-        self.prompts_per_step = prompts_per_step
-        self.max_prompt_tokens = max_prompt_tokens
-        self.seed = seed
         self.heldout = heldout
         self._cache: BoundedCache[str, Prompt] = BoundedCache(cached_samples)
         self._samples: dict[str, list[Sample]] = {}
         self._heldout_files: list[DataFile] = []
-        self._encode: Callable[[Sample, Image.Image], Prompt] | None = None
-        self._count_image_tokens: Callable[[Prompt], int] | None = None
-
-    def attach(
-        self,
-        encode: Callable[[Sample, Image.Image], Prompt],
-        count_image_tokens: Callable[[Prompt], int] | None = None,
-    ) -> None:
-        """Sets the model's encoder, to be called before ``setup``; the counter only serves ``check``'s statistics."""
-        self._encode = encode
-        self._count_image_tokens = count_image_tokens
 
     def setup(self, stage: str) -> None:
         """Checks everything that the stage will read: records, images, prompt lengths.
@@ -99,10 +81,6 @@ class GroundedQADataModule(L.LightningDataModule):
             self._load(what)
         if stage == "fit":
             self.require_prompts_for(self._rank_and_world_size()[1])
-
-    def require_prompts_for(self, world_size: int) -> None:
-        """Raises ConfigError where one of ``world_size`` ranks would get no prompt."""
-        self._stream().batch(0, 0, world_size)
 
     def check(self) -> list[FileCheck]:
         """Checks every train, val and held-out file, and collects what they hold and every problem.
@@ -144,27 +122,7 @@ class GroundedQADataModule(L.LightningDataModule):
         Raises:
             DataError: the image cannot be used, or the prompt is too long.
         """
-        return self._cache.get(sample.source, lambda: self._encoded(sample))
-
-    def train_dataloader(self) -> PromptBatches:
-        """Returns the endless batches of this rank, from the trainer's current step.
-
-        A plain iterable: each batch is a cache look-up, so worker processes, which Lightning would suggest for a
-        DataLoader, have nothing to do.
-        """
-        samples = self._load("train")
-        rank, world_size = self._rank_and_world_size()
-        return PromptBatches(
-            stream=self._stream(),
-            prompt_at=lambda index: self.prompt(samples[index]),
-            first_step=lambda: self.trainer.global_step if self.trainer else 0,
-            rank=rank,
-            world_size=world_size,
-        )
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Leaves the batch alone: prompts are cached on the CPU, and the policy moves what it reads."""
-        return batch
+        return self._cache.get(sample.source, lambda: self._encoded(sample, load_image(sample)))
 
     def _write_heldout(self) -> None:
         if self.heldout is None or self._heldout_files:
@@ -195,23 +153,11 @@ class GroundedQADataModule(L.LightningDataModule):
         encode = self.prompt if self._encode else None
         return check_files(files, encode=encode, count_image_tokens=self._count_image_tokens, quiet=quiet)
 
-    def _encoded(self, sample: Sample) -> Prompt:
-        if self._encode is None:
-            raise RuntimeError("attach(encode) comes before prompts are asked for")
-        prompt = self._encode(sample, load_image(sample))
-        if prompt.num_tokens > self.max_prompt_tokens:
-            raise DataError(
-                f"the prompt of sample {sample.id} has {prompt.num_tokens} tokens; expected at most "
-                f"data.max_prompt_tokens = {self.max_prompt_tokens}",
-                sample.source,
-            )
-        return prompt
-
     def _stream(self) -> PromptStream:
         return PromptStream(len(self._load("train")), self.prompts_per_step, self.seed)
 
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+    def _prompts_at(self, index: int) -> list[Prompt]:
+        return [self.prompt(self._load("train")[index])]
 
 
 def _data_files(root: Path, what: str, entries: Sequence[Mapping[str, str]]) -> list[DataFile]:
@@ -223,12 +169,6 @@ def _data_files(root: Path, what: str, entries: Sequence[Mapping[str, str]]) -> 
         ):
             raise ConfigError(f"data.{what}[{index}] is {entry}; expected {{file: NAME.jsonl, images: FOLDER}}")
     return [DataFile(root / entry["file"], root / entry["images"]) for entry in entries]
-
-
-def _at_least(least: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < least:
-            raise ConfigError(f"data.{name} is {value}; expected at least {least}")
 
 
 def _temporary_folder() -> Path:

@@ -2,7 +2,8 @@
 
 One JSON object a line (GRIT_data, hub id ``yfan1997/GRIT_data``): ``question``, ``answer`` (string or number),
 ``image`` (file name relative to the image folder), ``width``, ``height``, and optionally ``bboxs`` (xyxy, original
-pixels), ``dataset`` and ``split``. Other fields are ignored, and so are blank lines and a byte order mark.
+pixels), ``dataset``, ``split`` and, for supervised fine-tuning, ``completion`` (what the model should write, with boxes
+in original pixels). Other fields are ignored, and so are blank lines and a byte order mark.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ def _read_line(line: bytes, number: int, file: Path, images: Path) -> Iterator[S
         dataset=fields.optional_text("dataset", file.stem),
         split=fields.optional_text("split", ""),
         source=source,
+        completion=fields.text("completion") if fields.record.get("completion") is not None else None,
     )
     if fields.problems:
         yield from fields.problems

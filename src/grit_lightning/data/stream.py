@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -78,7 +78,7 @@ class PromptBatches:
 
     Args:
         stream: the order.
-        prompt_at: the prompt of a sample index.
+        prompts_at: the prompts of a sample index: one, or several about one image, which share its slot.
         first_step: asked at the start of each iteration, so that a resumed run goes on where it stopped.
     """
 
@@ -86,13 +86,13 @@ class PromptBatches:
         self,
         *,
         stream: PromptStream,
-        prompt_at: Callable[[int], Prompt],
+        prompts_at: Callable[[int], Sequence[Prompt]],
         first_step: Callable[[], int],
         rank: int,
         world_size: int,
     ) -> None:
         self.stream = stream
-        self.prompt_at = prompt_at
+        self.prompts_at = prompts_at
         self.first_step = first_step
         self.rank = rank
         self.world_size = world_size
@@ -100,4 +100,4 @@ class PromptBatches:
     def __iter__(self) -> Iterator[Batch]:
         for step in itertools.count(self.first_step()):
             pairs = self.stream.batch(step, self.rank, self.world_size)
-            yield Batch(step, tuple((slot, self.prompt_at(index)) for slot, index in pairs))
+            yield Batch(step, tuple((slot, prompt) for slot, index in pairs for prompt in self.prompts_at(index)))

@@ -13,7 +13,7 @@ Kind = Literal["tallyqa", "vsr"]
 KINDS: tuple[Kind, ...] = ("tallyqa", "vsr")
 """Kinds of question, by the dataset whose form they take: counting and spatial."""
 
-MAX_COUNT = 5
+MAX_COUNT = 4
 """The largest answer of a counting question."""
 
 NAMES: tuple[tuple[str, str], ...] = tuple(itertools.product(COLOURS, FORMS))
@@ -79,7 +79,7 @@ class Question:
 def make_question(seed: int, index: int, kind: Kind, split: Split) -> Question:
     """Returns a question as a pure function of its arguments, its scene drawn at random from the split's.
 
-    Answers are balanced by turns: any six counting questions in a row have the answers 0 … 5 once each, and any four
+    Answers are balanced by turns: any five counting questions in a row have the answers 0 … 4 once each, and any four
     spatial ones in a row are one *yes*, one *no* and two *what*.
     """
     attempts = (_attempt(seed, index, kind, attempt) for attempt in itertools.count())
@@ -150,7 +150,7 @@ def _spatial(rng: Random, index: int) -> Question | None:
 def holds(relation: Relation, subject: Shape, reference: Shape) -> bool:
     """Whether the relation holds beyond doubt: the boxes do not overlap along its axis."""
     ahead = relation.sign * (_centre(subject, relation) - _centre(reference, relation))
-    return ahead >= subject.radius + reference.radius
+    return ahead >= (subject.side + reference.side) / 2
 
 
 def _only(relation: Relation, subject: Shape, reference: Shape, scene: Scene) -> bool:
@@ -160,5 +160,5 @@ def _only(relation: Relation, subject: Shape, reference: Shape, scene: Scene) ->
     return all(relation.sign * (_centre(shape, relation) - line) <= 0 for shape in others)
 
 
-def _centre(shape: Shape, relation: Relation) -> int:
-    return (shape.x, shape.y)[relation.axis]
+def _centre(shape: Shape, relation: Relation) -> float:
+    return (shape.x, shape.y)[relation.axis] + shape.side / 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
@@ -26,40 +25,38 @@ COLOURS: dict[str, Colour] = {
     "purple": (132, 48, 168),
     "orange": (250, 128, 16),
 }
-FORMS: tuple[str, ...] = ("circle", "square", "triangle", "diamond", "star")
-BACKGROUNDS: tuple[Colour, ...] = (
-    (255, 255, 255),
-    (236, 236, 236),
-    (205, 205, 205),
-    (244, 234, 216),
-    (220, 232, 246),
-    (222, 240, 222),
-    (246, 224, 230),
-    (52, 52, 56),
-    (24, 24, 24),
-)
+FORMS: tuple[str, ...] = ("circle", "square", "triangle", "star")
+BACKGROUNDS: tuple[Colour, ...] = tuple((100, green, 100) for green in (130, 150, 170, 190, 210, 230, 250))
+"""The colour of the top left corner, from which red rises to the right and blue downwards: see ``drawing``."""
+
 CANVASES: tuple[Size, ...] = (
-    *((112, 112), (140, 140), (168, 168), (200, 200), (224, 224)),
-    *((168, 112), (196, 140), (200, 150), (224, 126), (224, 168)),
-    *((112, 168), (140, 196), (150, 200), (112, 224), (168, 224)),
+    *((112, 112), (140, 140), (168, 168), (120, 120)),
+    *((140, 112), (168, 112), (168, 140), (160, 120)),
+    *((112, 140), (112, 168), (140, 168), (120, 160)),
 )
 """Sizes in pixels: not all multiples of 28, so that boxes must be scaled to the image a processor makes of them."""
 
-MARGIN_PX = 4
-"""Objects keep this distance from each other and from the edges, in pixels."""
+LATTICE_PX = 7
+"""Objects begin and end on multiples of this, in pixels."""
+
+SIDES_PX: tuple[int, ...] = (21, 28, 35)
+"""Sides of objects, in pixels."""
+
+MARGIN_PX = 7
+"""Objects keep at least this distance from each other and from the edges, in pixels."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Shape:
-    """One object; it fills the square of half-side ``radius`` around its centre, in original pixels."""
+    """One object; it fills the square of ``side`` whose left top corner is at ``(x, y)``, in original pixels."""
 
     colour: str
     form: str
     x: int
     y: int
-    radius: int
+    side: int
 
     @property
     def label(self) -> str:
@@ -69,7 +66,7 @@ class Shape:
     @property
     def box(self) -> Box:
         """Its box, xyxy in original pixels."""
-        return (self.x - self.radius, self.y - self.radius, self.x + self.radius, self.y + self.radius)
+        return (self.x, self.y, self.x + self.side, self.y + self.side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +91,12 @@ def between(rng: Random, low: int, high: int) -> int:
 def make_scene(rng: Random, names: Sequence[tuple[str, str]]) -> Scene:
     """Returns a scene of random size and background with one object of each (colour, form), at random places.
 
-    Objects that do not fit are made smaller until they do.
+    Names that do not fit on the canvas get another one.
     """
-    size = pick(rng, CANVASES)
-    for attempt in itertools.count():
-        places = _places(rng, size, len(names), 0.95**attempt)
-        if places:
-            break
+    places: list[tuple[int, int, int]] = []
+    while len(places) < len(names):
+        size = pick(rng, CANVASES)
+        places = _places(rng, size, len(names))
     shapes = tuple(Shape(*name, *place) for name, place in zip(names, places, strict=True))
     background = _marked(pick(rng, BACKGROUNDS), layout_split(size, shapes))
     return Scene(size, background, shapes)
@@ -108,7 +104,7 @@ def make_scene(rng: Random, names: Sequence[tuple[str, str]]) -> Scene:
 
 def layout_split(size: Size, shapes: Sequence[Shape]) -> Split:
     """The split that a layout belongs to: a bit of its SHA-256 digest, in whatever order the objects are listed."""
-    described = repr((size, [(s.colour, s.form, s.x, s.y, s.radius) for s in sorted(shapes)]))
+    described = repr((size, [(s.colour, s.form, s.x, s.y, s.side) for s in sorted(shapes)]))
     return SPLITS[hashlib.sha256(described.encode()).digest()[0] & 1]
 
 
@@ -126,16 +122,14 @@ def _marked(colour: Colour, split: Split) -> Colour:
     return red, green, blue & ~1 | SPLITS.index(split)
 
 
-def _places(rng: Random, size: Size, count: int, scale: float) -> list[tuple[int, int, int]]:
-    """Random ``(x, y, radius)`` of objects that keep their distance; empty when they did not all fit."""
+def _places(rng: Random, size: Size, count: int) -> list[tuple[int, int, int]]:
+    """Random ``(x, y, side)`` of objects that keep their distance; fewer than ``count`` when they did not all fit."""
     places: list[tuple[int, int, int]] = []
-    short = min(size)
-    for _ in range(40 * count):
+    for _ in range(20 * count):
         if len(places) == count:
             break
-        radius = max(1, round(between(rng, short // 14, short // 6) * scale))
-        inset = MARGIN_PX + radius
-        x, y = between(rng, inset, size[0] - inset), between(rng, inset, size[1] - inset)
-        if all(max(abs(x - u), abs(y - v)) >= radius + other + MARGIN_PX for u, v, other in places):
-            places.append((x, y, radius))
-    return places if len(places) == count else []
+        side = pick(rng, SIDES_PX)
+        x, y = (between(rng, 1, (length - side - MARGIN_PX) // LATTICE_PX) * LATTICE_PX for length in size)
+        if all(max(x - u - other, u - x - side, y - v - other, v - y - side) >= MARGIN_PX for u, v, other in places):
+            places.append((x, y, side))
+    return places

@@ -65,8 +65,9 @@ def _check_numbers(values: dict[str, Any]) -> None:
 
 
 def _check_optimizer(values: dict[str, Any]) -> None:
-    """Build it once for a parameter that nothing uses: only the optimizer knows which values it takes."""
+    """Build it once for parameters that nothing uses: only the optimizer knows which values it takes."""
+    parameters = [("weight", torch.nn.Parameter(torch.zeros(1, 1))), ("bias", torch.nn.Parameter(torch.zeros(1)))]
     try:
-        instantiate(values["optimizer"])([torch.nn.Parameter(torch.zeros(1))])
+        instantiate(values["optimizer"])(parameters)
     except (ValueError, TypeError, IndexError) as error:
         raise ConfigError(f"optimizer: {values['optimizer']['_target_']} refuses its options: {error}") from error

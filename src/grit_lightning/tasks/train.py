@@ -20,12 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from grit_lightning import config, runs
 from grit_lightning.callbacks import ResumeNote
-from grit_lightning.data.datamodule import GroundedQADataModule
+from grit_lightning.data.prompts import PromptDataModule
 from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.files import sha256
 from grit_lightning.launch import is_first_process
 from grit_lightning.manifest import manifest
-from grit_lightning.module import GRPOModule
+from grit_lightning.policy_module import PolicyModule
 from grit_lightning.runs import RunFolder
 from grit_lightning.tasks.prepare import prepare
 from grit_lightning.types import Sample
@@ -85,17 +85,17 @@ def _resume(run: RunFolder) -> Training:
     return _fit(run, module, datamodule, trainer, checkpoint=checkpoint)
 
 
-def _build(cfg: DictConfig, *callbacks: Callback) -> tuple[GRPOModule, GroundedQADataModule, L.Trainer]:
+def _build(cfg: DictConfig, *callbacks: Callback) -> tuple[PolicyModule, PromptDataModule, L.Trainer]:
     """The parts, checked as far as they can be without weights: config, tokenizer, every sample, hardware."""
     values = prepare(cfg)
-    module: GRPOModule = instantiate(values["module"])
-    datamodule: GroundedQADataModule = instantiate(values["data"])
+    module: PolicyModule = instantiate(values["module"])
+    datamodule: PromptDataModule = instantiate(values["data"])
     datamodule.attach(module.backbone.encode)
     datamodule.setup("fit")
     trainer: L.Trainer = instantiate(
         values["trainer"],
-        callbacks=[*callbacks, *(instantiate(callback) for callback in (values["callbacks"] or {}).values())],
-        logger=[instantiate(logger) for logger in (values["logger"] or {}).values()],
+        callbacks=[*callbacks, *map(instantiate, filter(None, (values["callbacks"] or {}).values()))],
+        logger=[*map(instantiate, filter(None, (values["logger"] or {}).values()))],
         _convert_="all",
     )
     module.backbone.weights_folder()
@@ -128,8 +128,8 @@ def data_sha256(samples: Sequence[Sample]) -> dict[str, str]:
 
 def _fit(
     run: RunFolder,
-    module: GRPOModule,
-    datamodule: GroundedQADataModule,
+    module: PolicyModule,
+    datamodule: PromptDataModule,
     trainer: L.Trainer,
     checkpoint: Path | None,
 ) -> Training:

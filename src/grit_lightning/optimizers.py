@@ -1,0 +1,75 @@
+"""Muon for the matrices of a model's layers and AdamW for everything else, as one optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+
+class MuonAdamW(Optimizer):
+    """Muon (Jordan 2024, https://kellerjordan.github.io/posts/muon) on 2-D hidden weights, AdamW on the others.
+
+    Embeddings, the LM head, norms, biases and convolutions are AdamW's, as Muon's author advises. A learning-rate
+    schedule scales both. Neither takes sharded parameters: for one device, or ``strategy=ddp``.
+
+    Args:
+        named_parameters: ``(name, parameter)`` pairs, whose names tell embeddings and heads apart.
+        lr: Muon's learning rate.
+        adamw_lr: AdamW's learning rate.
+        momentum: Muon's.
+        betas: AdamW's.
+        weight_decay: of both, decoupled.
+    """
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, Parameter]],
+        *,
+        lr: float,
+        adamw_lr: float,
+        momentum: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+    ) -> None:
+        matrices, others = [], []
+        for name, parameter in named_parameters:
+            (matrices if is_hidden_matrix(name, parameter) else others).append(parameter)
+        self._parts: list[Optimizer] = []
+        if matrices:
+            self._parts.append(torch.optim.Muon(matrices, lr=lr, momentum=momentum, weight_decay=weight_decay))
+        if others:
+            self._parts.append(torch.optim.AdamW(others, lr=adamw_lr, betas=betas, weight_decay=weight_decay))
+        super().__init__([group for part in self._parts for group in part.param_groups], {})
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Update all parameters."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self._parts:
+            part.step()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up saved momenta and learning rates."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def _share(self) -> None:
+        """Let the parts work on this optimizer's own groups and state, which are what is scheduled and saved."""
+        groups = iter(self.param_groups)
+        for part in self._parts:
+            part.param_groups = [next(groups) for _ in part.param_groups]
+            part.state = self.state
+
+
+def is_hidden_matrix(name: str, parameter: Parameter) -> bool:
+    """Whether a parameter is a 2-D weight inside the network, neither an embedding nor the head."""
+    return parameter.ndim == 2 and not any(part in name for part in ("embed", "lm_head"))
