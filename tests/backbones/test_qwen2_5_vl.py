@@ -111,6 +111,12 @@ def test_a_question_with_a_control_token_is_refused_by_line(backbone, token: str
         backbone.encode(sample(f"What is {token}?", (112, 112)), Image.new("RGB", (112, 112)))
 
 
+def test_a_question_may_hold_tags_that_are_one_token(backbone) -> None:
+    assert "<think>" in backbone.tokenizer.get_added_vocab()
+    prompt = backbone.encode(sample("Use <think> and bbox_2d.", (112, 112)), Image.new("RGB", (112, 112)))
+    assert "Use <think> and bbox_2d." in prompt.text
+
+
 def test_a_prompt_without_the_question_is_refused(backbone) -> None:
     with pytest.raises(ConfigError, match=r"prompt\.template lacks \{question\}"):
         load(backbone.checkpoint, prompt="Look at the {Question}.")

@@ -101,7 +101,7 @@ class Qwen25VL:
         Raises:
             DataError: the question contains a control token of the model, such as its image placeholder.
         """
-        if control := next((token for token in self.tokenizer.get_added_vocab() if token in sample.question), None):
+        if control := next((token for token in self.control_tokens if token in sample.question), None):
             raise DataError(f"field 'question' contains the model's control token {control}", sample.source)
         vision = self.image_processor(images=image, return_tensors="pt")
         grid = vision["image_grid_thw"][0]
@@ -190,6 +190,8 @@ class Qwen25VL:
                 f"{self.checkpoint}: the tokenizer lacks Qwen's special tokens, expected a Qwen2.5-VL"
             )
         self.image_token_id = vocabulary["<|image_pad|>"]
+        added = self.tokenizer.added_tokens_decoder.values()  # some, such as <think>, are ordinary text
+        self.control_tokens = tuple(str(token) for token in added if token.special)
         self.pad_token_id = pad
         self.end_of_turn_id = vocabulary["<|im_end|>"]
         self.eos_token_ids = tuple({self.end_of_turn_id, self.tokenizer.eos_token_id})

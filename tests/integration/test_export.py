@@ -1,0 +1,66 @@
+"""``task=export``: the folder holds what the run learned, and plain transformers reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+FAST = ("+debug=fast", "threads=1", "trainer.accelerator=cpu", "~callbacks.demonstration", "reward=digits")
+WEIGHTS = "policy.model."
+
+
+@pytest.fixture(scope="module")
+def work(cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    done = cli(*FAST, "optimizer.lr=0.05", "out=run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize(("dtype", "exact"), [("float32", True), ("float16", False)])
+def test_the_folder_holds_what_was_learned(cli, work: Path, dtype: str, exact: bool) -> None:
+    done = cli("task=export", "ckpt=run", f"out={dtype}", f"task.dtype={dtype}", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert f"written to {work / dtype}" in done.stdout
+    model = AutoModelForImageTextToText.from_pretrained(work / dtype, dtype=torch.float32)
+    state = torch.load(work / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    for name, value in model.state_dict().items():
+        learned = state[WEIGHTS + name]
+        assert torch.equal(value, learned if exact else learned.half().float()), name
+    tokenizer = AutoTokenizer.from_pretrained(work / dtype)
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in model.generation_config.eos_token_id
+    assert (work / dtype / "preprocessor_config.json").is_file()
+
+
+def test_an_exported_folder_is_a_checkpoint_like_any_other(cli, work: Path) -> None:
+    assert cli("task=export", "ckpt=run", "out=again", cwd=work).returncode == 0
+    evaluate = ("task=evaluate", "data.heldout.count=2", "rollout.max_new_tokens=16", "threads=1")
+    exported = ("model=qwen2_5_vl", "model.checkpoint=again", "model.max_pixels=100352")
+    assert cli(*evaluate, *exported, "out=a", cwd=work).returncode == 0
+    assert cli(*evaluate, "ckpt=run", "out=b", cwd=work).returncode == 0
+    assert (work / "a" / "predictions.jsonl").read_text().count('"token_ids"') == 4
+    texts = [
+        [line.split('"token_ids"')[1] for line in (work / folder / "predictions.jsonl").read_text().splitlines()]
+        for folder in ("a", "b")
+    ]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("out=new",), "error: ckpt is null"),
+        (("ckpt=nowhere", "out=new"), "error: "),
+        (("ckpt=run", "out=run"), "is taken"),
+        (("ckpt=run", "out=new", "task.dtype=int8"), "task.dtype is 'int8', expected float32 | bfloat16 | float16"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(cli, work: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = cli("task=export", *arguments, cwd=work)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (work / "new").exists()
