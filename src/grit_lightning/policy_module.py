@@ -24,7 +24,7 @@ from grit_lightning.memory import peak_memory_gib
 from grit_lightning.metrics import PhaseTimer
 from grit_lightning.packing import PackedBatch, Row, fill_up, pack, plan_rows
 from grit_lightning.policy import Policy
-from grit_lightning.types import Group
+from grit_lightning.types import Group, Sample
 
 NamedParameters = list[tuple[str, Parameter]]
 
@@ -65,6 +65,13 @@ class PolicyModule(L.LightningModule):
         self.logits_chunk = logits_chunk
         self.max_grad_norm = max_grad_norm
         self.policy: Policy | None = None
+
+    def check_samples(self, samples: Sequence[Sample]) -> None:
+        """Refuse samples that cannot be trained on, before the first step.
+
+        Raises:
+            DataError: the first such sample.
+        """
 
     def load_policy(self) -> Policy:
         """The policy as the checkpoint has it. Subclasses say at which temperature."""

@@ -7,6 +7,7 @@ questions are asked about it.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -21,7 +22,7 @@ from grit_lightning.packing import learned, share_prefix
 from grit_lightning.policy import Policy
 from grit_lightning.policy_module import PolicyModule
 from grit_lightning.targets import target_text
-from grit_lightning.types import Completion, Group, Prompt
+from grit_lightning.types import Completion, Group, Prompt, Sample
 
 
 class SFTModule(PolicyModule):
@@ -31,6 +32,15 @@ class SFTModule(PolicyModule):
 
     Args: those of :class:`PolicyModule`.
     """
+
+    def check_samples(self, samples: Sequence[Sample]) -> None:
+        """Refuse samples that have nothing to learn from.
+
+        Raises:
+            DataError: the first sample with neither a completion nor boxes.
+        """
+        for sample in samples:
+            target_text(sample, sample.size)
 
     def load_policy(self) -> Policy:
         """The policy as the checkpoint has it, at temperature 1."""

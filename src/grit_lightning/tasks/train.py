@@ -92,6 +92,7 @@ def _build(cfg: DictConfig, *callbacks: Callback) -> tuple[PolicyModule, PromptD
     datamodule: PromptDataModule = instantiate(values["data"])
     datamodule.attach(module.backbone.encode)
     datamodule.setup("fit")
+    module.check_samples(datamodule.train_samples())
     trainer: L.Trainer = instantiate(
         values["trainer"],
         callbacks=[*callbacks, *map(instantiate, filter(None, (values["callbacks"] or {}).values()))],
