@@ -18,12 +18,12 @@ from grit_lightning.errors import CheckpointError
 from grit_lightning.module import GRPOModule
 from grit_lightning.types import StepOutput
 
-LIMIT = 6
+LIMIT = 16
 TEMPERATURE = 0.8
 # Plain gradient descent with rate 1: the change of the weights is the gradient.
 GRADIENT = (
     "optimizer=sgd", "optimizer.lr=1.0", "scheduler=constant", "module.max_grad_norm=1e9", "reward=digits",
-    "rollout.num_generations=3", f"rollout.max_new_tokens={LIMIT}", "data.prompts_per_step=3", "rollout.stop=e",
+    "rollout.num_generations=3", f"rollout.max_new_tokens={LIMIT}", "data.prompts_per_step=3", "rollout.stop=q",
     f"rollout.temperature={TEMPERATURE}",
 )  # fmt: skip
 
@@ -150,7 +150,7 @@ def test_update_equals_a_loop_over_completions(compose_config, options: tuple[st
     run = Run(compose_config(*GRADIENT, *options, "module.max_tokens_per_pass=400", f"optimizer.lr={rate}"))
     assert run.trainer.global_step == 1
     finishes = {completion.finish for group in run.record.outputs[0].groups for completion in group.completions}
-    assert finishes == {"stop", "length"}  # completions of different lengths, some truncated
+    assert finishes >= {"stop", "length"}  # completions of different lengths, some truncated
     model = run.module.backbone.load_model()
     loop_update(model, run, iterations, rate)
     expected = {name: parameter.detach() - run.before[name] for name, parameter in model.named_parameters()}

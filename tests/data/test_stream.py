@@ -58,10 +58,12 @@ def test_fewer_prompts_than_ranks():
 def test_batches_start_at_the_step_asked_for():
     stream = PromptStream(7, 3, seed=5)
     start = [0]
-    batches = PromptBatches(stream=stream, prompt_at=str, first_step=lambda: start[0], rank=1, world_size=2)
+    batches = PromptBatches(
+        stream=stream, prompts_at=lambda i: [str(i)] * 2, first_step=lambda: start[0], rank=1, world_size=2
+    )
     from_0 = list(itertools.islice(batches, 6))
     start[0] = 4
     from_4 = list(itertools.islice(batches, 2))
     assert [batch.step for batch in from_0 + from_4] == [0, 1, 2, 3, 4, 5, 4, 5]
     assert [batch.prompts for batch in from_4] == [batch.prompts for batch in from_0[4:]]
-    assert from_0[0].prompts == tuple((slot, str(index)) for slot, index in stream.batch(0, 1, 2))
+    assert from_0[0].prompts == tuple((slot, str(index)) for slot, index in stream.batch(0, 1, 2) for _ in range(2))

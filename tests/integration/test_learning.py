@@ -16,6 +16,7 @@ def test_the_share_of_digits_at_least_doubles(compose_config, tmp_path: Path) ->
     run = train(
         compose_config(
             "reward=digits",
+            "optimizer.lr=1e-3",
             "rollout.max_new_tokens=24",
             "data.prompts_per_step=2",
             "trainer.max_steps=40",
