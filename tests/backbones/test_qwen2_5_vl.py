@@ -23,10 +23,16 @@ def sample(question: str, size: tuple[int, int]) -> Sample:
     return Sample("f/1", question, "2", Path("x.png"), size, (), "vsr", "train", "f.jsonl:1")
 
 
-def load(folder: Path | str, prompt: str = "\nQuestion: {question} Think.", prefill: str = "") -> Qwen25VL:
+def load(
+    folder: Path | str,
+    prompt: str = "\nQuestion: {question} Think.",
+    prefill: str = "",
+    freeze: tuple[str, ...] = (),
+) -> Qwen25VL:
     return Qwen25VL(
         checkpoint=str(folder), prompt=prompt, prefill=prefill, min_pixels=3136, max_pixels=100352,
         dtype="float32", attn_implementation="auto", gradient_checkpointing=False, random_weights_seed=None,
+        freeze=freeze,
     )  # fmt: skip
 
 
@@ -253,3 +259,17 @@ def test_missing_weights_are_refused(folder: Path) -> None:
 
 def test_every_model_config_names_a_backbone(compose_config) -> None:
     assert isinstance(instantiate(compose_config().model), Qwen25VL)
+
+
+def test_frozen_parameters_are_those_named(backbone) -> None:
+    part = load(backbone.weights_folder(), freeze=("model.visual.patch_embed", "model.visual.merger")).load_model()
+    frozen = {name for name, value in part.named_parameters() if not value.requires_grad}
+    assert frozen == {
+        name for name, _ in part.named_parameters() if name.split(".")[2:3] in (["patch_embed"], ["merger"])
+    }
+    assert len(frozen) > 3
+
+
+def test_a_name_to_freeze_that_is_none_is_refused(backbone) -> None:
+    with pytest.raises(ConfigError, match=r"model\.freeze: no parameter .* begins with vision"):
+        load(backbone.weights_folder(), freeze=("vision",)).load_model()

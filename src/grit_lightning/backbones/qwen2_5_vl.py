@@ -57,6 +57,7 @@ class Qwen25VL:
             attention would add the boolean mask to its scores, flash attention takes none.
         gradient_checkpointing: recompute activations in the backward pass.
         random_weights_seed: build random weights from the checkpoint's config; ``null`` to read its own.
+        freeze: beginnings of the names of parameters that are not trained, such as ``model.visual``.
 
     Raises:
         CheckpointError: the folder is missing files, or holds another architecture.
@@ -74,6 +75,7 @@ class Qwen25VL:
         attn_implementation: AttentionImplementation,
         gradient_checkpointing: bool,
         random_weights_seed: int | None,
+        freeze: Sequence[str],
     ) -> None:
         if "{question}" not in prompt:
             raise ConfigError("prompt.template lacks {question}, so the model would never see the question")
@@ -84,6 +86,7 @@ class Qwen25VL:
         self.attn_implementation = "sdpa" if attn_implementation == "auto" else attn_implementation
         self.gradient_checkpointing = gradient_checkpointing
         self.random_weights_seed = random_weights_seed
+        self.freeze = tuple(freeze)
         if not Path(checkpoint).is_dir() and (checkpoint.startswith(("/", ".", "~")) or checkpoint.count("/") > 1):
             raise CheckpointError(f"{checkpoint}: no such folder, and not the form of a hub id, ORGANISATION/NAME")
         with _checkpoint_errors(checkpoint):
@@ -178,9 +181,21 @@ class Qwen25VL:
         # generate() fills whatever its config leaves open from the checkpoint's own generation config, which for the
         # released models sets a repetition penalty: rollouts would not follow the policy's distribution.
         model.generation_config = GenerationConfig()
+        self._freeze(model)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         return model
+
+    def _freeze(self, model: PreTrainedModel) -> None:
+        frozen = {
+            beginning: [value for name, value in model.named_parameters() if name.startswith(beginning)]
+            for beginning in self.freeze
+        }
+        if unknown := next((beginning for beginning, values in frozen.items() if not values), None):
+            raise ConfigError(f"model.freeze: no parameter of {self.checkpoint} has a name that begins with {unknown}")
+        for values in frozen.values():
+            for value in values:
+                value.requires_grad_(False)
 
     def _read_special_tokens(self) -> None:
         vocabulary = self.tokenizer.get_vocab()
