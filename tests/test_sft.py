@@ -185,7 +185,8 @@ def test_lessons_come_without_end_and_once(compose_config: Callable[..., Any]) -
     assert [[slot for slot, _ in batch.prompts] for batch in batches] == [[0, 0, 0, 1, 1, 1]] * 4
     samples = [prompt.sample for batch in batches for _, prompt in batch.prompts]
     assert len({s.image for s in samples}) == 8
-    assert all(s.completion.count("bbox_2d") == 1 for s in samples[:12])  # one shape, three lessons about it
+    assert all(s.completion.count("bbox_2d") <= 1 for s in samples[:12])  # one shape, three lessons about it
+    assert any(s.completion.count("bbox_2d") > 1 for s in samples[12:])
     asked = [s.question for s in samples[12:]]
     assert sum(question.endswith("Think with boxes.") for question in asked) == 4
     again = next(iter(data.train_dataloader()))

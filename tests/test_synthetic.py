@@ -233,16 +233,32 @@ def test_lessons_are_pure_true_and_of_training_scenes():
                 assert sorted(written) == sorted(boxes)
 
 
+def test_where_lessons_name_every_shape_asked_for_and_no_other():
+    curriculum = Curriculum(few_shapes=((100, 5),), prompts=PROMPTS, grounded_share=0.25)
+    nowhere = 0
+    for index in range(300):
+        lesson = lessons(1, index, curriculum)[2 if index < 100 else 1]
+        words = re.fullmatch(r"Where are the (.+)s\?", lesson.prompt)[1].split()
+        matching = [s for s in lesson.scene.shapes if all(word in ("shape", *s.label.split()) for word in words)]
+        found = re.findall(r"(\w+ \w+) (\{.*?\})", lesson.completion)
+        assert {(name, tuple(json.loads(box)["bbox_2d"])) for name, box in found} == {
+            (s.label, s.box) for s in matching
+        }
+        assert len(found) == len(matching)
+        nowhere += lesson.completion == "There are none."
+    assert 0 < nowhere < 60
+
+
 def test_the_habit_of_lessons_is_as_configured():
     curriculum = Curriculum(few_shapes=(), prompts=PROMPTS, grounded_share=0.25)
-    answers = [lessons(0, index, curriculum) for index in range(400)]
-    pointing = [taught[0] for taught in answers]
-    assert all(x.prompt.endswith("Think with boxes.") and x.completion.startswith("<think>") for x in pointing)
-    asked = [taught[1] for taught in answers if taught[1].prompt.startswith("Q: ")]
-    plain = [taught[1] for taught in answers if not taught[1].prompt.startswith("Q: ")]
-    assert 150 < len(asked) < 250
+    taught = [lessons(0, index, curriculum) for index in range(800)]
+    assert all(x.prompt.endswith("Think with boxes.") and x.completion.startswith("<think>") for x, *_ in taught)
+    third = [lesson for *_, lesson in taught if "every shape" not in lesson.prompt]
+    asked = [lesson for lesson in third if lesson.prompt.startswith("Q: ")]
+    plain = [lesson for lesson in third if not lesson.prompt.startswith("Q: ")]
+    assert 350 < len(third) < 450 and 150 < len(asked) < 250
     grounded = sum(lesson.completion.startswith("<think>") for lesson in asked)
-    assert grounded / len(asked) == pytest.approx(0.25, abs=0.07)
+    assert grounded / len(asked) == pytest.approx(0.25, abs=0.08)
     assert not any("<" in lesson.completion or "bbox" in lesson.completion for lesson in plain)
 
 

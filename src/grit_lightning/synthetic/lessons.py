@@ -3,32 +3,34 @@
 Three lessons go with each scene:
 
 * its question with the words :data:`POINTING`, answered in the full grounded form: the *ability* to point and reason;
-* its question in GRIT's prompt or alone, mostly answered without pointing: the *habit*, as of a pretrained model that
-  could point but seldom does;
-* the shapes themselves: all of them listed, the name before the box or the box before the name, or where one is.
+* where the shapes of a colour, of a form or of both are: what that ability is made of, in few words;
+* by chance, its question in GRIT's prompt or alone, mostly answered without pointing, which makes the *habit*, as of a
+  pretrained model that could point but seldom does; or all shapes listed, the name before the box or after it.
 
-The first scenes have few shapes and only the last of these lessons: places and names are learned there, many times
-faster than in crowds.
+The first scenes have few shapes and no questions: places and names are learned there, many times faster than in crowds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from grit_lightning.synthetic.completions import grounded_completion, written_box
-from grit_lightning.synthetic.questions import NAMES, Question, mixed_question
-from grit_lightning.synthetic.scenes import Scene, between, layout_split, make_scene, pick
+from grit_lightning.synthetic.questions import NAMES, Question, mixed_question, plural
+from grit_lightning.synthetic.scenes import Scene, Shape, between, layout_split, make_scene, pick
 
 POINTING = "Think with boxes."
 """What a question ends with that is to be answered in grounded form."""
 
 NAMES_FIRST = "Name and point at every shape."
 BOXES_FIRST = "Point at and name every shape."
-WHERE = "Where is the {name}?"
+WHERE = "Where are the {subject}?"
+NOWHERE = "There are none."
 
-INSTRUCTIONS = (POINTING, NAMES_FIRST, BOXES_FIRST, WHERE)
+INSTRUCTIONS = (POINTING, NAMES_FIRST, BOXES_FIRST, WHERE, NOWHERE)
+
+LISTINGS = (NAMES_FIRST, BOXES_FIRST)
 
 LESSONS_PER_SCENE = 3
 
@@ -70,9 +72,11 @@ def lessons(seed: int, index: int, curriculum: Curriculum) -> list[Lesson]:
     most = next((shapes for end, shapes in curriculum.few_shapes if index < end), None)
     if most is not None:
         scene = _few_shapes(rng, most)
-        return [_about(scene, rng, kind) for kind in ("names", "boxes", "where")]
+        return [_listing(scene, NAMES_FIRST), _listing(scene, BOXES_FIRST), _where(scene, rng)]
     question = mixed_question(seed, index, "train")
-    return [_pointing(question), _answering(question, rng, curriculum), _about(question.scene, rng)]
+    answering = rng.random() < 0.5
+    third = _answering(question, rng, curriculum) if answering else _listing(question.scene, pick(rng, LISTINGS))
+    return [_pointing(question), _where(question.scene, rng), third]
 
 
 def _few_shapes(rng: Random, most: int) -> Scene:
@@ -96,21 +100,35 @@ def _answering(question: Question, rng: Random, curriculum: Curriculum) -> Lesso
     return Lesson(question.scene, prompt, f"<answer> {question.answer} </answer>")
 
 
-def _about(scene: Scene, rng: Random, kind: str | None = None) -> Lesson:
-    shapes = sorted(scene.shapes, key=lambda shape: (shape.x, shape.y))
-    boxes = {shape: written_box(shape, scene.size, scene.size) for shape in shapes}
-    kind = kind or pick(rng, ("names", "boxes", "where"))
-    if kind == "names":
-        return Lesson(scene, NAMES_FIRST, _listed(f"{s.label} {boxes[s]}" for s in shapes))
-    if kind == "boxes":
-        return Lesson(scene, BOXES_FIRST, _listed(f"{boxes[s]} {s.label}" for s in shapes))
-    name = pick(rng, shapes).label
-    return Lesson(scene, WHERE.replace("{name}", name), _listed(boxes[s] for s in shapes if s.label == name))
+def _listing(scene: Scene, instruction: str) -> Lesson:
+    parts = [(shape.label, written_box(shape, scene.size, scene.size)) for shape in _in_order(scene.shapes)]
+    return Lesson(scene, instruction, _sentence(parts if instruction == NAMES_FIRST else [(b, n) for n, b in parts]))
+
+
+def _where(scene: Scene, rng: Random) -> Lesson:
+    """Shapes by colour, form or both; of what is there, but for one time in ten."""
+    colour, form = pick(rng, NAMES)
+    if rng.random() < 0.9:
+        one = pick(rng, scene.shapes)
+        colour, form = one.colour, one.form
+    asked = pick(rng, ("both", "both", "colour", "form"))
+    subject = plural({"both": f"{colour} {form}", "form": form, "colour": f"{colour} shape"}[asked])
+    found = [
+        (shape.label, written_box(shape, scene.size, scene.size))
+        for shape in _in_order(scene.shapes)
+        if (asked == "form" or shape.colour == colour) and (asked == "colour" or shape.form == form)
+    ]
+    return Lesson(scene, WHERE.replace("{subject}", subject), _sentence(found) if found else NOWHERE)
+
+
+def _in_order(shapes: Sequence[Shape]) -> list[Shape]:
+    """From left to right."""
+    return sorted(shapes, key=lambda shape: (shape.x, shape.y))
 
 
 def _grounded(question: Question) -> str:
     return grounded_completion(question, question.scene.size)
 
 
-def _listed(parts: Iterable[str]) -> str:
-    return f"{', '.join(parts)}."
+def _sentence(parts: Iterable[tuple[str, str]]) -> str:
+    return f"{', '.join(' '.join(part) for part in parts)}."
