@@ -7,7 +7,6 @@ positions would take very long to find out.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
 from PIL import Image, ImageDraw
@@ -64,13 +63,4 @@ def _outline(form: str) -> list[tuple[float, float]]:
         "square": [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)],
         "triangle": [(0.5, 0.0), (1.0, 1.0), (0.0, 1.0)],
     }
-    return outlines.get(form) or _star()
-
-
-def _star() -> list[tuple[float, float]]:
-    """A five-pointed star, point up, stretched to fill the unit square."""
-    inner = (3 - math.sqrt(5)) / 2  # the radius of a pentagram's inner corners, its points lying on the unit circle
-    angles = [math.pi / 5 * k for k in range(10)]
-    corners = [((1, inner)[k % 2] * math.sin(a), -(1, inner)[k % 2] * math.cos(a)) for k, a in enumerate(angles)]
-    right, bottom = max(x for x, _ in corners), max(y for _, y in corners)
-    return [((x + right) / (2 * right), (y + 1) / (bottom + 1)) for x, y in corners]
+    return outlines[form]

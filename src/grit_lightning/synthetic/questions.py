@@ -114,7 +114,7 @@ def _counting(rng: Random, index: int) -> Question:
     others = [name for name in NAMES if not counted(name)]
     alike = [name for name in others if name[0] == colour or name[1] == form] or others
     names = [pick(rng, wanted) for _ in range(count)]
-    names += [pick(rng, pick(rng, (alike, others))) for _ in range(pick(rng, (1, 2, 3)))]
+    names += [pick(rng, pick(rng, (alike, others))) for _ in range(pick(rng, (1, 2)))]
     scene = make_scene(rng, names)
     targets = tuple(sorted(scene.shapes[:count], key=lambda shape: (shape.x, shape.y)))
     subject = plural({"both": f"{colour} {form}", "form": form, "colour": f"{colour} shape"}[asked])

@@ -25,7 +25,7 @@ COLOURS: dict[str, Colour] = {
     "purple": (132, 48, 168),
     "orange": (250, 128, 16),
 }
-FORMS: tuple[str, ...] = ("circle", "square", "triangle", "star")
+FORMS: tuple[str, ...] = ("circle", "square", "triangle")
 BACKGROUNDS: tuple[Colour, ...] = tuple((100, green, 100) for green in (130, 150, 170, 190, 210, 230, 250))
 """The colour of the top left corner, from which red rises to the right and blue downwards: see ``drawing``."""
 
@@ -39,7 +39,7 @@ CANVASES: tuple[Size, ...] = (
 LATTICE_PX = 7
 """Objects begin and end on multiples of this, in pixels."""
 
-SIDES_PX: tuple[int, ...] = (21, 28, 35)
+SIDES_PX: tuple[int, ...] = (28, 35, 42)
 """Sides of objects, in pixels."""
 
 MARGIN_PX = 7
