@@ -119,7 +119,7 @@ def run_config(cfg: DictConfig, run: RunFolder, overrides: list[str]) -> DictCon
     values = []
     for change in OverridesParser.create().parse_overrides(overrides):
         key, line = change.key_or_group, change.input_line
-        if key in ("task", "ckpt", "out"):
+        if key in ("task", "ckpt", "out") or key.startswith("task."):  # of this task, not of the run
             continue
         if not (config.conf_dir() / key).is_dir():
             values.append(line)
