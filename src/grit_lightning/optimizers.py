@@ -35,7 +35,8 @@ class MuonAdamW(Optimizer):
         betas: tuple[float, float],
         weight_decay: float,
     ) -> None:
-        matrices, others = [], []
+        matrices: list[Parameter] = []
+        others: list[Parameter] = []
         for name, parameter in named_parameters:
             (matrices if is_hidden_matrix(name, parameter) else others).append(parameter)
         self._parts: list[Optimizer] = []
@@ -47,7 +48,7 @@ class MuonAdamW(Optimizer):
         self._share()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update all parameters."""
         loss = None
         if closure is not None:

@@ -40,11 +40,11 @@ def test_an_exported_folder_is_a_checkpoint_like_any_other(cli, work: Path) -> N
     evaluate = ("task=evaluate", "data.heldout.count=2", "rollout.max_new_tokens=16", "threads=1")
     exported = ("model=qwen2_5_vl", "model.checkpoint=again", "model.max_pixels=100352")
     assert cli(*evaluate, *exported, "out=a", cwd=work).returncode == 0
-    assert cli(*evaluate, "ckpt=run", "out=b", cwd=work).returncode == 0
+    assert cli(*evaluate, "ckpt=run", "name=b", cwd=work).returncode == 0
     assert (work / "a" / "predictions.jsonl").read_text().count('"token_ids"') == 4
     texts = [
         [line.split('"token_ids"')[1] for line in (work / folder / "predictions.jsonl").read_text().splitlines()]
-        for folder in ("a", "b")
+        for folder in ("a", "run/eval/b")
     ]
     assert texts[0] == texts[1]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from PIL.Image import Image
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from grit_lightning.types import Completion, FinishReason, Prompt, Sample
 
@@ -16,6 +16,7 @@ class Backbone(Protocol):
 
     checkpoint: str
     tokenizer: PreTrainedTokenizerBase
+    image_processor: BaseImageProcessor
     pad_token_id: int
     eos_token_ids: tuple[int, ...]
     banned_token_ids: tuple[int, ...]
