@@ -29,7 +29,7 @@ from grit_lightning.synthetic import (
     write_dataset,
 )
 from grit_lightning.synthetic.__main__ import main
-from grit_lightning.synthetic.lessons import Curriculum, lessons
+from grit_lightning.synthetic.lessons import LISTINGS, Curriculum, lessons
 from grit_lightning.synthetic.questions import MAX_COUNT, RELATIONS
 from grit_lightning.synthetic.scenes import (
     BACKGROUNDS,
@@ -214,7 +214,7 @@ PROMPTS = {"grounded": "Q: {question} First, think.", "plain": "{question}"}
 
 
 def test_lessons_are_pure_true_and_of_training_scenes():
-    curriculum = Curriculum(few_shapes=((20, 1), (40, 3)), prompts=PROMPTS, grounded_share=0.5)
+    curriculum = Curriculum(few_shapes=((20, 1), (40, 3)), answering=((0, 0.5),), prompts=PROMPTS, grounded_share=0.5)
     for index in range(80):
         taught = lessons(3, index, curriculum)
         assert taught == lessons(3, index, curriculum)
@@ -234,7 +234,7 @@ def test_lessons_are_pure_true_and_of_training_scenes():
 
 
 def test_where_lessons_name_every_shape_asked_for_and_no_other():
-    curriculum = Curriculum(few_shapes=((100, 5),), prompts=PROMPTS, grounded_share=0.25)
+    curriculum = Curriculum(few_shapes=((100, 5),), answering=((0, 0.5),), prompts=PROMPTS, grounded_share=0.25)
     nowhere = 0
     for index in range(300):
         lesson = lessons(1, index, curriculum)[2 if index < 100 else 1]
@@ -250,7 +250,7 @@ def test_where_lessons_name_every_shape_asked_for_and_no_other():
 
 
 def test_the_habit_of_lessons_is_as_configured():
-    curriculum = Curriculum(few_shapes=(), prompts=PROMPTS, grounded_share=0.25)
+    curriculum = Curriculum(few_shapes=(), answering=((0, 0.5),), prompts=PROMPTS, grounded_share=0.25)
     taught = [lessons(0, index, curriculum) for index in range(800)]
     assert all(x.prompt.endswith("Think with boxes.") and x.completion.startswith("<think>") for x, *_ in taught)
     third = [lesson for *_, lesson in taught if "every shape" not in lesson.prompt]
@@ -303,3 +303,9 @@ def test_the_command_line(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main([str(tmp_path), "--count", "0"])
     assert "expected at least 1" in capsys.readouterr().err
+
+
+def test_the_share_of_answering_lessons_changes_with_the_scenes():
+    curriculum = Curriculum(few_shapes=(), answering=((0, 1.0), (100, 0.0)), prompts=PROMPTS, grounded_share=0.25)
+    listed = [lessons(0, index, curriculum)[2].prompt in LISTINGS for index in range(90, 110)]
+    assert listed == [False] * 10 + [True] * 10

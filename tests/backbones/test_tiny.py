@@ -32,7 +32,7 @@ def test_the_bundled_folder_can_be_made_again(trained: Any, tmp_path: Path) -> N
 
 
 def test_every_text_of_the_world_round_trips(trained: Any) -> None:
-    curriculum = Curriculum(few_shapes=((40, 2),), prompts=PROMPTS, grounded_share=0.5)
+    curriculum = Curriculum(few_shapes=((40, 2),), answering=((0, 0.5),), prompts=PROMPTS, grounded_share=0.5)
     taught = [lesson for index in range(200) for lesson in lessons(6, index, curriculum)]
     texts = [*corpus(seed=5, count=300, split="heldout"), *(x.prompt for x in taught), *(x.completion for x in taught)]
     texts += [trained.render(text) for text in texts[:20]]

@@ -30,6 +30,8 @@ class LessonDataModule(PromptDataModule):
         seed: of the scenes.
         few_shapes: ``{"until_step": ..., "shapes": ...}``, by ascending step: how many shapes at most the scenes of the
             steps before have; later scenes are those of questions.
+        answering: ``{"from_step": ..., "share": ...}``, by ascending step, the first from 0: how often a scene's question
+            is answered as a pretrained model would, 0 to 1; else its shapes are listed.
         prompts: GRIT's prompt as ``grounded`` and the question alone as ``plain``, each with ``{question}`` in it.
         grounded_share: how often GRIT's prompt is answered in grounded form, 0 to 1.
 
@@ -44,14 +46,18 @@ class LessonDataModule(PromptDataModule):
         max_prompt_tokens: int,
         seed: int,
         few_shapes: Sequence[Mapping[str, int]],
+        answering: Sequence[Mapping[str, float]],
         prompts: Mapping[str, Mapping[str, str]],
         grounded_share: float,
     ) -> None:
         super().__init__(prompts_per_step=scenes_per_step, max_prompt_tokens=max_prompt_tokens, seed=seed)
         if not 0 <= grounded_share <= 1:
             raise ConfigError(f"data.grounded_share is {grounded_share}; expected 0 to 1")
+        if not answering or answering[0]["from_step"] != 0:
+            raise ConfigError("data.answering lacks a share from_step 0")
         self.curriculum = Curriculum(
             few_shapes=tuple((phase["until_step"] * scenes_per_step, phase["shapes"]) for phase in few_shapes),
+            answering=tuple((int(phase["from_step"]) * scenes_per_step, phase["share"]) for phase in answering),
             prompts={name: prompt["template"] for name, prompt in prompts.items()},
             grounded_share=grounded_share,
         )

@@ -57,11 +57,14 @@ class Curriculum:
     Attributes:
         few_shapes: pairs of a scene index and the largest number of shapes of the scenes before it, ascending; later
             scenes are those of questions.
+        answering: pairs of a scene index and how often, from that scene on, the third lesson is the scene's question in
+            one of ``prompts``, 0 to 1; ascending, the first from 0.
         prompts: GRIT's prompt as ``grounded`` and the question alone as ``plain``, each with ``{question}`` in it.
         grounded_share: how often GRIT's prompt is answered in grounded form, 0 to 1.
     """
 
     few_shapes: tuple[tuple[int, int], ...]
+    answering: tuple[tuple[int, float], ...]
     prompts: Mapping[str, str]
     grounded_share: float
 
@@ -74,7 +77,7 @@ def lessons(seed: int, index: int, curriculum: Curriculum) -> list[Lesson]:
         scene = _few_shapes(rng, most)
         return [_listing(scene, NAMES_FIRST), _listing(scene, BOXES_FIRST), _where(scene, rng)]
     question = mixed_question(seed, index, "train")
-    answering = rng.random() < 0.5
+    answering = rng.random() < max((start, share) for start, share in curriculum.answering if start <= index)[1]
     third = _answering(question, rng, curriculum) if answering else _listing(question.scene, pick(rng, LISTINGS))
     return [_pointing(question), _where(question.scene, rng), third]
 
