@@ -11,13 +11,14 @@ import hashlib
 import os
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Request(NamedTuple):
@@ -72,8 +73,6 @@ class Handler(BaseHTTPRequestHandler):
         try:
             time.sleep(home.delay)
             home.mood_for(self.path)(self)
-        except (BrokenPipeError, ConnectionResetError):  # the client has given up
-            self.close_connection = True
         finally:
             with home.lock:
                 home.busy -= 1
@@ -122,6 +121,12 @@ def well(handler: Handler) -> None:
         handler.answer(206, rest, ETag=etag(body), Content_Range=content_range)
 
 
+def whole(handler: Handler) -> None:
+    """A server that knows no ranges."""
+    body = handler.content() or b""
+    handler.answer(200, body, ETag=etag(body))
+
+
 def status(code: int, **headers: object) -> Mood:
     return lambda handler: handler.answer(code, b"<html>error</html>", **headers)
 
@@ -142,6 +147,18 @@ def zipped(handler: Handler) -> None:
     handler.answer(200, gzip.compress(handler.content() or b""), Content_Encoding="gzip", ETag='"zipped"')
 
 
+def cut(mood: Mood, count: int) -> Mood:
+    """What ``mood`` sends, but no more than ``count`` bytes of the body."""
+
+    def act(handler: Handler) -> None:
+        write = handler.wfile.write
+        handler.wfile.write = lambda data: write(data if data.startswith(b"HTTP/") else data[:count])  # type: ignore[method-assign]
+        mood(handler)
+        handler.close_connection = True
+
+    return act
+
+
 def without_etag(mood: Mood) -> Mood:
     """The body as ``mood`` sends it, but for the entity tag."""
 
@@ -153,17 +170,9 @@ def without_etag(mood: Mood) -> Mood:
     return act
 
 
-def _part(handler: Handler, count: int, length: int | None = None) -> bytes:
-    body = handler.content() or b""
-    handler.head(200, Content_Length=length or len(body), ETag=etag(body))
-    handler.wfile.write(body[:count])
-    handler.close_connection = True
-    return body
-
-
 def truncated(count: int) -> Mood:
     """The length of the whole, ``count`` bytes, and the end."""
-    return lambda handler: _part(handler, count) and None
+    return cut(whole, count)
 
 
 def unannounced(count: int) -> Mood:
@@ -181,7 +190,7 @@ def stalled(count: int) -> Mood:
     """``count`` bytes, and then nothing until the server is released."""
 
     def act(handler: Handler) -> None:
-        _part(handler, count)
+        truncated(count)(handler)
         handler.home.released.wait(60)
 
     return act
@@ -191,18 +200,12 @@ def reset(count: int) -> Mood:
     """``count`` bytes, and then the connection is torn down."""
 
     def act(handler: Handler) -> None:
-        _part(handler, count)
+        truncated(count)(handler)
         time.sleep(0.1)  # a reset overtakes what the client has not read yet
         handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         os.close(handler.connection.detach())
 
     return act
-
-
-def whole(handler: Handler) -> None:
-    """A server that knows no ranges."""
-    body = handler.content() or b""
-    handler.answer(200, body, ETag=etag(body))
 
 
 def another_range(handler: Handler) -> None:
@@ -219,12 +222,19 @@ def another_version(handler: Handler) -> None:
     handler.answer(206, body[start:], ETag=etag(body), Content_Range=content_range)
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that leaves is no error
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def serve() -> Iterator[HostileServer]:
     home = HostileServer()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("HomeHandler", (Handler,), {"home": home}))
-    server.daemon_threads = True
-    server.block_on_close = False
+    server = Server(("127.0.0.1", 0), type("HomeHandler", (Handler,), {"home": home}))
     home.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()

@@ -20,7 +20,7 @@ from hostile_server import Forever, HostileServer, Mood, etag
 BODY = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)
 PART = 100_000
-OPTIONS = {"parallel": 4, "attempts": 3, "timeout": 0.5, "backoff": 0.01, "max_wait": 5}
+OPTIONS = {"parallel": 4, "attempts": 3, "timeout": 20, "backoff": 0.01, "max_wait": 5}
 
 
 def accept(path: Path) -> None:
@@ -97,14 +97,21 @@ def test_the_reason_of_every_address_is_given(server, get, target):
     assert list(target.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("mood", [hostile.truncated, hostile.stalled, hostile.reset])
-def test_a_broken_connection_is_continued(server, get, target, mood):
+@pytest.mark.parametrize(("mood", "timeout"), [(hostile.truncated, 20), (hostile.stalled, 2)])
+def test_a_broken_connection_is_continued(server, get, target, mood, timeout):
     server.moods["/a"] = [mood(PART)]
-    get()
+    get(timeout=timeout)
     first, second = server.requests
     assert (first.range, first.if_range) == (None, None)
     assert second.range == f"bytes={PART}-"
     assert second.if_range == etag(BODY)
+    assert_came_alone(target)
+
+
+def test_a_connection_that_is_torn_down_is_continued(server, get, target):
+    server.moods["/a"] = [hostile.reset(PART)]
+    get()
+    assert server.paths() == ["/a", "/a"]  # from where, depends on what had been read by then
     assert_came_alone(target)
 
 
@@ -240,8 +247,9 @@ def test_a_redirect_away_from_the_web_is_refused(server, get, target):
 
 
 def test_a_compressed_body_is_unpacked_and_not_continued(server, get, target):
-    server.moods["/a"] = [hostile.zipped]
+    server.moods["/a"] = [hostile.cut(hostile.zipped, PART), hostile.zipped]
     get()
+    assert [request.range for request in server.requests] == [None, None]
     assert_came_alone(target)
 
 
@@ -254,10 +262,10 @@ def test_the_server_says_when_to_come_again(server, get, target):
 
 
 def test_the_server_says_it_as_a_date(server, get, target):
-    server.moods["/a"] = [hostile.status(503, Retry_After=formatdate(time.time() + 2, usegmt=True))]
+    server.moods["/a"] = [hostile.status(503, Retry_After=formatdate(time.time() + 4, usegmt=True))]
     get()
     first, second = server.requests
-    assert second.time - first.time >= 0.9  # a date has whole seconds
+    assert second.time - first.time >= 1  # a date has whole seconds, and some have passed since it was written
     assert_came_alone(target)
 
 
@@ -265,17 +273,15 @@ def test_the_server_says_it_as_a_date(server, get, target):
 def test_a_wait_that_makes_no_sense_is_none(server, get, target, value):
     server.moods["/a"] = [hostile.status(429, Retry_After=value)]
     get()
-    first, second = server.requests
-    assert second.time - first.time < 0.9
+    assert server.paths() == ["/a", "/a"]
     assert_came_alone(target)
 
 
 def test_too_long_a_wait_is_given_up(server, get):
-    server.moods["/a"] = [hostile.status(429, Retry_After=3600)]
-    begin = time.monotonic()
-    message = refusal(get)
-    assert time.monotonic() - begin < 1
-    assert message == (f"{server.url}/a: HTTP 429 Too Many Requests, to be asked again in 3600 s; task.max_wait is 5 s")
+    server.moods["/a"] = [hostile.status(429, Retry_After=2)]
+    assert refusal(get, max_wait=0.5) == (
+        f"{server.url}/a: HTTP 429 Too Many Requests, to be asked again in 2 s; task.max_wait is 0.5 s"
+    )
     assert server.paths() == ["/a"]
 
 
@@ -292,7 +298,7 @@ def test_waits_are_drawn_from_a_window_that_doubles(server, get, monkeypatch):
 
 def test_a_stall_without_end_is_given_up(server, get, target):
     server.moods["/a"] = [Forever(hostile.stalled(0))]
-    assert refusal(get, attempts=2) == f"{server.url}/a: no byte in 0.5 s (asked 2 times)"
+    assert refusal(get, attempts=2, timeout=0.5) == f"{server.url}/a: no byte in 0.5 s (asked 2 times)"
 
 
 def test_nobody_listens(server, get, target):
@@ -309,7 +315,7 @@ def test_what_cannot_be_written_is_a_reason(server, get, target):
 def test_no_more_at_a_time_than_allowed(server, tmp_path):
     names = [f"/{index}" for index in range(12)]
     server.files.update({name: name.encode() for name in names})
-    server.delay = 0.1
+    server.delay = 0.3
 
     async def run() -> None:
         async with Downloader(**(OPTIONS | {"parallel": 3})) as downloader:

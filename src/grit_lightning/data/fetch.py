@@ -98,7 +98,7 @@ class Addresses:
         try:
             address = template.format(**self._bases, **names)
             parts = urlsplit(address)
-        except (LookupError, ValueError, AttributeError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
             raise ConfigError(f"{key} is {template!r}, expected an address that holds none but {known}") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"{key} is {template!r}, which gives {address}; expected an http:// or https:// address")
