@@ -25,6 +25,7 @@ class Request(NamedTuple):
     path: str
     range: str | None
     if_range: str | None
+    accept_encoding: str | None
     time: float
 
 
@@ -66,7 +67,11 @@ class Handler(BaseHTTPRequestHandler):
         home = self.home
         with home.lock:
             home.requests.append(
-                Request(self.path, self.headers.get("Range"), self.headers.get("If-Range"), time.monotonic())
+                Request(
+                    self.path,
+                    *(self.headers.get(name) for name in ("Range", "If-Range", "Accept-Encoding")),
+                    time.monotonic(),
+                )
             )
             home.busy += 1
             home.most_busy = max(home.most_busy, home.busy)
