@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from PIL import Image
 from grit_lightning import config
 from grit_lightning.backbones.qwen2_5_vl import Qwen25VL
 from grit_lightning.types import Group, Prompt, Sample
+from hostile_server import HostileServer, serve
 
 REPOSITORY = Path(__file__).parents[1]
 VSR10 = REPOSITORY.parent / "shared" / "data" / "vsr10"
@@ -84,3 +85,11 @@ def make_group(backbone: Qwen25VL) -> Callable[..., Group]:
         return Group(slot, prompt, tuple(backbone.completion(tokens, "stop", prompt) for tokens in ids))
 
     return make
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostileServer]:
+    """An HTTP server of this test's own; see ``hostile_server``."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serve() as home:
+        yield home

@@ -22,6 +22,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from grit_lightning.errors import ConfigError
+from grit_lightning.files import cache_folder
 
 _HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 _ABSENT = object()
@@ -62,9 +63,13 @@ def conf_dir() -> Path:
 
 
 def register() -> None:
-    """Make the schema and the ``asset`` resolver known to Hydra. ``${asset:NAME}`` is a path inside the package."""
+    """Make the schema and the resolvers known to Hydra.
+
+    ``${asset:NAME}`` is a path inside the package, ``${cache:NAME}`` one in the folder of what can be had again.
+    """
     ConfigStore.instance().store(name="schema", node=Schema)
     OmegaConf.register_new_resolver("asset", _asset, replace=True)
+    OmegaConf.register_new_resolver("cache", lambda name: str(cache_folder() / name), replace=True)
 
 
 def _asset(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a killed process, never meets half of one."""
+"""Writing files so that a reader, or a killed process, never meets half of one; the folder of what can be had again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Where this package keeps what it can get again: ``$GRIT_LIGHTNING_CACHE``, or under ``$XDG_CACHE_HOME``."""
+    if folder := os.environ.get("GRIT_LIGHTNING_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "grit_lightning"
 
 
 @contextmanager
@@ -21,11 +28,16 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary.unlink(missing_ok=True)
     try:
         yield temporary
-        _fsync(temporary)
-        os.replace(temporary, path)
-        _fsync(path.parent)
+        put_in_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Rename a file that is whole to ``path``, in the same folder, after its content is on disk."""
+    _fsync(temporary)
+    os.replace(temporary, path)
+    _fsync(path.parent)
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -27,6 +27,16 @@ def test_absent_files_are_named_in_one_warning(write, record, tmp_path, caplog):
         find_files(absent, "val", quiet=False)
 
 
+def test_a_file_without_its_image_folder_is_left_out_as_if_absent(write, record, tmp_path, caplog):
+    there = entry(write(record()))
+    bare = DataFile(write(record(), name="mme.jsonl"), tmp_path / "mme")
+    with caplog.at_level(logging.WARNING):
+        assert find_files([there, bare], "val", quiet=False) == [there]
+    assert caplog.messages == [f"data.val: left out, since absent: {tmp_path / 'mme'}"]
+    with pytest.raises(DataError, match=r"/mme: none of the files of data\.val exists with its image folder; "):
+        find_files([bare], "val", quiet=False)
+
+
 def test_names_make_sample_ids_so_they_are_distinct(tmp_path):
     one, other = entry(tmp_path / "a/vsr.jsonl"), entry(tmp_path / "b/vsr.jsonl")
     check_names([one], [one])  # the same samples under the same ids

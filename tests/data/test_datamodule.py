@@ -94,7 +94,10 @@ def test_a_missing_root(tmp_path):
     data = make(tmp_path / "nowhere")
     with pytest.raises(DataError) as caught:
         data.setup("fit")
-    assert str(caught.value) == f"{tmp_path / 'nowhere'}: the folder of data.root does not exist"
+    assert str(caught.value) == (
+        f"{tmp_path / 'nowhere'}: the folder of data.root does not exist; "
+        "task=fetch gets those of data=grit20 and data=grit_eval"
+    )
 
 
 @pytest.mark.parametrize(

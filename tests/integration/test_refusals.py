@@ -78,7 +78,7 @@ DATA = {
 }
 
 CONFIG = {
-    "data.root=nowhere": r"^nowhere: the folder of data\.root does not exist$",
+    "data.root=nowhere": r"^nowhere: the folder of data\.root does not exist; task=fetch gets ",
     "data.max_prompt_tokens=10": (
         rf"^\S+/{COUNTING}:1: the prompt of sample \S+ has \d+ tokens; expected at most data\.max_prompt_tokens = 10 "
         r"\(and 19 more problems: task=validate lists them all\)$"

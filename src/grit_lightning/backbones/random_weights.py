@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from pathlib import Path
 
@@ -12,13 +11,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedConfig
 from transformers.utils import PushToHubMixin
 
 from grit_lightning.errors import CheckpointError
-
-
-def cache_folder() -> Path:
-    """Where this package keeps what it can make again: ``$GRIT_LIGHTNING_CACHE``, or under ``$XDG_CACHE_HOME``."""
-    if folder := os.environ.get("GRIT_LIGHTNING_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "grit_lightning"
+from grit_lightning.files import cache_folder
 
 
 def random_checkpoint(config: PreTrainedConfig, seed: int, *parts: PushToHubMixin) -> Path:

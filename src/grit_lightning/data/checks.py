@@ -19,6 +19,8 @@ from grit_lightning.types import Prompt, Sample
 PROGRESS_FROM = 50
 """More samples than this are checked under a progress bar."""
 
+FETCH_HINT = "task=fetch gets those of data=grit20 and data=grit_eval"
+
 log = logging.getLogger(__name__)
 
 
@@ -70,7 +72,7 @@ def check_names(train: Sequence[DataFile], val: Sequence[DataFile]) -> None:
 
 
 def find_files(listed: Sequence[DataFile], what: str, *, quiet: bool) -> list[DataFile]:
-    """Returns the listed files that are present; the absent ones are named in one warning.
+    """Returns the listed files that are present with their image folders; what is absent is named in one warning.
 
     Args:
         listed: candidates, in order.
@@ -80,10 +82,12 @@ def find_files(listed: Sequence[DataFile], what: str, *, quiet: bool) -> list[Da
     Raises:
         DataError: none is present.
     """
-    present = [entry for entry in listed if entry.file.is_file()]
-    absent = ", ".join(str(entry.file) for entry in listed if entry not in present)
+    present = [entry for entry in listed if entry.file.is_file() and entry.images.is_dir()]
+    absent = ", ".join(
+        str(entry.images if entry.file.is_file() else entry.file) for entry in listed if entry not in present
+    )
     if not present:
-        raise DataError(f"none of the files of data.{what} exists", absent)
+        raise DataError(f"none of the files of data.{what} exists with its image folder; {FETCH_HINT}", absent)
     if absent and not quiet:
         log.warning("data.%s: left out, since absent: %s", what, absent)
     return present

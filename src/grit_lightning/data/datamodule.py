@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from grit_lightning.data.cache import BoundedCache
-from grit_lightning.data.checks import DataFile, FileCheck, check_files, check_names, find_files, raise_first
+from grit_lightning.data.checks import (
+    FETCH_HINT,
+    DataFile,
+    FileCheck,
+    check_files,
+    check_names,
+    find_files,
+    raise_first,
+)
 from grit_lightning.data.images import load_image
 from grit_lightning.data.prompts import PromptDataModule, at_least
 from grit_lightning.data.stream import PromptStream
@@ -27,8 +35,8 @@ class GroundedQADataModule(PromptDataModule):
 
     Args:
         root: folder that relative paths of train and val are relative to.
-        train: ``{"file": ..., "images": ...}`` for each JSONL file and its image folder; absent files are left out
-            with a warning.
+        train: ``{"file": ..., "images": ...}`` for each JSONL file and its image folder; one that is absent,
+            or whose folder is, is left out with a warning.
         val: the same for validation, or ``None``.
         prompts_per_step: prompts of one optimizer step, over all ranks.
         max_prompt_tokens: a longer prompt is an error, image tokens included.
@@ -148,7 +156,7 @@ class GroundedQADataModule(PromptDataModule):
             files = self._heldout_files
         else:
             if not self.root.is_dir():
-                raise DataError("the folder of data.root does not exist", str(self.root))
+                raise DataError(f"the folder of data.root does not exist; {FETCH_HINT}", str(self.root))
             files = find_files(self.listed[what], what, quiet=quiet)
         encode = self.prompt if self._encode else None
         return check_files(files, encode=encode, count_image_tokens=self._count_image_tokens, quiet=quiet)

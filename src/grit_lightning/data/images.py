@@ -14,18 +14,22 @@ MAX_ASPECT_RATIO = 200
 """Longer side over shorter side. Qwen2-VL's ``smart_resize`` refuses more, and no such picture shows anything."""
 
 
-def load_image(sample: Sample) -> Image.Image:
+def load_image(sample: Sample, file: Path | None = None) -> Image.Image:
     """Returns the sample's image as 8-bit RGB, of exactly ``sample.size`` in original pixels.
 
     An EXIF orientation is applied only where the stored pixels disagree with the declared size and the turned ones
     agree: boxes refer to the declared frame, and most annotations (COCO's among them) were made on the stored
     pixels. Transparent pixels become white. Of an animation, the first frame is read.
 
+    Args:
+        sample: whose image it is; messages name ``sample.image``.
+        file: what is read, where that is not ``sample.image`` itself.
+
     Raises:
         DataError: the file is missing, cannot be decoded to the end, holds more than 8 bits a channel or too many
             pixels, has another size than declared, or is narrower than 1 : 200.
     """
-    image = _decoded(sample.image, sample.source)
+    image = _decoded(file or sample.image, sample)
     if image.size != sample.size:
         image = _upright(image, sample)
     width, height = image.size
@@ -43,12 +47,13 @@ def load_image(sample: Sample) -> Image.Image:
     return _rgb(image, sample)
 
 
-def _decoded(path: Path, source: str) -> Image.Image:
+def _decoded(file: Path, sample: Sample) -> Image.Image:
+    path, source = sample.image, sample.source
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; its limits are errors below
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = Image.open(file)
             with image:
                 image.load()
                 return image

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -25,7 +25,8 @@ def validate(cfg: DictConfig) -> list[FileCheck]:
     datamodule: GroundedQADataModule = instantiate(values["data"])
     datamodule.attach(backbone.encode, backbone.count_image_tokens)
     checks = datamodule.check()
-    print(f"model {backbone.checkpoint}; ranges are minimum / median / maximum\n\n{table(checks)}\n")
+    print(f"model {backbone.checkpoint}; ranges are minimum / median / maximum\n")
+    print(f"{table([describe(check) for check in checks])}\n")
     problems = [problem for check in checks for problem in check.problems]
     for problem in problems:
         print(problem)
@@ -35,9 +36,8 @@ def validate(cfg: DictConfig) -> list[FileCheck]:
     return checks
 
 
-def table(checks: Sequence[FileCheck]) -> str:
-    """A line for each file."""
-    rows = [describe(check) for check in checks]
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """A line for each row, under the names of the columns, which all rows share."""
     header = list(rows[0])
     lines = [header, *(list(row.values()) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]

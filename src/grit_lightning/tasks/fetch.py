@@ -1,0 +1,87 @@
+"""``task=fetch``: download what a data set lacks, and say what could not be had."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from grit_lightning import config
+from grit_lightning.data.datamodule import GroundedQADataModule
+from grit_lightning.data.download import Downloader
+from grit_lightning.data.fetch import Addresses, Outcome, Report, alone_in, fetch_missing
+from grit_lightning.errors import ConfigError
+from grit_lightning.tasks.validate import table
+
+
+def fetch(
+    cfg: DictConfig,
+    *,
+    bases: Mapping[str, str],
+    files: str,
+    images: Mapping[str, Sequence[str]],
+    parallel: int,
+    attempts: int,
+    timeout: float,
+    backoff: float,
+    max_wait: float,
+) -> list[Report]:
+    """Download the data set's JSONL files and the images that they name, and print a table and every problem.
+
+    What is there and passes its checks is not asked for again. Exits with status 1 if anything is missing or wrong.
+
+    Args:
+        cfg: the composed config.
+        bases: see ``Addresses``, like the next two.
+        files: template of the address of a data file.
+        images: by dataset, templates of the address of an image.
+        parallel: see ``Downloader``, like all that follow.
+        attempts: how often one address is asked for one file.
+        timeout: seconds without a byte.
+        backoff: seconds, of the first wait.
+        max_wait: seconds, of the longest wait.
+
+    Raises:
+        UserError: the config or the folder cannot be used at all.
+    """
+    datamodule = instantiate(config.check(cfg)["data"])
+    if not isinstance(datamodule, GroundedQADataModule):
+        raise ConfigError("this data has no files to fetch: choose data=grit20 or data=grit_eval")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it notes every request
+    addresses = Addresses(bases, files, images)
+    downloader = Downloader(parallel=parallel, attempts=attempts, timeout=timeout, backoff=backoff, max_wait=max_wait)
+    # A file may serve both purposes.
+    entries = list(dict.fromkeys(entry for listed in datamodule.listed.values() for entry in listed))
+    try:
+        datamodule.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"data.root={datamodule.root} cannot be made: {error.strerror} ({error.filename})") from error
+    with alone_in(datamodule.root):
+        try:
+            reports = asyncio.run(fetch_missing(entries, addresses, downloader, quiet=not sys.stderr.isatty()))
+        except KeyboardInterrupt:
+            sys.exit("stopped: the same command goes on from here")
+    problems = _print(reports)
+    print(f"in {datamodule.root}")
+    if problems:
+        sys.exit(1)
+    return reports
+
+
+def _print(reports: Sequence[Report]) -> int:
+    """Print what became of everything; returns the number of problems."""
+    print(f"{table([report.row() for report in reports])}\n")
+    problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))
+    for problem in problems:
+        print(problem)
+    files = {report.entry.file: report.state for report in reports}
+    for report in reports:
+        files |= report.images
+    counts = Counter(files.values())
+    print(", ".join(f"{counts[outcome]} {outcome.value}" for outcome in Outcome), end=", ")
+    return len(problems)
