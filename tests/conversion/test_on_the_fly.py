@@ -68,6 +68,8 @@ def test_a_checkpoint_is_converted_once_and_again_when_it_changes(
     assert capsys.readouterr().err == f"{source}: converting to the layout of transformers, once: {first}\n"
     assert native_folder(str(source)) == first
     assert capsys.readouterr().err == ""
+    (source / "README.md").write_text("no part of the checkpoint")
+    assert native_folder(str(source)) == first
     os.utime(source / "model.safetensors", ns=(1, 1))
     second = native_folder(str(source))
     assert folders(cache) == sorted([first.name, second.name])

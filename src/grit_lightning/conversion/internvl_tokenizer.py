@@ -16,7 +16,7 @@ _NAMED_TOKENS = {
     "start_image_token": "<img>",
     "end_image_token": "</img>",
     "context_image_token": IMAGE_TOKEN,
-    # The native releases add <video> to the vocabulary, but no row to the embedding.
+    # Not <video>, as transformers suggests: the released vocabulary lacks it, and the embedding has no row for it.
     "video_token": "<|video_pad|>",
 }
 """Tokens by the names under which the native processor asks for them."""

@@ -19,8 +19,8 @@ from grit_lightning.conversion.internvl import convert
 from grit_lightning.conversion.internvl_config import is_original_config, read_config, require_convertible
 from grit_lightning.errors import CheckpointError
 
-_FILES = ["*.json", "*.safetensors", "*.txt"]
-"""Of a hub repository: config, index, tokenizer and weights; no code."""
+_SUFFIXES = (".json", ".safetensors", ".txt")
+"""Of the files that make up a checkpoint: config, index, tokenizer and weights; no code."""
 
 
 def is_original(checkpoint: str) -> bool:
@@ -75,7 +75,8 @@ def source_folder(checkpoint: str) -> Path:
     if Path(checkpoint).expanduser().is_dir():
         return config.parent
     with _hub_errors(checkpoint):
-        return Path(snapshot_download(checkpoint, allow_patterns=_FILES, ignore_patterns="*/*"))
+        files = [f"*{suffix}" for suffix in _SUFFIXES]
+        return Path(snapshot_download(checkpoint, allow_patterns=files, ignore_patterns="*/*"))
 
 
 def _config_file(checkpoint: str) -> Path:
@@ -102,7 +103,7 @@ def _hub_errors(checkpoint: str) -> Iterator[None]:
 
 
 def _identity(source: Path) -> str:
-    """Changes when a file of the folder does. A hub's folder is named by its commit."""
-    stats = [(path, path.stat()) for path in sorted(source.iterdir()) if path.is_file()]
+    """Changes when a file of the checkpoint does. A hub's folder is named by its commit."""
+    stats = [(path, path.stat()) for path in sorted(source.iterdir()) if path.suffix in _SUFFIXES]
     files = [(path.name, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
     return hashlib.sha256(repr((__version__, str(source.resolve()), files)).encode()).hexdigest()[:16]
