@@ -27,7 +27,7 @@ def override(path: Path) -> str:
 def test_every_config_composes_and_binds_to_what_it_names(compose_config: Compose, choice: str) -> None:
     cfg = compose_config(choice)
     for key in OmegaConf.missing_keys(cfg):
-        assert key in ("data.root", "model.checkpoint"), "all else has a default"
+        assert key in ("data.root", "model.checkpoint", "task.checkpoint"), "all else has a default"
         OmegaConf.update(cfg, key, "given")
     values = config.check(cfg)
     assert all(values[group] for group in ("model", "data", "reward", "module", "trainer", "task"))

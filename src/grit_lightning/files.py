@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,25 @@ def put_in_place(temporary: Path, path: Path) -> None:
     _fsync(temporary)
     os.replace(temporary, path)
     _fsync(path.parent)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to put files into, which becomes ``path`` when the block ends without an exception.
+
+    ``path`` may be missing, or an empty folder. Its parents are made. For one process at a time.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")  # always the same name, see above
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for entry in (*temporary.iterdir(), temporary):
+            _fsync(entry)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -1,0 +1,5 @@
+"""Checkpoints in layouts that transformers does not read, turned into those it does, without running their code."""
+
+from grit_lightning.conversion.on_the_fly import is_original, native_folder, source_folder
+
+__all__ = ["is_original", "native_folder", "source_folder"]

@@ -1,0 +1,112 @@
+"""Safetensors files, copied tensor by tensor under other names: no bit changes, and memory is that of one chunk.
+
+The format (README of safetensors, "Format"): the length of the header in eight bytes, little-endian; the header, JSON
+from each name to dtype, shape and the bytes it has in the data; the data, row-major.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from grit_lightning.errors import CheckpointError
+
+_CHUNK = 1 << 24  # bytes
+_LONGEST_HEADER = 100_000_000  # bytes, as in safetensors
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor on disk.
+
+    Attributes:
+        file: that holds it.
+        dtype: as safetensors spells it.
+        shape: of the tensor.
+        begin: where its first byte is in the file.
+        size: in bytes.
+    """
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    size: int
+
+    def part(self, index: int, count: int) -> StoredTensor:
+        """One of ``count`` equal parts along the first axis."""
+        size = self.size // count
+        shape = (self.shape[0] // count, *self.shape[1:])
+        return replace(self, shape=shape, begin=self.begin + index * size, size=size)
+
+
+def read_stored(file: Path) -> dict[str, StoredTensor]:
+    """What a safetensors file holds, by name. Reads the header alone.
+
+    Raises:
+        CheckpointError: the file is not there, is not of this format, or ends too early.
+    """
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > _LONGEST_HEADER:
+                raise ValueError("its header would be too long")
+            if 8 + length > size:
+                raise CheckpointError(f"{file}: ends within its header: the download is incomplete")
+            header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        stored = {name: _stored(file, entry, 8 + length) for name, entry in header.items()}
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file}: is no safetensors file: {error}") from error
+    end = max((tensor.begin + tensor.size for tensor in stored.values()), default=0)
+    if end > size:
+        raise CheckpointError(f"{file}: has {size} of its {end} bytes: the download is incomplete")
+    return stored
+
+
+def _stored(file: Path, entry: Mapping[str, Any], data: int) -> StoredTensor:
+    begin, end = entry["data_offsets"]
+    return StoredTensor(file, entry["dtype"], tuple(entry["shape"]), data + begin, end - begin)
+
+
+def write_stored(file: Path, tensors: Mapping[str, StoredTensor], advance: Callable[[int], object]) -> None:
+    """Copy tensors into a new safetensors file.
+
+    Args:
+        file: to write.
+        tensors: by their names in the new file.
+        advance: called with the number of bytes just written.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.size
+        header[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": (begin, end)}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at multiples of their elements' size
+    with file.open("wb") as target:
+        target.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            _copy(tensor, target, advance)
+
+
+def _copy(tensor: StoredTensor, target: BinaryIO, advance: Callable[[int], object]) -> None:
+    with tensor.file.open("rb") as source:
+        source.seek(tensor.begin)
+        left = tensor.size
+        while left:
+            chunk = source.read(min(left, _CHUNK))
+            if not chunk:
+                raise OSError(0, "became shorter while it was read", str(tensor.file))
+            target.write(chunk)
+            left -= len(chunk)
+            advance(len(chunk))
