@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from grit_lightning.backbones.base import Backbone
-from grit_lightning.packing import PackedBatch
+from grit_lightning.packing import PackedBatch, rotary_positions
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ class Policy(nn.Module):
     def _logprobs(self, batch: PackedBatch) -> TokenLogprobs:
         hidden_B_S_D = self.model.base_model(
             input_ids=batch.input_ids_B_S,
-            position_ids=batch.position_ids_A_B_S,
+            position_ids=rotary_positions(batch.position_ids_A_B_S),
             attention_mask=batch.mask_B_1_S_S,
             use_cache=False,
             **batch.vision,

@@ -38,7 +38,7 @@ def test_the_folder_holds_what_was_learned(cli, work: Path, dtype: str, exact: b
 def test_an_exported_folder_is_a_checkpoint_like_any_other(cli, work: Path) -> None:
     assert cli("task=export", "ckpt=run", "out=again", cwd=work).returncode == 0
     evaluate = ("task=evaluate", "data.heldout.count=2", "rollout.max_new_tokens=16", "threads=1")
-    exported = ("model=qwen2_5_vl", "model.checkpoint=again", "model.max_pixels=100352")
+    exported = ("model=pretrained", "model.checkpoint=again", "model.max_pixels=100352")
     assert cli(*evaluate, *exported, "out=a", cwd=work).returncode == 0
     assert cli(*evaluate, "ckpt=run", "name=b", cwd=work).returncode == 0
     assert (work / "a" / "predictions.jsonl").read_text().count('"token_ids"') == 4
