@@ -76,8 +76,9 @@ def test_a_checkpoints_own_generation_config_has_no_say(backbone, prompts, tmp_p
     backbone.tokenizer.save_pretrained(folder)
     backbone.image_processor.save_pretrained(folder)
     other = type(backbone)(
-        checkpoint=str(folder), prompt=backbone.prompt, prefill="", min_pixels=3136, max_pixels=100352, max_tiles=4, dtype="float32",
-        attn_implementation="auto", gradient_checkpointing=False, random_weights_seed=None, freeze=(),
+        checkpoint=str(folder), prompt=backbone.prompt, prefill="", min_pixels=3136, max_pixels=100352, max_tiles=4,
+        dtype="float32", attn_implementation="auto", gradient_checkpointing=False, random_weights_seed=None,
+        peft=None, freeze=(),
     )  # fmt: skip
     pairs = list(enumerate(prompts))
     expected = sampler().rollout(backbone.load_model(), backbone, pairs, step=0, seed=0)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from grit_lightning.adapters import as_at_start
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.packing import PackedBatch, rotary_positions
 
@@ -129,3 +130,20 @@ class Reference(nn.Module):
     def forward(self, batch: PackedBatch) -> Tensor:
         """Log π_ref of the completion tokens, float32, shape (T,)."""
         return self.policy(batch).logprobs_T
+
+
+class PolicyAtStart:
+    """The reference of a policy with adapters: itself, as it was before they were trained. No second copy is held.
+
+    Args:
+        policy: whose model has adapters; in eval mode when called.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    @torch.no_grad()
+    def __call__(self, batch: PackedBatch) -> Tensor:
+        """Log π_ref of the completion tokens, float32, shape (T,)."""
+        with as_at_start(self.policy.model):
+            return self.policy(batch).logprobs_T

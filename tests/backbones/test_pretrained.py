@@ -31,7 +31,7 @@ def load(
 ) -> PretrainedBackbone:
     return PretrainedBackbone(
         checkpoint=str(folder), prompt=prompt, prefill=prefill, min_pixels=3136, max_pixels=100352, max_tiles=4,
-        dtype="float32", attn_implementation="auto", gradient_checkpointing=False, random_weights_seed=None,
+        peft=None, dtype="float32", attn_implementation="auto", gradient_checkpointing=False, random_weights_seed=None,
         freeze=freeze,
     )  # fmt: skip
 

@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from grit_lightning.adapters import LoRA
 from grit_lightning.backbones.family import Family, ImageLimits
 from grit_lightning.backbones.internvl import InternVL
 from grit_lightning.backbones.qwen2_5_vl import Qwen25VL
@@ -48,6 +49,7 @@ class PretrainedBackbone:
             attention would add the boolean mask to its scores, flash attention takes none.
         gradient_checkpointing: recompute activations in the backward pass.
         random_weights_seed: build random weights from the checkpoint's config; ``null`` to read its own.
+        peft: adapters to train in place of the model, or ``None``.
         freeze: what is not trained: ``vision``, ``projector``, ``language``, or beginnings of names of parameters.
 
     Raises:
@@ -67,6 +69,7 @@ class PretrainedBackbone:
         attn_implementation: AttentionImplementation,
         gradient_checkpointing: bool,
         random_weights_seed: int | None,
+        peft: LoRA | None,
         freeze: Sequence[str],
     ) -> None:
         if "{question}" not in prompt:
@@ -78,6 +81,7 @@ class PretrainedBackbone:
         self.attn_implementation = "sdpa" if attn_implementation == "auto" else attn_implementation
         self.gradient_checkpointing = gradient_checkpointing
         self.random_weights_seed = random_weights_seed
+        self.peft = peft
         self.freeze = tuple(freeze)
         if not Path(checkpoint).is_dir() and (checkpoint.startswith(("/", ".", "~")) or checkpoint.count("/") > 1):
             raise CheckpointError(f"{checkpoint}: no such folder, and not the form of a hub id, ORGANISATION/NAME")
@@ -156,7 +160,7 @@ class PretrainedBackbone:
         return str(random_checkpoint(self.config, self.random_weights_seed, self.tokenizer, self.image_processor))
 
     def load_model(self) -> PreTrainedModel:
-        """The model with its weights, in eval mode.
+        """The model with its weights and adapters, in eval mode.
 
         Raises:
             CheckpointError: weights are missing, torn or of another shape.
@@ -177,6 +181,8 @@ class PretrainedBackbone:
         # released models sets a repetition penalty: rollouts would not follow the policy's distribution.
         model.generation_config = GenerationConfig()
         self._freeze(model)
+        if self.peft is not None:
+            self.peft.fit(model, self.family.parts)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         return model

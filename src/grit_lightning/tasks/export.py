@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from transformers import GenerationConfig
 
 from grit_lightning import config, runs
+from grit_lightning.adapters import has_adapters, merge
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.errors import ConfigError
 from grit_lightning.tasks.evaluate import load_weights, read_weights, refuse_taken, run_config
@@ -37,6 +38,8 @@ def export(cfg: DictConfig, *, dtype: Literal["float32", "bfloat16", "float16"])
     backbone: Backbone = instantiate(prepare(run_config(cfg, run, config.overrides()))["model"])
     model = backbone.load_model()
     load_weights(model, weights)
+    if has_adapters(model):
+        merge(model)
     # Plain generate() ends where the model ends its turn.
     model.generation_config = GenerationConfig(
         eos_token_id=list(backbone.eos_token_ids), pad_token_id=backbone.pad_token_id
