@@ -6,13 +6,15 @@ where gradients and activations do. Gradients live from the first backward pass 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 FLOAT32 = 4
+
+HELD = ("weights", "reference", "gradients", "optimizer", "bf16 copies of weights")
+"""Parts that stand through a whole step."""
 
 # Bytes for each logit of a chunk at the worst moment, in the backward pass of the checkpointed head: the logits, their
 # float32 copy over the temperature, the log-probabilities, and the gradients of each.
@@ -161,8 +163,3 @@ def head_dim(text: PreTrainedConfig) -> int:
 def depth(vision: PreTrainedConfig) -> int:
     """Layers of a vision tower."""
     return getattr(vision, "depth", None) or vision.num_hidden_layers
-
-
-def table(parts: Mapping[str, float]) -> str:
-    """A line for each part, in GiB (2³⁰ bytes)."""
-    return "\n".join(f"{name:<26}{value / 2**30:8.2f} GiB" for name, value in parts.items() if value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,44 @@ def internvl(folder: Path) -> Path:
             "processor_config.json": {"image_seq_length": 4, "processor_class": "InternVLProcessor"},
         },
     )
+
+
+def full_size(folder: Path, text: dict[str, Any], vision: dict[str, Any], source: Path, **more: Any) -> Path:
+    """A folder with the sizes of a real checkpoint, no weights, and all else of a tiny one."""
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = json.loads((folder / "config.json").read_text()) | more
+    config["text_config"].pop("layer_types")  # one for each layer, all the same
+    config["text_config"] |= text
+    config["vision_config"] |= vision
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+QWEN2_5_VL_3B = {
+    "text": {
+        "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
+        "num_key_value_heads": 2, "vocab_size": 151936,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+    },
+    "vision": {
+        "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 2048,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+    },
+}  # fmt: skip
+"""Of Qwen/Qwen2.5-VL-3B-Instruct's config.json."""
+
+INTERNVL3_2B = {
+    "text": {
+        "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12,
+        "num_key_value_heads": 2, "vocab_size": 151674,
+    },
+    "vision": {
+        "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+        "image_size": [448, 448],
+    },
+    "image_seq_length": 256,
+}  # fmt: skip
+"""Of OpenGVLab/InternVL3-2B-hf's config.json."""
 
 
 MAKERS: dict[str, Callable[[Path], Path]] = {"qwen3_vl": qwen3_vl, "internvl": internvl}

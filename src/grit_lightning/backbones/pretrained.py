@@ -180,12 +180,22 @@ class PretrainedBackbone:
         # generate() fills whatever its config leaves open from the checkpoint's own generation config, which for the
         # released models sets a repetition penalty: rollouts would not follow the policy's distribution.
         model.generation_config = GenerationConfig()
-        self._freeze(model)
-        if self.peft is not None:
-            self.peft.fit(model, self.family.parts)
+        self._choose_what_is_trained(model)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         return model
+
+    def outline(self) -> PreTrainedModel:
+        """The model without its weights, on the meta device: names, shapes, dtypes and what is trained."""
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(self.config, dtype=self.dtype)
+        self._choose_what_is_trained(model)
+        return model
+
+    def _choose_what_is_trained(self, model: PreTrainedModel) -> None:
+        self._freeze(model)
+        if self.peft is not None:
+            self.peft.fit(model, self.family.parts)
 
     def _freeze(self, model: PreTrainedModel) -> None:
         for part in self.freeze:
