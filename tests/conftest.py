@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from grit_lightning import config
-from grit_lightning.backbones.qwen2_5_vl import Qwen25VL
+from grit_lightning.backbones.pretrained import PretrainedBackbone
 from grit_lightning.types import Group, Prompt, Sample
 from hostile_server import HostileServer, serve
 
@@ -43,13 +43,13 @@ def compose_config(_own_process_settings: None) -> Callable[..., DictConfig]:
 
 
 @pytest.fixture(scope="session")
-def backbone(compose_config: Callable[..., DictConfig]) -> Qwen25VL:
+def backbone(compose_config: Callable[..., DictConfig]) -> PretrainedBackbone:
     """The bundled tiny model's backbone, random weights."""
     return instantiate(compose_config().model)
 
 
 @pytest.fixture
-def make_prompt(backbone: Qwen25VL) -> Callable[..., Prompt]:
+def make_prompt(backbone: PretrainedBackbone) -> Callable[..., Prompt]:
     """A prompt about an image of noise of the given size."""
 
     def make(
@@ -75,7 +75,7 @@ def prompts(make_prompt: Callable[..., Prompt]) -> list[Prompt]:
 
 
 @pytest.fixture
-def make_group(backbone: Qwen25VL) -> Callable[..., Group]:
+def make_group(backbone: PretrainedBackbone) -> Callable[..., Group]:
     """A group of completions of random tokens with the given lengths."""
     allowed = torch.tensor(sorted(set(range(len(backbone.tokenizer))) - set(backbone.banned_token_ids)))
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops
 
-from grit_lightning.backbones.qwen2_5_vl import Qwen25VL
+from grit_lightning.backbones.pretrained import PretrainedBackbone
 from grit_lightning.tasks.train import train
 from grit_lightning.types import Completion
 
@@ -44,7 +44,7 @@ def execute(notebook: Path, **parameters: Any) -> dict[str, Any]:
 def run(compose_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two steps that show all 20 samples, in which every completion reads ``TEXT``: random weights write no boxes."""
 
-    def completion(self: Qwen25VL, token_ids: Any, finish: Any, prompt: Any) -> Completion:
+    def completion(self: PretrainedBackbone, token_ids: Any, finish: Any, prompt: Any) -> Completion:
         return Completion(tuple(token_ids), TEXT, finish, prompt.box_space)
 
     options = (
@@ -52,7 +52,7 @@ def run(compose_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFac
         "rollout.num_generations=2", "rollout.max_new_tokens=4", "callbacks.checkpoint.last_every_n_steps=null",
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Qwen25VL, "completion", completion)
+        patch.setattr(PretrainedBackbone, "completion", completion)
         out = tmp_path_factory.mktemp("runs") / "runs" / "made_here"
         return train(compose_config(*options, f"out={out}")).run.path
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from grit_lightning.packing import Row, block_mask, completion_lengths, pack, plan_rows
+from grit_lightning.packing import Row, block_mask, pack, plan_rows
 from grit_lightning.policy import Policy
 
 
@@ -38,48 +37,6 @@ def test_rows_share_a_pass_up_to_the_bound_and_long_groups_are_split(prompts, ma
         assert plan_rows(groups[:1], prompt + bound, [False]) == expected
     # Nothing fits: one completion a pass.
     assert [row.completions for (row,) in plan_rows(groups[:1], 1, [False])] == [(1,), (0,), (2,)]
-
-
-def one_by_one(model, backbone, groups, temperature: float) -> list[torch.Tensor]:
-    """log π of each completion from the plain forward of [prompt | completion], positions left to the model."""
-    results = []
-    for group in groups:
-        for completion in group.completions:
-            ids = torch.cat([group.prompt.input_ids_S, torch.tensor(completion.token_ids)])[None]
-            is_image = (ids == backbone.config.image_token_id).int()
-            logits = model(input_ids=ids, mm_token_type_ids=is_image, **group.prompt.vision).logits[0] / temperature
-            logits[:, list(backbone.banned_token_ids)] = -torch.inf
-            logprobs = logits.log_softmax(-1)[group.prompt.num_tokens - 1 : -1]
-            results.append(logprobs.gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0])
-    return results
-
-
-@pytest.mark.parametrize("max_tokens", [100_000, 600, 1], ids=["one_pass", "several_passes", "one_completion_a_pass"])
-def test_packed_logprobs_and_gradient_equal_one_by_one(backbone, prompts, make_group, max_tokens: int) -> None:
-    groups = [make_group(prompt, lengths, slot) for slot, (prompt, lengths) in enumerate(
-        zip(prompts, [[7, 1, 12], [3, 8, 2], [20, 1, 5]], strict=True)
-    )]  # fmt: skip
-    model = backbone.load_model()
-    expected = one_by_one(model, backbone, groups, temperature=0.7)
-    weights = [torch.randn(len(e), generator=torch.Generator().manual_seed(i)) for i, e in enumerate(expected)]
-    sum((w * e).sum() for w, e in zip(weights, expected, strict=True)).backward()
-    expected_gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
-    model.zero_grad()
-
-    policy = Policy(model, banned_token_ids=backbone.banned_token_ids, temperature=0.7, logits_chunk=4)
-    starts = completion_lengths(groups).cumsum(0) - completion_lengths(groups)
-    logprobs = torch.full((int(completion_lengths(groups).sum()),), torch.nan)
-    for rows in plan_rows(groups, max_tokens, [False] * 3):
-        batch = pack(rows, groups, backbone.pad_token_id)
-        tokens = policy(batch)
-        logprobs[batch.token_T] = tokens.logprobs_T.detach()
-        assert (batch.token_T - starts[batch.completion_T] >= 0).all()
-        (torch.cat(weights)[batch.token_T] * tokens.logprobs_T).sum().backward()
-    torch.testing.assert_close(logprobs, torch.cat(expected).detach(), rtol=0, atol=1e-5)
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(
-            parameter.grad, expected_gradients[name], rtol=1e-4, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}"
-        )
 
 
 def test_entropy_is_that_of_the_sampling_distribution(backbone, prompts, make_group) -> None:

@@ -40,6 +40,7 @@ class Schema:
     threads: int | None = "???"  # type: ignore[assignment]
     task: Any = "???"
     model: Any = "???"
+    peft: Any = None
     prompt: Any = "???"
     data: Any = "???"
     reward: Any = "???"

@@ -39,7 +39,7 @@ OVERALL = "overall"
 PROGRESS_FROM = 50
 """More samples than this are answered under a progress bar."""
 
-_TITLES = {
+TITLES = {
     "accuracy": "accuracy",
     "grounding_iou": "grounding IoU",
     "grounded_format": "grounded format",
@@ -223,7 +223,7 @@ def _finite(value: float | None) -> float | None:
 
 def overview(of_datasets: Mapping[str, Metrics]) -> str:
     """A table of all metrics, a column for each dataset (:func:`summary`)."""
-    rows = {title: [metrics[key] for metrics in of_datasets.values()] for key, title in _TITLES.items()}
+    rows = {title: [metrics[key] for metrics in of_datasets.values()] for key, title in TITLES.items()}
     return _table(list(of_datasets), rows)
 
 
@@ -231,7 +231,7 @@ def comparison(columns: Mapping[str, Mapping[str, Metrics]]) -> str:
     """A table of summaries side by side: all metrics overall, accuracy by dataset too."""
     datasets = dict.fromkeys(name for column in columns.values() for name in column if name != OVERALL)
     rows: dict[str, list[float | None]] = {}
-    for key, title in _TITLES.items():
+    for key, title in TITLES.items():
         rows[title] = [column[OVERALL][key] for column in columns.values()]
         if key == "accuracy":
             rows |= {f"  {name}": [column.get(name, {}).get(key) for column in columns.values()] for name in datasets}

@@ -18,13 +18,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel
 
 from grit_lightning import objective as obj
+from grit_lightning.adapters import has_adapters
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.data.stream import Batch
 from grit_lightning.distributed import full_value, gathered, gradient_sync, shard
 from grit_lightning.metrics import PhaseTimer, StepSums, reward_table
 from grit_lightning.objective import LossTerms, Objective
 from grit_lightning.packing import PackedBatch, completion_lengths, truncated
-from grit_lightning.policy import Policy, Reference, TokenLogprobs
+from grit_lightning.policy import Policy, PolicyAtStart, Reference, TokenLogprobs
 from grit_lightning.policy_module import NamedParameters, PolicyModule
 from grit_lightning.rewards import Rewards
 from grit_lightning.rollout import Sampler
@@ -75,10 +76,7 @@ class GRPOModule(PolicyModule):
         self.rewards = rewards
         self.objective = objective
         self.seed = seed
-        self.reference: Reference | None = None
-        # The reference is the checkpoint the run started from: it is loaded from there again, never saved.
-        self.register_state_dict_post_hook(_drop_reference)
-        self.strict_loading = False
+        self.reference: Reference | PolicyAtStart | None = None
 
     def load_policy(self, *, entropy: bool = True) -> Policy:
         """The policy as the checkpoint has it, at the sampling temperature."""
@@ -89,8 +87,12 @@ class GRPOModule(PolicyModule):
     def configure_model(self) -> None:
         """Load the policy and, if β > 0, the reference; shard both where the strategy has a device mesh."""
         super().configure_model()
-        # One after the other, so that a process never holds more than one of them whole.
-        if self.objective.beta > 0 and self.reference is None:
+        if self.objective.beta == 0 or self.reference is not None:
+            return
+        if has_adapters(self._policy.model):
+            self.reference = PolicyAtStart(self._policy)
+        else:
+            # One after the other, so that a process never holds more than one of them whole.
             self.reference = Reference(self.load_policy(entropy=False))
             shard(self.reference, self.trainer)
 
@@ -226,8 +228,3 @@ class GRPOModule(PolicyModule):
         if metrics["reward/unscored"] == 1:
             log.warning("step %d: no completion could be scored, so nothing was learned", self.trainer.global_step)
         self.log_dict(metrics)
-
-
-def _drop_reference(module: object, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
-    for key in [key for key in state if key.startswith(f"{prefix}reference.")]:
-        del state[key]

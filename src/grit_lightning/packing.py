@@ -214,6 +214,11 @@ def concatenate_vision(prompts: Sequence[Prompt]) -> dict[str, Tensor]:
     return {key: torch.cat([prompt.vision[key] for prompt in prompts]) for key in prompts[0].vision}
 
 
+def rotary_positions(position_ids_A_B_S: Tensor) -> Tensor:
+    """As models take them: (A, B, S) where there are several axes, (B, S) for one."""
+    return position_ids_A_B_S[0] if len(position_ids_A_B_S) == 1 else position_ids_A_B_S
+
+
 def _targets(group: Group, row: Row) -> list[int]:
     return [token for member in row.completions for token in group.completions[member].token_ids]
 

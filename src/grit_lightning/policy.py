@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from grit_lightning.adapters import as_at_start
 from grit_lightning.backbones.base import Backbone
-from grit_lightning.packing import PackedBatch
+from grit_lightning.packing import PackedBatch, rotary_positions
 
 T = TypeVar("T")
 
@@ -86,7 +87,7 @@ class Policy(nn.Module):
     def _logprobs(self, batch: PackedBatch) -> TokenLogprobs:
         hidden_B_S_D = self.model.base_model(
             input_ids=batch.input_ids_B_S,
-            position_ids=batch.position_ids_A_B_S,
+            position_ids=rotary_positions(batch.position_ids_A_B_S),
             attention_mask=batch.mask_B_1_S_S,
             use_cache=False,
             **batch.vision,
@@ -129,3 +130,20 @@ class Reference(nn.Module):
     def forward(self, batch: PackedBatch) -> Tensor:
         """Log π_ref of the completion tokens, float32, shape (T,)."""
         return self.policy(batch).logprobs_T
+
+
+class PolicyAtStart:
+    """The reference of a policy with adapters: itself, as it was before they were trained. No second copy is held.
+
+    Args:
+        policy: whose model has adapters; in eval mode when called.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    @torch.no_grad()
+    def __call__(self, batch: PackedBatch) -> Tensor:
+        """Log π_ref of the completion tokens, float32, shape (T,)."""
+        with as_at_start(self.policy.model):
+            return self.policy(batch).logprobs_T

@@ -7,6 +7,7 @@ number of processes changes the gradient.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from grit_lightning.adapters import saved_names, trained_sentence
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.distributed import require_same_names, shard
 from grit_lightning.errors import ConfigError
@@ -25,6 +27,11 @@ from grit_lightning.metrics import PhaseTimer
 from grit_lightning.packing import PackedBatch, Row, fill_up, pack, plan_rows
 from grit_lightning.policy import Policy
 from grit_lightning.types import Group, Sample
+
+log = logging.getLogger(__name__)
+
+POLICY_PREFIX = "policy.model."
+"""Of the policy's weights in a checkpoint."""
 
 NamedParameters = list[tuple[str, Parameter]]
 
@@ -65,6 +72,10 @@ class PolicyModule(L.LightningModule):
         self.logits_chunk = logits_chunk
         self.max_grad_norm = max_grad_norm
         self.policy: Policy | None = None
+        # What the checkpoint holds that the run started from is loaded from there again, never saved: a frozen
+        # reference, and the model beneath adapters.
+        self.register_state_dict_post_hook(_drop_what_is_loaded)
+        self.strict_loading = False
 
     def check_samples(self, samples: Sequence[Sample]) -> None:
         """Refuse samples that cannot be trained on, before the first step.
@@ -81,6 +92,8 @@ class PolicyModule(L.LightningModule):
         """Load the policy, and shard it where the strategy has a device mesh."""
         if self.policy is None:
             self.policy = self.load_policy()
+            if self.trainer.is_global_zero:
+                log.info(trained_sentence(self.policy.model))
             shard(self.policy, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -126,3 +139,9 @@ class PolicyModule(L.LightningModule):
         if self.policy is None:
             raise RuntimeError("configure_model has not been called")
         return self.policy
+
+
+def _drop_what_is_loaded(module: PolicyModule, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
+    kept = {f"{prefix}{POLICY_PREFIX}{name}" for name in saved_names(module._policy.model)} if module.policy else set()
+    for key in set(state) - kept:
+        del state[key]

@@ -29,7 +29,7 @@ from transformers import (
 
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.errors import ConfigError
-from grit_lightning.packing import concatenate_vision
+from grit_lightning.packing import concatenate_vision, rotary_positions
 from grit_lightning.sampling import GumbelNoise, sequence_key
 from grit_lightning.types import Completion, FinishReason, Group, Prompt
 
@@ -206,7 +206,7 @@ def generate_from_prefix(
     model.base_model(
         input_ids=batch["input_ids"][:, :-1],
         attention_mask=batch["attention_mask"][:, :-1],
-        position_ids=batch["position_ids"][..., :-1],
+        position_ids=rotary_positions(batch["position_ids"][..., :-1]),
         past_key_values=cache,
         use_cache=True,
         **vision,
@@ -215,7 +215,7 @@ def generate_from_prefix(
     return model.generate(
         batch["input_ids"].repeat_interleave(repeats, dim=0),
         attention_mask=batch["attention_mask"].repeat_interleave(repeats, dim=0),
-        position_ids=batch["position_ids"].repeat_interleave(repeats, dim=1),
+        position_ids=rotary_positions(batch["position_ids"].repeat_interleave(repeats, dim=1)),
         past_key_values=cache,
         generation_config=config,
         logits_processor=processors,

@@ -31,14 +31,21 @@ def test_the_folder_holds_what_was_learned(cli, work: Path, dtype: str, exact: b
         learned = state[WEIGHTS + name]
         assert torch.equal(value, learned if exact else learned.half().float()), name
     tokenizer = AutoTokenizer.from_pretrained(work / dtype)
-    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in model.generation_config.eos_token_id
+    ends = torch.tensor(model.generation_config.eos_token_id).flatten()
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in ends
     assert (work / dtype / "preprocessor_config.json").is_file()
+    (work / "file").touch()  # readable by whoever may read other files
+    assert (work / dtype / "model.safetensors").stat().st_mode == (work / "file").stat().st_mode
+    card = (work / dtype / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert "| rewards, by weight | digit_share 1 |" in card
+    assert "for 2 steps" in card
 
 
 def test_an_exported_folder_is_a_checkpoint_like_any_other(cli, work: Path) -> None:
     assert cli("task=export", "ckpt=run", "out=again", cwd=work).returncode == 0
     evaluate = ("task=evaluate", "data.heldout.count=2", "rollout.max_new_tokens=16", "threads=1")
-    exported = ("model=qwen2_5_vl", "model.checkpoint=again", "model.max_pixels=100352")
+    exported = ("model=pretrained", "model.checkpoint=again", "model.max_pixels=100352")
     assert cli(*evaluate, *exported, "out=a", cwd=work).returncode == 0
     assert cli(*evaluate, "ckpt=run", "name=b", cwd=work).returncode == 0
     assert (work / "a" / "predictions.jsonl").read_text().count('"token_ids"') == 4
@@ -49,10 +56,28 @@ def test_an_exported_folder_is_a_checkpoint_like_any_other(cli, work: Path) -> N
     assert texts[0] == texts[1]
 
 
+def test_the_card_says_what_was_measured(cli, work: Path) -> None:
+    evaluate = ("task=evaluate", "data.heldout.count=2", "rollout.max_new_tokens=16", "threads=1", "name=mine")
+    assert cli(*evaluate, "ckpt=run", cwd=work).returncode == 0
+    assert cli("task=export", "ckpt=run", "out=measured", cwd=work).returncode == 0
+    card = (work / "measured" / "README.md").read_text()
+    assert "| accuracy | grounding IoU |" in card
+    assert "| mine (" in card
+
+
+def test_a_hub_that_cannot_be_reached_leaves_the_folder(cli, work: Path) -> None:
+    done = cli("task=export", "ckpt=run", "out=kept", "task.push=me/model", cwd=work, HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and "is written, but could not be uploaded to me/model" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert (work / "kept" / "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("out=new",), "error: ckpt is null"),
+        (("ckpt=run", "out=new", "task.push=model"), "task.push is 'model', expected ORGANISATION/NAME"),
         (("ckpt=nowhere", "out=new"), "error: "),
         (("ckpt=run", "out=run"), "is taken"),
         (("ckpt=run", "out=new", "task.dtype=int8"), "task.dtype is 'int8', expected float32 | bfloat16 | float16"),

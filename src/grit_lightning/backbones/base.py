@@ -42,6 +42,10 @@ class Backbone(Protocol):
         """The model with its weights, in eval mode. Raises ``CheckpointError`` for a checkpoint that cannot be one."""
         ...
 
+    def outline(self) -> PreTrainedModel:
+        """The model without its weights, on the meta device: names, shapes, dtypes and what is trained."""
+        ...
+
     def count_image_tokens(self, prompt: Prompt) -> int:
         """How many of a prompt's tokens are its image's."""
         ...

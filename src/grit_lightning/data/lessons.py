@@ -30,8 +30,8 @@ class LessonDataModule(PromptDataModule):
         seed: of the scenes.
         few_shapes: ``{"until_step": ..., "shapes": ...}``, by ascending step: how many shapes at most the scenes of the
             steps before have; later scenes are those of questions.
-        answering: ``{"from_step": ..., "share": ...}``, by ascending step, the first from 0: how often a scene's question
-            is answered as a pretrained model would, 0 to 1; else its shapes are listed.
+        answering: ``{"from_step": ..., "share": ...}``, by ascending step, the first from 0: how often a question is
+            answered as a pretrained model would, 0 to 1; else the scene's shapes are listed.
         prompts: GRIT's prompt as ``grounded`` and the question alone as ``plain``, each with ``{question}`` in it.
         grounded_share: how often GRIT's prompt is answered in grounded form, 0 to 1.
 

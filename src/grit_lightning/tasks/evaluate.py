@@ -15,17 +15,16 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedModel
 
 from grit_lightning import config, runs
+from grit_lightning.adapters import saved_names
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.data.datamodule import GroundedQADataModule
 from grit_lightning.distributed import require_same_names
 from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.evaluation import Evaluator, Metrics, Prediction, overview, summary, write_predictions
 from grit_lightning.files import write_atomic
+from grit_lightning.policy_module import POLICY_PREFIX
 from grit_lightning.runs import RunFolder
 from grit_lightning.tasks.prepare import prepare
-
-_WEIGHTS = "policy.model."
-"""What the names of the policy's weights begin with in a checkpoint."""
 
 
 class Evaluation(NamedTuple):
@@ -101,7 +100,7 @@ def read_weights(run: RunFolder) -> Weights:
     file = run.last_checkpoint()
     checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     state: dict[str, torch.Tensor] = checkpoint.get("state_dict", {})
-    model = {name.removeprefix(_WEIGHTS): value for name, value in state.items() if name.startswith(_WEIGHTS)}
+    model = {name.removeprefix(POLICY_PREFIX): value for name, value in state.items() if name.startswith(POLICY_PREFIX)}
     if not model:
         raise CheckpointError(f"{file}: holds no weights of a policy, expected a checkpoint of this application")
     return Weights(file, checkpoint["global_step"], model)
@@ -157,9 +156,9 @@ def load_weights(model: PreTrainedModel, weights: Weights) -> None:
     Raises:
         CheckpointError: they are those of another model.
     """
-    require_same_names(model.state_dict().keys(), weights.model.keys())
+    require_same_names(saved_names(model), weights.model.keys())
     try:
-        model.load_state_dict(weights.model)
+        model.load_state_dict(weights.model, strict=False)  # beneath adapters, the model is the checkpoint's
     except RuntimeError as error:
         raise CheckpointError(
             f"{weights.file}: does not fit the model: {str(error).splitlines()[-1].strip()}"

@@ -2,46 +2,111 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Literal
 
 import torch
+from huggingface_hub import HfApi, snapshot_download
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from transformers import GenerationConfig
 
 from grit_lightning import config, runs
+from grit_lightning.adapters import has_adapters, merge
 from grit_lightning.backbones.base import Backbone
-from grit_lightning.errors import ConfigError
+from grit_lightning.errors import CheckpointError, ConfigError
+from grit_lightning.model_card import model_card
 from grit_lightning.tasks.evaluate import load_weights, read_weights, refuse_taken, run_config
 from grit_lightning.tasks.prepare import prepare
 
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.msgpack", "*.h5", "*.index.json", "*.gguf", "*.onnx")
+"""Files of a checkpoint that an export writes anew, or that are of no use beside it."""
 
-def export(cfg: DictConfig, *, dtype: Literal["float32", "bfloat16", "float16"]) -> Path:
-    """Write the weights of the run ``ckpt``, tokenizer and image processor to ``out``; returns that folder.
+
+def export(
+    cfg: DictConfig,
+    *,
+    dtype: Literal["float32", "bfloat16", "float16"],
+    shard_size: str,
+    push: str | None,
+    private: bool,
+) -> Path:
+    """Write the weights of the run ``ckpt`` to ``out``, with all else that its checkpoint has; returns that folder.
+
+    Adapters are merged. Tokenizer, processor, chat template and generation config are the checkpoint's own files,
+    byte for byte.
 
     Args:
         cfg: the composed config.
         dtype: of the stored weights.
+        shard_size: of the largest weight file, such as ``5GB``.
+        push: a hub repository, ``ORGANISATION/NAME``, that the folder is uploaded to, or ``None``.
+        private: whether that repository is private, where it is made.
 
     Raises:
-        UserError: a config value or run folder that cannot be used, before anything is written.
+        UserError: a config value or run folder that cannot be used, before anything is written; a hub that refuses.
     """
     if cfg.ckpt is None:
         raise ConfigError("ckpt is null, expected the run folder to export")
+    if push is not None and push.count("/") != 1:
+        raise ConfigError(f"task.push is {push!r}, expected ORGANISATION/NAME")
     config.check(cfg)
     folder = Path(cfg.out).expanduser().absolute()
     refuse_taken(folder)
     run = runs.open_run(Path(cfg.ckpt).expanduser().absolute())
     weights = read_weights(run)
-    backbone: Backbone = instantiate(prepare(run_config(cfg, run, config.overrides()))["model"])
+    values = prepare(run_config(cfg, run, config.overrides()))
+    backbone: Backbone = instantiate(values["model"])
     model = backbone.load_model()
     load_weights(model, weights)
-    # Plain generate() ends where the model ends its turn.
-    model.generation_config = GenerationConfig(
-        eos_token_id=list(backbone.eos_token_ids), pad_token_id=backbone.pad_token_id
-    )
-    for part in (model.to(getattr(torch, dtype)), backbone.tokenizer, backbone.image_processor):
-        part.save_pretrained(folder)
+    if has_adapters(model):
+        merge(model)
+    _copy_files(backbone.weights_folder(), folder)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    else:  # plain generate() ends where the model ends its turn
+        model.generation_config = GenerationConfig(
+            eos_token_id=list(backbone.eos_token_ids), pad_token_id=backbone.pad_token_id
+        )
+    model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard_size)
+    for file in folder.glob("*.safetensors"):
+        file.chmod(0o666 & ~_umask())  # written for their owner alone
+    (folder / "README.md").write_text(model_card(run, values, weights.step), encoding="utf-8")
     print(f"{weights.file}, step {weights.step}\n\nwritten to {folder}")
+    if push is not None:
+        print(f"uploaded to {_push(folder, push, private)}")
     return folder
+
+
+def _copy_files(checkpoint: str, folder: Path) -> None:
+    """All but weights and card of a checkpoint, from its folder or the hub, byte for byte."""
+    try:
+        source = Path(checkpoint)
+        if not source.is_dir():
+            source = Path(snapshot_download(checkpoint, ignore_patterns=list(WEIGHTS)))
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in sorted(source.iterdir()):
+            if file.is_file() and file.name != "README.md" and not any(file.match(pattern) for pattern in WEIGHTS):
+                shutil.copyfile(file, folder / file.name)
+    except OSError as error:
+        raise CheckpointError(f"the files of {checkpoint} cannot be copied to {folder}: {error}") from error
+
+
+def _push(folder: Path, repository: str, private: bool) -> str:
+    """Upload a folder to the hub, with the token that ``hf auth login`` or HF_TOKEN gives; returns its address."""
+    hub = HfApi()
+    try:
+        hub.create_repo(repository, private=private, exist_ok=True)
+        hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="Export of grit_lightning")
+    except Exception as error:  # its errors, and those of whichever HTTP library it uses, have no type in common
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{folder} is written, but could not be uploaded to {repository}: {reason}") from error
+    return f"{hub.endpoint}/{repository}"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

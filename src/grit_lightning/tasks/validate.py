@@ -1,21 +1,27 @@
-"""``task=validate``: check a data set for a model, and print what it holds and every problem."""
+"""``task=validate``: check a data set for a model; print what it holds, every problem, and the memory it will take."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from torch.nn import Parameter
 
+from grit_lightning.adapters import trained_sentence
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.data.checks import FileCheck, describe
 from grit_lightning.data.datamodule import GroundedQADataModule
+from grit_lightning.memory_estimate import Setup, StepSize, estimate
 from grit_lightning.tasks.prepare import prepare
 
 
 def validate(cfg: DictConfig) -> list[FileCheck]:
-    """Print a table of the data set, then its problems. Exits with status 1 if there are any.
+    """Print a table of the data set, an estimate of memory, then all problems. Exits with status 1 if there are any.
 
     Raises:
         UserError: the config, the model's tokenizer or the data folder cannot be used at all.
@@ -27,6 +33,8 @@ def validate(cfg: DictConfig) -> list[FileCheck]:
     checks = datamodule.check()
     print(f"model {backbone.checkpoint}; ranges are minimum / median / maximum\n")
     print(f"{table([describe(check) for check in checks])}\n")
+    if any(check.prompt_tokens for check in checks):
+        print(f"{memory(values, backbone, checks)}\n")
     problems = [problem for check in checks for problem in check.problems]
     for problem in problems:
         print(problem)
@@ -43,3 +51,68 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     return "\n".join([text[0], "-" * (sum(widths) + 2 * len(widths) - 2), *text[1:]])
+
+
+def memory(values: Mapping[str, Any], backbone: Backbone, checks: Sequence[FileCheck]) -> str:
+    """What is trained, and the memory a training needs on each device, beside what this one has."""
+    model = backbone.outline()
+    parts = estimate(model, step_size(values, checks), setup(values))
+    peak = parts.pop("peak")
+    lines = [f"{name:<26}{size / 2**30:9.2f} GiB" for name, size in parts.items() if size >= 2**20]
+    name, available = _device()
+    fits = "it fits" if peak < available else "it does not fit: see Out of memory in docs/troubleshooting.md"
+    verdict = f"estimated peak on each device: {peak / 2**30:.1f} GiB; {name} has {available / 2**30:.1f} GiB: {fits}"
+    return "\n".join([trained_sentence(model), "", *lines, "", verdict])
+
+
+def step_size(values: Mapping[str, Any], checks: Sequence[FileCheck]) -> StepSize:
+    """The sizes of a step on one device, with the longest prompt and the largest image there is."""
+    rollout, module = values["rollout"], values["module"]
+    return StepSize(
+        prompts=-(-values["data"]["prompts_per_step"] // _devices(values)),
+        generations=rollout["num_generations"],
+        prompt_tokens=max(length for check in checks for length in check.prompt_tokens),
+        image_tokens=max(length for check in checks for length in check.image_tokens),
+        new_tokens=rollout["max_new_tokens"],
+        max_sequences=rollout["max_sequences"],
+        max_tokens_per_pass=module["max_tokens_per_pass"],
+        logits_chunk=module["logits_chunk"],
+    )
+
+
+def setup(values: Mapping[str, Any]) -> Setup:
+    """What a training holds, by its config."""
+    strategy = values["trainer"]["strategy"]
+    sharded = isinstance(strategy, Mapping) and strategy["_target_"].endswith("FSDPStrategy")
+    return Setup(
+        reference=values["objective"]["beta"] > 0 and values["peft"] is None,
+        optimizer_values=_optimizer_values(instantiate(values["optimizer"])),
+        bf16=values["trainer"]["precision"] == "bf16-mixed",
+        gradient_checkpointing=values["model"]["gradient_checkpointing"],
+        shards=_devices(values) if sharded else 1,
+    )
+
+
+def _devices(values: Mapping[str, Any]) -> int:
+    count = values["trainer"]["devices"]
+    here = max(1, torch.cuda.device_count())
+    per_node = count if isinstance(count, int) and count > 0 else len(count) if isinstance(count, list) else here
+    return per_node * int(values["trainer"]["num_nodes"])
+
+
+def _optimizer_values(make: Any) -> float:
+    """Numbers an optimizer keeps for each number of a weight matrix: seen in a step on a small one."""
+    weight = Parameter(torch.zeros(8, 8))
+    optimizer = make([("weight", weight)])
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    kept = [value for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor)]
+    return sum(value.numel() for value in kept if value.numel() > 1) / weight.numel()
+
+
+def _device() -> tuple[str, float]:
+    """Name and bytes of memory of the accelerator, or of this machine."""
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_properties(0)
+        return device.name, float(device.total_memory)
+    return "this machine", float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
