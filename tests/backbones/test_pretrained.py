@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import original_internvl as original
 from grit_lightning.backbones.pretrained import PretrainedBackbone
 from grit_lightning.backbones.random_weights import random_checkpoint
 from grit_lightning.errors import CheckpointError, ConfigError, DataError
@@ -185,6 +186,21 @@ def test_a_checkpoint_in_the_released_layout_is_the_same_model(backbone, folder:
         torch.testing.assert_close(model(**arguments).logits, expected(**arguments).logits, rtol=0, atol=0)
 
 
+def test_internvl_as_it_was_released_is_converted_and_computes_what_it_did(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("GRIT_LIGHTNING_CACHE", str(tmp_path / "cache"))
+    values = original.config()
+    weights = original.random_weights(values)
+    made = load(original.write(tmp_path / "InternVL3", values, weights))
+    assert made.family.name == "InternVL"
+    picture = Image.radial_gradient("L").resize((300, 200)).convert("RGB")
+    prompt = made.encode(sample("How many?", (300, 200)), picture)
+    assert prompt.box_space == (1000, 1000)
+    with torch.no_grad():
+        ours = made.load_model()(input_ids=prompt.input_ids_S[None], **prompt.vision).logits
+    expected = original.logits(values, weights, prompt.vision["pixel_values"], prompt.input_ids_S)
+    torch.testing.assert_close(ours[0], expected, rtol=0, atol=1e-4)
+
+
 def test_random_weights_are_made_once_and_depend_on_the_seed(backbone) -> None:
     first, other = (random_checkpoint(backbone.config, seed) for seed in (10, 11))
     written = (first / "model.safetensors").stat().st_mtime_ns
@@ -212,7 +228,7 @@ def damage_weights(folder: Path) -> None:
     ("damage", "message"),
     [
         (lambda folder: shutil.rmtree(folder), "no such folder"),
-        (lambda folder: (folder / "config.json").unlink(), "cannot be loaded"),
+        (lambda folder: (folder / "config.json").unlink(), "cannot be read"),
         (damage_config, "model type is 'qwen2', expected one of qwen2_5_vl, qwen3_vl, internvl"),
         (damage_weights, "cannot be loaded"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded"),

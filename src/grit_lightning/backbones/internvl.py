@@ -20,10 +20,18 @@ from grit_lightning.backbones.family import ImageInput, ImageLimits
 class InternVL:
     """The family of InternVL3 and InternVL2.5."""
 
-    name = "InternVL"
-    image_token = "<IMG_CONTEXT>"
-    around_image = ("<img>", "</img>")
-    never_sampled = ("<|im_start|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>", "<|image_pad|>", "<|video_pad|>")
+    name: ClassVar[str] = "InternVL"
+    image_token: ClassVar[str] = "<IMG_CONTEXT>"
+    around_image: ClassVar[tuple[str, str]] = ("<img>", "</img>")
+    never_sampled: ClassVar[tuple[str, ...]] = (
+        "<|im_start|>",
+        "<img>",
+        "</img>",
+        "<IMG_CONTEXT>",
+        "<video>",
+        "<|image_pad|>",
+        "<|video_pad|>",
+    )
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "vision": ("model.vision_tower.",),
         "projector": ("model.multi_modal_projector.",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -189,7 +190,7 @@ class PretrainedBackbone:
     def outline(self) -> PreTrainedModel:
         """The model without its weights, on the meta device: names, shapes, dtypes and what is trained."""
         with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(self.config, dtype=self.dtype)
+            model = AutoModelForImageTextToText.from_config(copy.deepcopy(self.config), dtype=self.dtype)
         self._choose_what_is_trained(model)
         return model
 

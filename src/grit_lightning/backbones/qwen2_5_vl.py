@@ -21,10 +21,10 @@ from grit_lightning.types import Size
 class Qwen25VL:
     """The family of Qwen2.5-VL."""
 
-    name = "Qwen2.5-VL"
-    image_token = "<|image_pad|>"
-    around_image = ("", "")
-    never_sampled = (
+    name: ClassVar[str] = "Qwen2.5-VL"
+    image_token: ClassVar[str] = "<|image_pad|>"
+    around_image: ClassVar[tuple[str, str]] = ("", "")
+    never_sampled: ClassVar[tuple[str, ...]] = (
         "<|im_start|>",
         "<|vision_start|>",
         "<|vision_end|>",

@@ -16,7 +16,7 @@ from grit_lightning.types import Size
 class Qwen3VL(Qwen25VL):
     """The family of Qwen3-VL."""
 
-    name = "Qwen3-VL"
+    name: ClassVar[str] = "Qwen3-VL"
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "vision": ("model.visual.patch_embed.", "model.visual.pos_embed.", "model.visual.blocks."),
         "projector": ("model.visual.merger.", "model.visual.deepstack_merger_list."),

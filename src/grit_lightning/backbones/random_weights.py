@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import tempfile
 from pathlib import Path
@@ -34,7 +35,9 @@ def random_checkpoint(config: PreTrainedConfig, seed: int, *parts: PushToHubMixi
             # On the CPU whatever the device around: the generators of others draw other numbers.
             with torch.random.fork_rng(), torch.device("cpu"):
                 torch.manual_seed(seed)
-                model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+                model = AutoModelForImageTextToText.from_config(
+                    copy.deepcopy(config), dtype=torch.float32
+                )  # it writes to it
             for part in (model, *parts):
                 part.save_pretrained(partial)
             _rename(Path(partial), folder)

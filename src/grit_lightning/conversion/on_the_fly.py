@@ -14,10 +14,10 @@ from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from grit_lightning import __version__
-from grit_lightning.backbones.random_weights import cache_folder
 from grit_lightning.conversion.internvl import convert
 from grit_lightning.conversion.internvl_config import is_original_config, read_config, require_convertible
 from grit_lightning.errors import CheckpointError
+from grit_lightning.files import cache_folder
 
 _SUFFIXES = (".json", ".safetensors", ".txt")
 """Of the files that make up a checkpoint: config, index, tokenizer and weights; no code."""
