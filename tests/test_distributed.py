@@ -54,7 +54,7 @@ def test_two_processes_equal_one(tmp_path: Path, single, strategy: str) -> None:
         ours, theirs = rollouts(out, step), rollouts(expected_run, step)
         assert [line["token_ids"] for line in ours] == [line["token_ids"] for line in theirs]
         assert [line["advantage"] for line in ours] == pytest.approx([line["advantage"] for line in theirs])
-    assert {len(line["token_ids"]) for line in rollouts(out, 1)} > {1}
+    assert len({len(line["token_ids"]) for line in rollouts(out, 1)}) > 1
     assert weights.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")

@@ -92,7 +92,7 @@ class PolicyModule(L.LightningModule):
         """Load the policy, and shard it where the strategy has a device mesh."""
         if self.policy is None:
             self.policy = self.load_policy()
-            if self.trainer.is_global_zero:
+            if self.trainer.is_global_zero and not all(value.requires_grad for value in self.policy.parameters()):
                 log.info(trained_sentence(self.policy.model))
             shard(self.policy, self.trainer)
 
