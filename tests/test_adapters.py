@@ -10,14 +10,16 @@ import torch
 from hydra.utils import instantiate
 from peft import LoraConfig, get_peft_model
 
-from grit_lightning.adapters import LoRA, adapted, as_at_start, merge, saved_names
+from grit_lightning import adapters
+from grit_lightning.adapters import LoRA, adapted, as_at_start, merge, saved_names, trained_sentence
 from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.packing import pack, plan_rows
 from grit_lightning.policy import Policy, PolicyAtStart
 
 
 def lora(**changes) -> LoRA:
-    return LoRA(**({"rank": 4, "alpha": 8, "parts": ["language"], "checkpoint": None, "seed": 3} | changes))
+    options = {"rank": 4, "alpha": 8, "parts": ["language"], "checkpoint": None, "seed": 3, "quantize": None}
+    return LoRA(**(options | changes))
 
 
 @pytest.fixture
@@ -146,3 +148,65 @@ def test_what_cannot_be_fitted_is_one_sentence(model, parts, tmp_path: Path) -> 
 def test_the_config_composes(compose_config) -> None:
     backbone = instantiate(compose_config("peft=lora", "peft.rank=2").model)
     assert {value.shape[0] for name, value in backbone.load_model().named_parameters() if "lora_A" in name} == {2}
+
+
+@pytest.fixture
+def quantized(compose_config):
+    """The backbone with its language model in 4 bits, and that model."""
+    pytest.importorskip("bitsandbytes")
+    backbone = instantiate(compose_config("peft=qlora", "peft.rank=2").model)
+    return backbone, backbone.load_model()
+
+
+def test_the_language_model_is_held_in_4_bits_and_only_adapters_are_trained(quantized, model) -> None:
+    _, small = quantized
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            held = small.get_submodule(name)
+            weight = held.get_base_layer().weight if hasattr(held, "get_base_layer") else held.weight
+            in_4_bits = name.startswith("model.language_model.")
+            assert (weight.dtype, weight.numel()) == (
+                (torch.uint8, layer.weight.numel() // 2) if in_4_bits else (torch.float32, layer.weight.numel())
+            ), name
+    assert all(".lora_" in name for name, value in small.named_parameters() if value.requires_grad)
+    assert saved_names(small) == {name for name, value in small.named_parameters() if value.requires_grad}
+    trained = sum(value.numel() for value in small.parameters() if value.requires_grad)
+    total = sum(value.numel() for value in model.parameters()) + trained
+    assert trained_sentence(small).startswith(f"{trained:,} of {total:,} parameters are trained: adapters in ")
+
+
+def test_a_model_in_4_bits_is_nearly_the_model_and_learns(quantized, model, prompts, make_group) -> None:
+    backbone, small = quantized
+    exact, near = logits(model, prompts[0]), logits(small, prompts[0])
+    assert 0 < (near - exact).norm() / exact.norm() < 0.2
+    group = make_group(prompts[0], [5, 3])
+    (rows,) = plan_rows([group], 10_000, [False])
+    batch = pack(rows, [group], backbone.pad_token_id)
+    policy = Policy(small, banned_token_ids=backbone.banned_token_ids, temperature=1.0, logits_chunk=64)
+    before = policy(batch).logprobs_T
+    before.sum().backward()
+    assert all(value.grad is not None for value in small.parameters() if value.requires_grad)
+    learn_something(small)
+    assert torch.equal(PolicyAtStart(policy)(batch), before.detach())
+    assert not torch.allclose(policy(batch).logprobs_T, before, atol=1e-2)
+
+
+def test_the_bits_that_are_counted_are_those_that_are_held(quantized) -> None:
+    backbone, small = quantized
+    bits = backbone.weight_bits(backbone.outline())
+    held = {name: value for name, value in small.named_parameters() if value.dtype == torch.uint8}
+    assert set(bits) == set(held)
+    for name, value in held.items():
+        state = value.quant_state
+        scales = [state.absmax, state.state2.absmax]  # the 256 values of each code are shared, or nearly nothing
+        count = state.shape.numel()
+        stored = 8 * sum(tensor.numel() * tensor.element_size() for tensor in [value, *scales])
+        assert stored / count == pytest.approx(bits[name], rel=0.01), name
+
+
+def test_without_bitsandbytes_it_says_what_to_install(monkeypatch) -> None:
+    monkeypatch.setattr(adapters, "is_bitsandbytes_available", lambda: False)
+    with pytest.raises(
+        ConfigError, match=r"peft\.quantize needs bitsandbytes: pip install 'grit-lightning\[quantize\]'"
+    ):
+        lora(quantize="nf4")

@@ -6,12 +6,15 @@ where gradients and activations do. Gradients live from the first backward pass 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 FLOAT32 = 4
+
+BITS = 8
 
 HELD = ("weights", "reference", "gradients", "optimizer", "bf16 copies of weights")
 """Parts that stand through a whole step."""
@@ -72,6 +75,7 @@ class Setup:
         bf16: whether arithmetic is bf16 (``bf16-mixed``).
         gradient_checkpointing: whether activations within layers are recomputed.
         shards: devices that weights, gradients and optimizer state are split over (FSDP); 1 for a copy on each.
+        weight_bits: bits a weight takes, by parameter name, where that is less than its dtype's.
     """
 
     reference: bool
@@ -79,6 +83,7 @@ class Setup:
     bf16: bool
     gradient_checkpointing: bool
     shards: int
+    weight_bits: Mapping[str, float] = field(default_factory=dict)
 
 
 def estimate(model: PreTrainedModel, step: StepSize, setup: Setup) -> dict[str, float]:
@@ -89,10 +94,18 @@ def estimate(model: PreTrainedModel, step: StepSize, setup: Setup) -> dict[str, 
         step: how large a step is.
         setup: what is held.
     """
-    weights = sum(value.numel() * value.element_size() for value in model.parameters())
+    weights = sum(
+        value.numel() * setup.weight_bits.get(name, BITS * value.element_size()) / BITS
+        for name, value in model.named_parameters()
+    )
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
     # Autocast keeps a bf16 copy of float32 weights for the length of a pass.
-    cast = sum(value.numel() for value in model.parameters() if value.dtype == torch.float32) * 2 * setup.bf16
+    wide = (
+        value
+        for name, value in model.named_parameters()
+        if value.dtype == torch.float32 and name not in setup.weight_bits
+    )
+    cast = sum(value.numel() for value in wide) * 2 * setup.bf16
     parts = {
         "weights": weights / setup.shards,
         "reference": weights / setup.shards * setup.reference,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 FAST = ("+debug=fast", "threads=1", "trainer.accelerator=cpu", "~callbacks.demonstration", "reward=digits")
@@ -89,3 +91,24 @@ def test_what_cannot_be_exported_is_one_line(cli, work: Path, arguments: tuple[s
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (work / "new").exists()
+
+
+def test_adapters_trained_beside_4_bits_are_merged_into_the_weights_as_they_were(cli, work: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    options = ("peft=qlora", "peft.rank=2", "peft.alpha=6", "optimizer.lr=0.05")
+    done = cli(*FAST, *options, "out=small", cwd=work)
+    assert done.returncode == 0, done.stderr
+    done = cli("task=export", "ckpt=small", "out=merged", cwd=work)
+    assert done.returncode == 0, done.stderr
+    merged = AutoModelForImageTextToText.from_pretrained(work / "merged", dtype=torch.float32).state_dict()
+    learned = torch.load(work / "small" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    before = instantiate(OmegaConf.load(work / "small" / "config.yaml").model, peft=None).load_model().state_dict()
+    adapters = {name.split(".lora_")[0].removeprefix(WEIGHTS) + ".weight" for name in learned}
+    assert len(adapters) == 28
+    for name, value in merged.items():
+        expected = before[name]
+        if name in adapters:
+            a, b = (learned[f"{WEIGHTS}{name.removesuffix('.weight')}.lora_{half}.default.weight"] for half in "AB")
+            assert b.abs().max() > 0
+            expected = expected + 3 * b @ a
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-6)

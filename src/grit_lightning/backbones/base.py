@@ -46,6 +46,10 @@ class Backbone(Protocol):
         """The model without its weights, on the meta device: names, shapes, dtypes and what is trained."""
         ...
 
+    def weight_bits(self, model: PreTrainedModel) -> dict[str, float]:
+        """Bits each weight takes, by parameter name of the outline, where that is less than its dtype's."""
+        ...
+
     def count_image_tokens(self, prompt: Prompt) -> int:
         """How many of a prompt's tokens are its image's."""
         ...

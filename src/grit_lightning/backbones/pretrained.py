@@ -172,6 +172,7 @@ class PretrainedBackbone:
             model, info = AutoModelForImageTextToText.from_pretrained(
                 folder,
                 dtype=self.dtype,
+                quantization_config=self.peft.quantization(self.family.parts, self.dtype) if self.peft else None,
                 attn_implementation=self.attn_implementation,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
@@ -193,6 +194,10 @@ class PretrainedBackbone:
             model = AutoModelForImageTextToText.from_config(copy.deepcopy(self.config), dtype=self.dtype)
         self._choose_what_is_trained(model)
         return model
+
+    def weight_bits(self, model: PreTrainedModel) -> dict[str, float]:
+        """Bits each weight takes, by parameter name of the outline, where that is less than its dtype's."""
+        return self.peft.bits(model, self.family.parts) if self.peft is not None else {}
 
     def _choose_what_is_trained(self, model: PreTrainedModel) -> None:
         self._freeze(model)

@@ -58,6 +58,9 @@ def export(
     run = runs.open_run(Path(cfg.ckpt).expanduser().absolute())
     weights = read_weights(run)
     values = prepare(run_config(cfg, run, config.overrides()))
+    if values["model"].get("peft"):
+        # Adapters are merged into the weights as they are, not into rounded ones.
+        values["model"]["peft"]["quantize"] = None
     backbone: Backbone = instantiate(values["model"])
     model = backbone.load_model()
     load_weights(model, weights)

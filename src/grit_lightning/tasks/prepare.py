@@ -59,6 +59,9 @@ def _check_numbers(values: dict[str, Any]) -> None:
         raise ConfigError("trainer.max_steps is -1, for which this schedule has no end: choose scheduler=constant")
     if scheduler.get("num_warmup_steps", 0) < 0:
         raise ConfigError(f"scheduler.num_warmup_steps is {scheduler['num_warmup_steps']}, expected at least 0")
+    strategy = trainer["strategy"]
+    if (values["peft"] or {}).get("quantize") and isinstance(strategy, dict) and "FSDP" in strategy["_target_"]:
+        raise ConfigError("peft.quantize cannot be sharded: choose strategy=ddp, or peft.quantize=null")
     if trainer["precision"] not in _PRECISIONS:
         # Weights below float32 lose the updates of small learning rates; float16 would need its gradients scaled.
         raise ConfigError(f"trainer.precision is {trainer['precision']!r}, expected {' or '.join(_PRECISIONS)}")

@@ -56,7 +56,7 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
 def memory(values: Mapping[str, Any], backbone: Backbone, checks: Sequence[FileCheck]) -> str:
     """What is trained, and the memory a training needs on each device, beside what this one has."""
     model = backbone.outline()
-    parts = estimate(model, step_size(values, checks), setup(values))
+    parts = estimate(model, step_size(values, checks), setup(values, backbone.weight_bits(model)))
     peak = parts.pop("peak")
     lines = [f"{name:<26}{size / 2**30:9.2f} GiB" for name, size in parts.items() if size >= 2**20]
     name, available = _device()
@@ -80,8 +80,8 @@ def step_size(values: Mapping[str, Any], checks: Sequence[FileCheck]) -> StepSiz
     )
 
 
-def setup(values: Mapping[str, Any]) -> Setup:
-    """What a training holds, by its config."""
+def setup(values: Mapping[str, Any], weight_bits: Mapping[str, float]) -> Setup:
+    """What a training holds, by its config and its backbone's :meth:`~Backbone.weight_bits`."""
     strategy = values["trainer"]["strategy"]
     sharded = isinstance(strategy, Mapping) and strategy["_target_"].endswith("FSDPStrategy")
     return Setup(
@@ -90,6 +90,7 @@ def setup(values: Mapping[str, Any]) -> Setup:
         bf16=values["trainer"]["precision"] == "bf16-mixed",
         gradient_checkpointing=values["model"]["gradient_checkpointing"],
         shards=_devices(values) if sharded else 1,
+        weight_bits=weight_bits,
     )
 
 
