@@ -66,6 +66,18 @@ def test_two_processes_equal_one(tmp_path: Path, single, strategy: str) -> None:
             assert values[0][key] == pytest.approx(values[1][key], rel=1e-4, abs=1e-7), key
 
 
+@pytest.mark.slow
+def test_sharded_adapters_equal_those_of_one_process(tmp_path: Path) -> None:
+    options = ("peft=lora", "peft.rank=4")
+    one = train(tmp_path / "one", *options)
+    two = train(tmp_path / "two", *options, "strategy=fsdp", "trainer.devices=2")
+    assert one.keys() == two.keys()
+    assert all(".lora_" in name for name in one)
+    assert max(value.abs().max() for name, value in one.items() if "lora_B" in name) > 0.01
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
 FSDP = ("strategy=fsdp", "trainer.devices=2")
 AS_FSDP = ("trainer.strategy={_target_: grit_lightning.distributed.FSDPStrategy}", "trainer.devices=2")
 AS_ONE = ("trainer.strategy=auto", "trainer.devices=1")
