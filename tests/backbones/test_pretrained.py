@@ -230,8 +230,8 @@ def damage_weights(folder: Path) -> None:
         (lambda folder: shutil.rmtree(folder), "no such folder"),
         (lambda folder: (folder / "config.json").unlink(), "cannot be read"),
         (damage_config, "model type is 'qwen2', expected one of qwen2_5_vl, qwen3_vl, internvl"),
-        (damage_weights, "cannot be loaded"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded"),
+        (damage_weights, r"model\.safetensors: ends within its header: the download is incomplete"),
+        (lambda folder: (folder / "model.safetensors").unlink(), r"holds no weights, neither model\.safetensors nor"),
     ],
     ids=["no_folder", "no_config", "another_family", "torn_weights", "no_weights"],
 )
@@ -240,6 +240,20 @@ def test_an_unusable_checkpoint_is_one_sentence(folder: Path, damage, message: s
     with pytest.raises(CheckpointError, match=message) as caught:
         load(folder).load_model()
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_torn_shard_is_named_before_a_run_is_begun(folder: Path) -> None:
+    model = load(folder).load_model()
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="2MB")
+    shards = sorted(folder.glob("*.safetensors"))
+    assert load(folder).weights_folder() == str(folder)
+    shards[1].write_bytes(shards[1].read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=rf"{shards[1]}: has \d+ of its \d+ bytes: the download is incomplete"):
+        load(folder).weights_folder()
+    shards[1].unlink()
+    with pytest.raises(CheckpointError, match=rf"{folder}: lacks {shards[1].name}, one of the {len(shards)} files"):
+        load(folder).weights_folder()
 
 
 def test_weights_of_another_shape_are_refused(folder: Path) -> None:

@@ -25,7 +25,7 @@ from grit_lightning.backbones.internvl import InternVL
 from grit_lightning.backbones.qwen2_5_vl import Qwen25VL
 from grit_lightning.backbones.qwen3_vl import Qwen3VL
 from grit_lightning.backbones.random_weights import random_checkpoint
-from grit_lightning.conversion import is_original, native_folder
+from grit_lightning.conversion import is_original, native_folder, require_whole
 from grit_lightning.errors import CheckpointError, ConfigError, DataError
 from grit_lightning.types import Completion, FinishReason, Prompt, Sample
 
@@ -155,9 +155,11 @@ class PretrainedBackbone:
         """What weights are read from: the checkpoint, or a cached folder of random ones, made on first use.
 
         Raises:
-            CheckpointError: the cache cannot be written.
+            CheckpointError: a weight file is missing or torn; the cache cannot be written.
         """
         if self.random_weights_seed is None:
+            if (folder := Path(self._source)).is_dir():
+                require_whole(folder)  # before a run is begun: loading would not say which file it is
             return self._source
         return str(random_checkpoint(self.config, self.random_weights_seed, self.tokenizer, self.image_processor))
 

@@ -16,8 +16,8 @@ from transformers import GenerationConfig, GotOcr2ImageProcessorPil, InternVLCon
 
 from grit_lightning.conversion.internvl_config import max_tiles, native_config, read_config, require_convertible
 from grit_lightning.conversion.internvl_tokenizer import END_OF_TURN, IMAGE_TOKEN, native_tokenizer
-from grit_lightning.conversion.internvl_weights import INDEX, find_files, plan
-from grit_lightning.conversion.stored_tensors import StoredTensor, write_stored
+from grit_lightning.conversion.internvl_weights import plan
+from grit_lightning.conversion.stored_tensors import INDEX, StoredTensor, find_files, write_stored
 from grit_lightning.errors import CheckpointError
 from grit_lightning.files import replacing_folder
 

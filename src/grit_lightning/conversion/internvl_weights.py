@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from grit_lightning.conversion.stored_tensors import StoredTensor, read_stored
 from grit_lightning.errors import CheckpointError
-
-INDEX = "model.safetensors.index.json"
 
 _NATIVE_TO_ORIGINAL = (
     ("model.vision_tower.", "vision_model."),
@@ -38,26 +35,6 @@ _FUSED = (".attn.q_proj.", ".attn.k_proj.", ".attn.v_proj.")
 """What ``.attn.qkv.`` holds, in this order along its first axis."""
 
 _HEAD = "lm_head.weight"
-
-
-def find_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint folder: one, or those its index names, in the order of their names.
-
-    Raises:
-        CheckpointError: there are none, or one of them is missing.
-    """
-    single, index = folder / "model.safetensors", folder / INDEX
-    if single.is_file():
-        return [single]
-    if not index.is_file():
-        raise CheckpointError(f"{folder}: holds no weights, neither {single.name} nor {INDEX}")
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index}: is no index of weights: {error!r}") from error
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise CheckpointError(f"{folder}: lacks {missing[0]}, one of the {len(names)} files that {INDEX} names")
-    return [folder / name for name in names]
 
 
 def plan(config: InternVLConfig, files: Sequence[Path], source: Path) -> dict[str, dict[str, StoredTensor]]:

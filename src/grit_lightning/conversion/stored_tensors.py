@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 
 from grit_lightning.errors import CheckpointError
 
+INDEX = "model.safetensors.index.json"
+
 _CHUNK = 1 << 24  # bytes
 _LONGEST_HEADER = 100_000_000  # bytes, as in safetensors
 
@@ -41,6 +43,36 @@ class StoredTensor:
         size = self.size // count
         shape = (self.shape[0] // count, *self.shape[1:])
         return replace(self, shape=shape, begin=self.begin + index * size, size=size)
+
+
+def find_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint folder: one, or those its index names, in the order of their names.
+
+    Raises:
+        CheckpointError: there are none, or one of them is missing.
+    """
+    single, index = folder / "model.safetensors", folder / INDEX
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        raise CheckpointError(f"{folder}: holds no weights, neither {single.name} nor {INDEX}")
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index}: is no index of weights: {error!r}") from error
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise CheckpointError(f"{folder}: lacks {missing[0]}, one of the {len(names)} files that {INDEX} names")
+    return [folder / name for name in names]
+
+
+def require_whole(folder: Path) -> None:
+    """Look at the header of each weight file of a checkpoint folder.
+
+    Raises:
+        CheckpointError: one of them is missing, or torn.
+    """
+    for file in find_files(folder):
+        read_stored(file)
 
 
 def read_stored(file: Path) -> dict[str, StoredTensor]:
