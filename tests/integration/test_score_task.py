@@ -220,6 +220,7 @@ def with_a_reward_that_is_gone(run: Path) -> None:
             ("rollouts=moved",),
             r"^\S+1\.jsonl:1: field 'token_ids' is missing; expected a list of token",
         ),
+        (lambda run: (run / "composed.yaml").unlink(), ("rollouts=moved",), r"^\S+/moved: its composed\.yaml is missi"),
         (
             with_a_reward_that_is_gone,
             ("rollouts=moved",),

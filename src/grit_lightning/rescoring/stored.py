@@ -60,13 +60,12 @@ def run_of(path: Path) -> RunFolder | None:
 
 
 def count_lines(files: Sequence[Path]) -> int:
-    """Lines of the files, about as many as completions."""
-    total = 0
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                total += block.count(b"\n")
-    return total
+    """Lines of the files, which are as many as completions where none is torn.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    return sum(1 for path in files for _ in _lines(path))
 
 
 def read(files: Sequence[Path]) -> Iterator[Stored | DataError]:
@@ -92,24 +91,30 @@ def read(files: Sequence[Path]) -> Iterator[Stored | DataError]:
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
     """The JSON object of each line, with its ``file:line``; of a last line that cannot be read, what is wrong."""
     torn: DataError | None = None
-    source = str(path)
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            if torn is not None:
-                raise torn
-            source = f"{path}:{number}"
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                torn = DataError(f"not valid JSON ({error}); is the line torn?", source)
-                continue
-            if not isinstance(record, dict):
-                raise DataError("expected a JSON object", source)
-            yield source, record
+    for source, line in _lines(path):
+        if torn is not None:
+            raise torn
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            torn = DataError(f"not valid JSON ({error}); is the line torn?", source)
+            continue
+        if not isinstance(record, dict):
+            raise DataError("expected a JSON object", source)
+        yield source, record
     if torn is not None:
-        yield source, torn
+        yield torn.source, torn
+
+
+def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The lines that are not blank, with ``file:line``."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield f"{path}:{number}", line
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", str(path)) from error
 
 
 def _stored(record: dict[str, Any], source: str) -> Stored:

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from grit_lightning import config
-from grit_lightning.errors import ConfigError
+from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.runs import RunFolder
 
 _OF_THE_TASK = ("task", "ckpt", "rollouts", "out")
@@ -22,7 +22,10 @@ def run_config(cfg: DictConfig, run: RunFolder, overrides: list[str]) -> DictCon
 
     Raises:
         ConfigError: a change that a config cannot take which is composed already.
+        CheckpointError: the run's config is not there.
     """
+    if not run.composed_file.is_file():
+        raise CheckpointError(f"{run.path}: its {run.composed_file.name} is missing, so its config is not known.")
     saved = OmegaConf.load(run.composed_file)
     assert isinstance(saved, DictConfig)
     config.apply(saved, run.resume_overrides())

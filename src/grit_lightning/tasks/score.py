@@ -28,8 +28,8 @@ from grit_lightning.runs import RunFolder
 from grit_lightning.tasks.existing import free, is_given, refuse_taken, run_config
 from grit_lightning.types import Score
 
-PROGRESS_FROM = 500
-"""More completions than this are scored under a progress bar."""
+PROGRESS_AFTER = 2.0
+"""Seconds after which a progress bar appears."""
 
 
 class Rescoring(NamedTuple):
@@ -145,9 +145,9 @@ def _scored(
     def one(stored: Stored) -> Score:
         return rewards.score(stored.sample, stored.completion)
 
-    silent = total <= PROGRESS_FROM or not sys.stderr.isatty()
+    silent = not sys.stderr.isatty()
     with (
-        tqdm(total=total, desc="scoring", unit="completion", dynamic_ncols=True, disable=silent) as progress,
+        tqdm(total=total, desc="scoring", unit="completion", delay=PROGRESS_AFTER, disable=silent) as progress,
         ThreadPoolExecutor(parallel, thread_name_prefix="rewards") as pool,
     ):
         while window := list(islice(completions, 4 * parallel)):
