@@ -57,6 +57,7 @@ def test_record_of_a_scored_completion():
         "image": "images/cat.jpg",
         "image_size": [640, 480],
         "reference_boxes": [[1.5, 2.0, 30.0, 40.0]],
+        "reference_completion": None,
         # printf 'USER: How many cats?' | sha256sum
         "prompt_sha256": "61ef311339a53047619e831acf2066571621b7ba7bcc937910cfe0de65808a0c",
         "completion_index": 0,
@@ -117,6 +118,15 @@ def test_rewards_can_be_computed_from_the_file_again(tmp_path):
     store = RolloutStore(tmp_path)
     store.write(4, two_records())
     assert [from_record(record) for record in store.read(4)] == [(SAMPLE, GOOD), (SAMPLE, CUT)]
+
+
+def test_a_samples_own_completion_comes_back_and_older_records_have_none(tmp_path):
+    taught = replace(SAMPLE, completion="<think></think>")
+    made = group(completions=(GOOD,))
+    (record,) = records(0, [replace(made, prompt=replace(made.prompt, sample=taught))], [(SCORED,)], torch.ones(1, 1))
+    assert from_record(record) == (taught, GOOD)
+    del record["reference_completion"]
+    assert from_record(record) == (SAMPLE, GOOD)
 
 
 def test_numbers_that_json_does_not_have_become_null(tmp_path):

@@ -36,6 +36,7 @@ class Schema:
     out: str = "???"
     resume: str | None = "???"
     ckpt: str | None = "???"
+    rollouts: str | None = "???"
     seed: int = "???"  # type: ignore[assignment]
     threads: int | None = "???"  # type: ignore[assignment]
     task: Any = "???"
@@ -102,18 +103,21 @@ def apply(config: DictConfig, changes: Sequence[str]) -> None:
         OmegaConf.update(config, key, change.value(), force_add=True)
 
 
-def check(config: DictConfig) -> dict[str, Any]:
+def check(config: DictConfig, *groups: str) -> dict[str, Any]:
     """Resolve a config and check every node that names a constructor against that constructor's signature.
 
+    Args:
+        config: the composed config.
+        groups: the top-level groups to resolve and check, where others are of no concern; all where none is given.
+
     Returns:
-        The config as plain values.
+        The config, or these groups of it, as plain values.
 
     Raises:
         ConfigError: a key the constructor does not take, one it lacks, or a value of the wrong type.
         omegaconf.MissingMandatoryValue: a ``???`` was left.
     """
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(values, dict)
+    values = _resolved(config) if not groups else {key: _resolved(config[key]) for key in groups}
     known = {field.name for field in fields(Schema)}
     for key in map(str, values):
         # A mapping may be a group of the user's own, there to be interpolated; a scalar nobody reads is a slip.
@@ -122,7 +126,11 @@ def check(config: DictConfig) -> dict[str, Any]:
     # Other groups interpolate the trainer's values and the module holds other groups: a slip is named where it is made.
     for key in sorted(map(str, values), key=lambda key: {"trainer": 0, "module": 2}.get(key, 1)):
         _check_node(values[key], key)
-    return values  # type: ignore[return-value]
+    return values
+
+
+def _resolved(node: DictConfig) -> Any:
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
 
 
 def _check_node(node: object, path: str) -> None:

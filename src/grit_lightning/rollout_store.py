@@ -67,6 +67,7 @@ def from_record(record: dict[str, Any]) -> tuple[Sample, Completion]:
         dataset=record["dataset"],
         split=record["split"],
         source=record["source"],
+        completion=record.get("reference_completion"),  # which older records do not have
     )
     completion = Completion(
         token_ids=tuple(record["token_ids"]),
@@ -95,7 +96,7 @@ class RolloutStore:
         ordered = sorted(step_records, key=lambda record: (record["slot"], record["completion_index"]))
         # ASCII: some line separators of Unicode would otherwise break lines for some readers.
         lines = [json.dumps(record, allow_nan=False) + "\n" for record in ordered]
-        path = self._path(step)
+        path = self.file(step)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, "".join(lines))
         return path
@@ -106,7 +107,7 @@ class RolloutStore:
         Raises:
             DataError: there is no such step, or its file holds something else.
         """
-        path = self._path(step)
+        path = self.file(step)
         if not path.is_file():
             raise DataError(f"no rollouts of step {step}.", str(self.folder))
         with path.open(encoding="utf-8") as file:
@@ -119,7 +120,8 @@ class RolloutStore:
         matches = (_STEP_FILE.fullmatch(path.name) for path in self.folder.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
-    def _path(self, step: int) -> Path:
+    def file(self, step: int) -> Path:
+        """Where a step's records are, or would be."""
         return self.folder / f"step_{step:06d}.jsonl"
 
 
@@ -150,6 +152,7 @@ def prompt_fields(prompt: Prompt) -> dict[str, Any]:
         "image": str(sample.image),
         "image_size": list(sample.size),
         "reference_boxes": [list(box) for box in sample.boxes],
+        "reference_completion": sample.completion,
         "prompt_sha256": hashlib.sha256(prompt.text.encode()).hexdigest(),
     }
 

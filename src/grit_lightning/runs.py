@@ -8,6 +8,7 @@
 ``checkpoints/``            ``last.ckpt``, ``step_000050.ckpt``, ... (``checkpoints``)
 ``rollouts/``               ``step_000001.jsonl``, ... (``rollout_store``)
 ``eval/``                   answers to held-out questions, and what they are worth (``evaluation``)
+``scores/``                 rollouts under other rewards (``rescoring``)
 ``plots/``                  pictures of the training (``plots``)
 ``metrics/``, ...           what the configured loggers write
 ==========================  ==========================================================================
@@ -72,6 +73,11 @@ class RunFolder:
     def evaluation(self) -> Path:
         """The folder of predictions on held-out samples and their metrics."""
         return self.path / "eval"
+
+    @property
+    def scores(self) -> Path:
+        """The folder of comparisons with other rewards, each in a folder of its own; absent until there is one."""
+        return self.path / "scores"
 
     @property
     def plots(self) -> Path:

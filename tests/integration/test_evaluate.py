@@ -181,8 +181,8 @@ def test_what_cannot_be_evaluated_is_refused_and_left_alone(
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("+experiment=tiny", "error: +experiment=tiny cannot be given with ckpt: the run has a config of its own\n"),
-        ("~callbacks", "error: ~callbacks cannot be given with ckpt: the run has a config of its own\n"),
+        ("+experiment=tiny", "error: +experiment=tiny cannot be given with a run: it has a config of its own\n"),
+        ("~callbacks", "error: ~callbacks cannot be given with a run: it has a config of its own\n"),
     ],
 )
 def test_a_recipe_for_a_run_that_has_its_own_is_refused(cli, run: Path, override: str, line: str) -> None:

@@ -19,8 +19,8 @@ COMPONENTS = (
 )
 FIELDS = {
     *("step", "slot", "completion_index", "sample_id", "dataset", "split", "source", "question", "answer", "image"),
-    *("image_size", "reference_boxes", "prompt_sha256", "text", "finish", "num_tokens", "token_ids", "parsed_answer"),
-    *("box_space", "boxes", "rewards", "reward", "reward_errors", "advantage"),
+    *("image_size", "reference_boxes", "reference_completion", "prompt_sha256", "text", "finish", "num_tokens"),
+    *("token_ids", "parsed_answer", "box_space", "boxes", "rewards", "reward", "reward_errors", "advantage"),
 }
 
 

@@ -14,8 +14,8 @@ from grit_lightning.judge import ExactMatch
 PIECES = (
     *TAGS, *TAGS, "<", ">", "</", "<think", "answer>", "<ref>", "</ref>", "<box>", "</box>", "[[", "]]", "{", "}",
     "[", "]", '{"bbox_2d": [', '"bbox_2d"', '"label": "', '"', "\\", ":", ",", ", ", ".", "-", "'", "_", " ", "\n",
-    "\t", "\0", "1", "22", "1, 2, 3, 4", "9, 9, 1, 1", "1,000", "0.5", "9" * 400, "a", "the", "two", "twenty", "cat",
-    "É", "ß", "İ", "٣", "²", "猫", "🐈", "\u0301", "\u202e", "\ud800",
+    "\t", "\0", "1", "22", "1, 2, 3, 4", "9, 9, 1, 1", "1,000", "0.5", "9" * 400, "1e200", "a", "the", "two",
+    "twenty", "cat", "É", "ß", "İ", "٣", "²", "猫", "🐈", "\u0301", "\u202e", "\ud800",
 )  # fmt: skip
 
 # Plain partials with the values of conf/reward/grit.yaml: Hydra's own check at each call would take most of the time.
@@ -28,9 +28,12 @@ COMPONENTS = {
     "repetition": partial(rewards.repetition, size=0.5, word_ngram=8, token_ngram=8),
     "box_valid": rewards.box_valid,
     "box_iou": rewards.box_iou,
+    "box_giou": rewards.box_giou,
+    "length_budget": partial(rewards.length_budget, limit=40, soft=0.5),
     "digit_share": rewards.digit_share,
 }
 MAXIMA = {"answer_bleu": 0.1, "answer_format": 0.5, "think_rethink": 0.5, "grounded_region": 1.5, "repetition": 0.5}
+MINIMA = {"repetition": -0.5, "box_giou": -1.0}
 
 
 def hostile(draw):
@@ -72,8 +75,7 @@ def test_no_text_makes_a_component_fail_or_leave_its_bounds(make_sample, make_co
         score = scorer.score(sample, make_completion(text, ids))
         assert score.errors == {}, text
         for name, value in score.components.items():
-            low = -0.5 if name == "repetition" else 0.0
-            assert low <= value <= MAXIMA.get(name, 1.0) + 1e-12, (name, text)
+            assert MINIMA.get(name, 0.0) <= value <= MAXIMA.get(name, 1.0) + 1e-12, (name, text)
             seen[name].add(value)
     assert all(len(values) > 1 for values in seen.values()), seen  # no bound was kept by a constant
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from grit_lightning.rewards import box_iou, box_valid, grounded_region
+from grit_lightning.rewards import box_giou, box_iou, box_valid, grounded_region
 
 ONE, TWO = "<think> [1, 1, 2, 2] <rethink>", "<think> [1, 1, 2, 2] and 3,3,4,4 <rethink>"
 
@@ -79,5 +79,29 @@ def test_box_iou_is_in_original_pixels(make_sample, make_completion):
     assert box_iou(make_sample(boxes=((0.0, 0.0, 320.0, 240.0), (600.0, 0.0, 640.0, 9.0))), completion) == 0.5
 
 
-def test_box_iou_without_reference_boxes_is_unscored(make_sample, make_completion):
+def test_box_giou_is_in_original_pixels_and_tells_near_from_far(make_sample, make_completion):
+    # Box space 1000 × 1000, image 640 × 480: x by 0.64, y by 0.48.
+    sample = make_sample(boxes=((0.0, 0.0, 64.0, 48.0),))
+
+    def value(text):
+        return box_giou(sample, make_completion(f"{text} <rethink>", box_space=(1000, 1000)))
+
+    assert value("[0, 0, 100, 100]") == 1.0
+    assert value("[100, 0, 200, 100]") == pytest.approx(0.0)  # beside it
+    assert value("[900, 0, 1000, 100]") == pytest.approx(-0.8)  # two tenths of the 1000 between their outer sides
+    assert value("[0, 0, 1000, 1000]") == pytest.approx(0.01)  # all of the image
+    assert value("[100, 100, 0, 0]") == value("no box") == -1.0
+    assert value("[0, 0, 100, 100] [0, 0, 100, 100]") == pytest.approx((1 - 1) / 2)  # the second finds no partner
+
+
+def test_a_box_too_large_for_numbers_does_not_escape_its_score(make_sample, make_completion):
+    sample = make_sample(boxes=((0.0, 0.0, 64.0, 48.0),))
+    for numbers in ("0, 0, 1e200, 1e200", "-1e308, -1e308, 1e308, 1e308", "0, 0, 1e308, 1"):
+        completion = make_completion(f'{{"bbox_2d": [{numbers}]}} <rethink>')
+        assert box_iou(sample, completion) == pytest.approx(0.0, abs=1e-300)
+        assert box_giou(sample, completion) == pytest.approx(-1.0)
+
+
+def test_without_reference_boxes_their_overlap_is_unscored(make_sample, make_completion):
     assert box_iou(make_sample(), make_completion(ONE)) is None
+    assert box_giou(make_sample(), make_completion(ONE)) is None

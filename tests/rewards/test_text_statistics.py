@@ -1,10 +1,10 @@
-"""Repetition and digits, by hand and against a plain loop."""
+"""Repetition, length and digits, by hand and against a plain loop."""
 
 import random
 
 import pytest
 
-from grit_lightning.rewards import digit_share, repetition
+from grit_lightning.rewards import digit_share, length_budget, repetition
 
 
 def repeat(sample, completion, **options):
@@ -67,3 +67,37 @@ def test_text_without_its_tokens_is_unscored(make_sample, make_completion):
 )
 def test_digit_share(make_sample, make_completion, text, expected):
     assert digit_share(make_sample(), make_completion(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [(0, 1.0), (1, 1.0), (80, 1.0), (81, 0.95), (90, 0.5), (99, 0.05), (100, 0.0), (101, 0.0), (500, 0.0)],
+)
+def test_length_budget_by_hand(make_sample, make_completion, tokens, expected):
+    text = words(tokens)
+    assert length_budget(make_sample(), make_completion(text), limit=100, soft=0.2) == pytest.approx(expected)
+
+
+def test_length_budget_is_dapos_soft_overlong_punishment_above_its_lowest(make_sample, make_completion):
+    def punishment(length, l_max, l_cache):  # arXiv 2503.14476, eq. 13
+        if length <= l_max - l_cache:
+            return 0.0
+        return ((l_max - l_cache) - length) / l_cache if length <= l_max else -1.0
+
+    seen = set()
+    for length in range(0, 70):
+        completion = make_completion(words(length))
+        value = length_budget(make_sample(), completion, limit=64, soft=0.25)
+        assert value == pytest.approx(1 + punishment(length, 64, 16), abs=1e-12)
+        seen.add(value)
+    assert len(seen) == 17
+
+
+def test_length_budget_without_a_soft_part_is_a_step(make_sample, make_completion):
+    values = [length_budget(make_sample(), make_completion(words(n)), limit=10, soft=0.0) for n in (9, 10, 11)]
+    assert values == [1.0, 1.0, 0.0]
+
+
+def test_the_length_of_text_without_its_tokens_is_unscored(make_sample, make_completion):
+    assert length_budget(make_sample(), make_completion("one two", ()), limit=100, soft=0.2) is None
+    assert length_budget(make_sample(), make_completion("", ()), limit=100, soft=0.2) == 1.0

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from grit_lightning.types import Box, Size
 
@@ -98,39 +101,56 @@ def valid_boxes(boxes: Sequence[Box], size: Size) -> tuple[bool, ...]:
 
 
 def area(box: Box) -> float:
-    """Area in square pixels; 0 for a box that is inverted, empty or infinite."""
+    """Area in square pixels; 0 for a box that is inverted, empty or too large for a finite area."""
     x1, y1, x2, y2 = box
     width, height = x2 - x1, y2 - y1
-    return width * height if 0 < width < math.inf and 0 < height < math.inf else 0.0
+    size = width * height
+    return size if width > 0 and height > 0 and size < math.inf else 0.0
 
 
 def iou(a: Box, b: Box) -> float:
     """Intersection over union of two boxes in the same pixels, 0 to 1; 0 when either has no area."""
-    intersection = area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
-    if not intersection or not area(a) or not area(b):
-        return 0.0
-    return intersection / (area(a) + area(b) - intersection)
+    intersection, union = _intersection_and_union(a, b)
+    return intersection / union if union else 0.0
 
 
-def matched_iou(predicted: Sequence[Box], reference: Sequence[Box]) -> float:
-    """IoU of two sets of boxes in the same pixels, 0 to 1: best pairs first, each box in one pair at most.
+def giou(a: Box, b: Box) -> float:
+    """Generalized IoU of two boxes in the same pixels, −1 to 1 (Rezatofighi et al. 2019, arXiv 1902.09630, Alg. 1).
 
-    The IoUs of the pairs are summed and divided by the size of the larger set, so that a missed box and an invented
-    one both cost. 0 when either set is empty.
+    IoU − (|C| − |A ∪ B|) / |C|, where C is the smallest box around both: below 0 it says how far apart they are. −1,
+    the limit for small boxes far apart, when either has no area.
     """
-    pairs = sorted(
-        ((iou(p, r), i, j) for i, p in enumerate(predicted) for j, r in enumerate(reference)),
-        key=lambda pair: -pair[0],
-    )
-    used_predicted: set[int] = set()
-    used_reference: set[int] = set()
-    total = 0.0
-    for overlap, i, j in pairs:
-        if i not in used_predicted and j not in used_reference:
-            used_predicted.add(i)
-            used_reference.add(j)
-            total += overlap
-    return total / max(len(predicted), len(reference), 1)
+    intersection, union = _intersection_and_union(a, b)
+    enclosing = area((min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])))
+    if not union or not enclosing:
+        return -1.0
+    return intersection / union - max(enclosing - union, 0.0) / enclosing
+
+
+def _intersection_and_union(a: Box, b: Box) -> tuple[float, float]:
+    """In square pixels; both 0 when either box has no area."""
+    if not area(a) or not area(b):
+        return 0.0, 0.0
+    intersection = area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+    # In this order no sum exceeds the union, which may be near the largest float.
+    return intersection, area(a) + (area(b) - intersection)
+
+
+def matched_similarity(
+    predicted: Sequence[Box], reference: Sequence[Box], *, similarity: Callable[[Box, Box], float], unmatched: float
+) -> float:
+    """Mean similarity of two sets of boxes in the same pixels, each box paired with one of the other set at most.
+
+    The pairs are those of the largest total (Kuhn 1955, Munkres 1957), as many as the smaller set has boxes. Each box
+    that is left over counts ``unmatched``, and the sum is divided by the size of the larger set: so a missed box and an
+    invented one both cost. ``unmatched`` when either set is empty.
+    """
+    if not predicted or not reference:
+        return unmatched
+    table = np.array([[similarity(p, r) for r in reference] for p in predicted])
+    pairs = table[linear_sum_assignment(table, maximize=True)]
+    larger = max(table.shape)
+    return (math.fsum(pairs) + unmatched * (larger - len(pairs))) / larger
 
 
 def rescale(box: Box, *, source: Size, target: Size) -> Box:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from grit_lightning.grounding.answers import as_count
-from grit_lightning.grounding.boxes import matched_iou, plain_boxes, rescale, valid_boxes
+from grit_lightning.grounding.boxes import giou, iou, matched_similarity, plain_boxes, rescale, valid_boxes
 from grit_lightning.grounding.text import before_rethink, parse
 from grit_lightning.types import Box, Completion, Sample
 
@@ -34,10 +34,24 @@ def box_valid(sample: Sample, completion: Completion) -> float:
 
 
 def box_iou(sample: Sample, completion: Completion) -> float | None:
-    """IoU with the reference boxes (``grounding.matched_iou``), in original pixels; unscored where there are none."""
+    """Mean IoU with the reference boxes in original pixels, 0 to 1; unscored where there are none.
+
+    Boxes are paired for the largest sum. One without a partner, missed or invented, counts 0.
+    """
     if not sample.boxes:
         return None
-    return matched_iou(_in_pixels(sample, completion), sample.boxes)
+    return matched_similarity(_in_pixels(sample, completion), sample.boxes, similarity=iou, unmatched=0.0)
+
+
+def box_giou(sample: Sample, completion: Completion) -> float | None:
+    """Mean generalized IoU (``grounding.giou``) with the reference boxes, −1 to 1, in original pixels.
+
+    Boxes are paired for the largest sum. One without a partner, missed or invented, counts −1, which no pair is below.
+    Unscored where there are no reference boxes.
+    """
+    if not sample.boxes:
+        return None
+    return matched_similarity(_in_pixels(sample, completion), sample.boxes, similarity=giou, unmatched=-1.0)
 
 
 def _in_pixels(sample: Sample, completion: Completion) -> list[Box]:

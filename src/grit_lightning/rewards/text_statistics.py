@@ -29,6 +29,21 @@ def repetition(
     return size * (1 - w - t)
 
 
+def length_budget(sample: Sample, completion: Completion, *, limit: int, soft: float) -> float | None:
+    """1 for a completion of few tokens, 0 from ``limit`` tokens on, linear over the last share ``soft`` before it.
+
+    It is 1 + R_length of DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13) with L_max = ``limit`` and
+    L_cache = ``soft`` · ``limit``; the constant is the same for all, so it has no part in an advantage. Unscored when
+    text came without its tokens.
+    """
+    length = len(completion.token_ids)
+    if completion.text.strip() and not length:
+        return None
+    if length <= limit * (1 - soft):
+        return 1.0
+    return max(limit - length, 0) / (limit * soft) if soft else 0.0
+
+
 def digit_share(sample: Sample, completion: Completion) -> float:
     """Share of the characters that are ``0`` to ``9``, 0 to 1; 0 for an empty text.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from grit_lightning.conversion import internvl, source_folder
-from grit_lightning.tasks.evaluate import refuse_taken
+from grit_lightning.tasks.existing import refuse_taken
 from grit_lightning.tasks.prepare import prepare
 
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedModel
@@ -24,6 +23,7 @@ from grit_lightning.evaluation import Evaluator, Metrics, Prediction, overview, 
 from grit_lightning.files import write_atomic
 from grit_lightning.policy_module import POLICY_PREFIX
 from grit_lightning.runs import RunFolder
+from grit_lightning.tasks.existing import free, is_given, refuse_taken, run_config
 from grit_lightning.tasks.prepare import prepare
 
 
@@ -73,7 +73,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
         run = runs.open_run(Path(cfg.ckpt).expanduser().absolute())
         weights = read_weights(run)
         cfg = run_config(cfg, run, config.overrides())
-        folder = _free(run.evaluation / (cfg.name if _is_named() else f"step_{weights.step:06d}"))
+        folder = free(run.evaluation / (cfg.name if is_given("name") else f"step_{weights.step:06d}"))
     values = prepare(cfg)
     refuse_taken(folder)
     backbone: Backbone = instantiate(values["model"])
@@ -104,31 +104,6 @@ def read_weights(run: RunFolder) -> Weights:
     if not model:
         raise CheckpointError(f"{file}: holds no weights of a policy, expected a checkpoint of this application")
     return Weights(file, checkpoint["global_step"], model)
-
-
-def run_config(cfg: DictConfig, run: RunFolder, overrides: list[str]) -> DictConfig:
-    """The run's own config with the command line's changes: values, and whole groups as ``cfg`` has composed them.
-
-    Raises:
-        ConfigError: a change that a config cannot take which is composed already.
-    """
-    saved = OmegaConf.load(run.composed_file)
-    assert isinstance(saved, DictConfig)
-    config.apply(saved, run.resume_overrides())
-    values = []
-    for change in OverridesParser.create().parse_overrides(overrides):
-        key, line = change.key_or_group, change.input_line
-        if key in ("task", "ckpt", "out") or key.startswith("task."):  # of this task, not of the run
-            continue
-        if not (config.conf_dir() / key).is_dir():
-            values.append(line)
-        elif key in saved and not change.is_delete():
-            saved[key] = cfg[key]
-        else:
-            raise ConfigError(f"{line} cannot be given with ckpt: the run has a config of its own")
-    config.apply(saved, values)
-    saved.out = str(run.path)  # the folder may have been moved
-    return saved
 
 
 def _predict(
@@ -184,25 +159,3 @@ def _write(result: Evaluation, cfg: DictConfig, weights: Weights | None) -> None
 
 def _title(backbone: Backbone, weights: Weights | None) -> str:
     return f"model {backbone.checkpoint}" if weights is None else f"{weights.file}, step {weights.step}"
-
-
-def _is_named() -> bool:
-    return any(override.startswith("name=") for override in config.overrides())
-
-
-def _free(folder: Path) -> Path:
-    """``folder``, or ``…_v2``, ``…_v3`` where it is taken."""
-    candidate, version = folder, 1
-    while candidate.exists():
-        version += 1
-        candidate = folder.with_name(f"{folder.name}_v{version}")
-    return candidate
-
-
-def refuse_taken(folder: Path) -> None:
-    """Refuse a folder that holds something, or that lies where none can be made, before the work is done."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"out={folder} is taken: choose another out=…")
-    taken = next((parent for parent in folder.parents if parent.exists() and not parent.is_dir()), None)
-    if taken is not None:
-        raise ConfigError(f"out={folder} cannot be made: {taken} is in the way")

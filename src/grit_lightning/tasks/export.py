@@ -18,7 +18,8 @@ from grit_lightning.adapters import has_adapters, merge
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.model_card import model_card
-from grit_lightning.tasks.evaluate import load_weights, read_weights, refuse_taken, run_config
+from grit_lightning.tasks.evaluate import load_weights, read_weights
+from grit_lightning.tasks.existing import refuse_taken, run_config
 from grit_lightning.tasks.prepare import prepare
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.msgpack", "*.h5", "*.index.json", "*.gguf", "*.onnx")

@@ -16,7 +16,7 @@ from grit_lightning.data.datamodule import GroundedQADataModule
 from grit_lightning.data.download import Downloader
 from grit_lightning.data.fetch import Addresses, Outcome, Report, alone_in, fetch_missing
 from grit_lightning.errors import ConfigError
-from grit_lightning.tasks.validate import table
+from grit_lightning.tables import table
 
 
 def fetch(

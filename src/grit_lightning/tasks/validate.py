@@ -17,6 +17,7 @@ from grit_lightning.backbones.base import Backbone
 from grit_lightning.data.checks import FileCheck, describe
 from grit_lightning.data.datamodule import GroundedQADataModule
 from grit_lightning.memory_estimate import Setup, StepSize, estimate
+from grit_lightning.tables import table
 from grit_lightning.tasks.prepare import prepare
 
 
@@ -42,15 +43,6 @@ def validate(cfg: DictConfig) -> list[FileCheck]:
     if problems:
         sys.exit(1)
     return checks
-
-
-def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """A line for each row, under the names of the columns, which all rows share."""
-    header = list(rows[0])
-    lines = [header, *(list(row.values()) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([text[0], "-" * (sum(widths) + 2 * len(widths) - 2), *text[1:]])
 
 
 def memory(values: Mapping[str, Any], backbone: Backbone, checks: Sequence[FileCheck]) -> str:
