@@ -160,7 +160,7 @@ def test_2000_answers_of_which_a_fifth_meets_faults(chat: ChatServer, make_judge
         fault, lasting = faulty.get(number, ""), number % 2 == 0 and number in faulty
         answers.append(planned(scores[number % 3], fault + "*" * lasting, number))
         expected.append(None if lasting else scores[number % 3])
-    # A busy machine may take longer than this for a reply that is no fault: hence an attempt more than there are faults.
+    # A busy machine may take longer than this for a good reply: hence an attempt more.
     judge = make_judge(read_timeout=2.5, total_timeout=4.0, max_wait=1.0, attempts=4)
     threads, memory = threading.active_count(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     futures = [judge.ask(*QUESTION, answer) for answer in answers]

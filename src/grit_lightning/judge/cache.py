@@ -101,7 +101,7 @@ class ReplyCache:
             )
 
 
-class _TextDisk(diskcache.Disk):  # type: ignore[misc]
+class _TextDisk(diskcache.Disk):
     """Reads and writes text only: a value that someone else placed here is never unpickled."""
 
     def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> object:

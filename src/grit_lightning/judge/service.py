@@ -115,10 +115,10 @@ class Service:
 
     async def _answer(self, request: Request) -> float | None:
         if self._cache is not None:
-            reply = await self._loop.run_in_executor(self._disk, self._cache.get, request.key)
-            if reply is not None and (score := parse_verdict(reply.text)) is not None:
+            kept = await self._loop.run_in_executor(self._disk, self._cache.get, request.key)
+            if kept is not None and (known := parse_verdict(kept.text)) is not None:
                 self.statistics.add(known=1)
-                return score
+                return known
         try:
             reply, score = await self._client.complete(request.body, tokens=request.tokens, accept=with_verdict)
         except (*FAILURES, JudgeError) as error:
