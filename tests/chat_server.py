@@ -65,7 +65,11 @@ class Chat(BaseHTTPRequestHandler):
         self.send(200, json.dumps(stats).encode())
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        length = int(self.headers["Content-Length"])
+        content = self.rfile.read(length)
+        if len(content) < length:  # the client has left
+            return
+        body = json.loads(content)
         if self.path == "/control":
             self.state.control |= body
             self.send(200, b"{}")

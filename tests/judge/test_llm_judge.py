@@ -160,8 +160,8 @@ def test_2000_answers_of_which_a_fifth_meets_faults(chat: ChatServer, make_judge
         fault, lasting = faulty.get(number, ""), number % 2 == 0 and number in faulty
         answers.append(planned(scores[number % 3], fault + "*" * lasting, number))
         expected.append(None if lasting else scores[number % 3])
-    # A busy machine may take longer than this for a good reply: hence an attempt more.
-    judge = make_judge(read_timeout=2.5, total_timeout=4.0, max_wait=1.0, attempts=4)
+    # Long enough for a busy machine, and an attempt more than there are faults that pass.
+    judge = make_judge(read_timeout=5.0, total_timeout=6.0, max_wait=1.0)
     threads, memory = threading.active_count(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     futures = [judge.ask(*QUESTION, answer) for answer in answers]
     assert [future.result(timeout=200) for future in futures] == expected
@@ -169,8 +169,8 @@ def test_2000_answers_of_which_a_fifth_meets_faults(chat: ChatServer, make_judge
     assert unrecoverable == 200
     counts = judge.take_counts()
     assert (counts.questions, counts.unscored, counts.known) == (2000, unrecoverable, 0)
-    assert 0 <= counts.requests - (1600 + 200 * 2 + unrecoverable * 4) < 100
-    assert 0 <= counts.failures - (200 + unrecoverable * 4) < 100
+    assert 0 <= counts.requests - (1600 + 200 * 2 + unrecoverable * 3) < 100
+    assert 0 <= counts.failures - (200 + unrecoverable * 3) < 100
     assert counts.completion_tokens >= 7 * 1800
     assert threading.active_count() <= threads + 2
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024

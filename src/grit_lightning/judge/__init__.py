@@ -9,7 +9,7 @@ from grit_lightning.judge.client import Limits
 from grit_lightning.judge.endpoint import AzureEndpoint, Endpoint
 from grit_lightning.judge.exact import ExactMatch
 from grit_lightning.judge.llm import LLMJudge, Price
-from grit_lightning.judge.protocol import AsksAhead, Judge, begin, then
+from grit_lightning.judge.protocol import AsksAhead, Judge, begin, gather, then
 
 __all__ = [
     "AsksAhead",
@@ -22,5 +22,6 @@ __all__ = [
     "Limits",
     "Price",
     "begin",
+    "gather",
     "then",
 ]

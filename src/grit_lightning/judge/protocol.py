@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -45,4 +46,25 @@ def then(future: Future[A], function: Callable[[A], B]) -> Future[B]:
             later.set_exception(error)
 
     future.add_done_callback(settle)
+    return later
+
+
+def gather(futures: Sequence[Future[A]]) -> Future[list[A]]:
+    """All values in order, once the last is there; the exception of the first that has one. At least one future."""
+    later: Future[list[A]] = Future()
+    lock, left = threading.Lock(), len(futures)
+
+    def settle(_: Future[A]) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            is_last = left == 0
+        if is_last:
+            try:
+                later.set_result([future.result() for future in futures])
+            except BaseException as error:
+                later.set_exception(error)
+
+    for future in futures:
+        future.add_done_callback(settle)
     return later
