@@ -78,7 +78,7 @@ def test_it_ends_after_so_many_bad_steps_in_a_row() -> None:
         watch.step(TwoAlike())
     assert str(error.value) == (
         "the judge left 50 % of the answers of a step unscored, last for HTTP 503; more than judge.max_unscored=0.25 "
-        "in 2 steps in a row: the training stops, and goes on with resume=…"
+        "in 2 steps in a row: the training stops"
     )
 
 

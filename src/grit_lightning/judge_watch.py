@@ -56,7 +56,7 @@ class JudgeWatch:
         last = f", last for {self._judge.last_failure}" if self._judge.last_failure else ""
         return (
             f"the judge left {100 * share:.0f} % of the answers of a step unscored{last}; more than "
-            f"judge.max_unscored={self._judge.max_unscored:g} in {steps}: the training stops, and goes on with resume=…"
+            f"judge.max_unscored={self._judge.max_unscored:g} in {steps}: the training stops"
         )
 
 

@@ -94,7 +94,8 @@ class Service:
         self.statistics.add(questions=1, known=int(known))
         if not known:
             shared.add_done_callback(lambda done: self._forget_failure(request.key, done))
-        return then(shared, self._counted)
+        shared.add_done_callback(lambda done: self.statistics.add(unscored=int(_failed(done))))
+        return then(shared, lambda score: score)  # settled after it is counted
 
     def close(self) -> None:
         """Give up what is being asked, and end the threads."""
@@ -128,12 +129,8 @@ class Service:
             await self._loop.run_in_executor(self._disk, self._cache.put, request.key, reply, dict(request.about))
         return score
 
-    def _counted(self, score: float | None) -> float | None:
-        self.statistics.add(unscored=int(score is None))
-        return score
-
     def _forget_failure(self, key: str, done: Future[float | None]) -> None:
-        if done.cancelled() or done.exception() is not None or done.result() is None:
+        if _failed(done):
             with self._lock:
                 if self._scores.get(key) is done:
                     del self._scores[key]
@@ -142,6 +139,10 @@ class Service:
         if not self.last_failure:  # once: a judge that is down fails for every completion of a step
             _log.warning("the judge left an answer unscored: %s; later ones are only counted", failure)
         self.last_failure = failure
+
+
+def _failed(done: Future[float | None]) -> bool:
+    return done.cancelled() or done.exception() is not None or done.result() is None
 
 
 def make_client(options: ServiceOptions, statistics: Statistics, *, processes: int) -> ChatClient:
