@@ -52,7 +52,7 @@ class JudgeWatch:
 
     def _why(self, share: float) -> str:
         assert self._judge is not None
-        steps = "step" if self._bad_steps == 1 else f"{self._bad_steps} steps in a row"
+        steps = "one step" if self._bad_steps == 1 else f"{self._bad_steps} steps in a row"
         last = f", last for {self._judge.last_failure}" if self._judge.last_failure else ""
         return (
             f"the judge left {100 * share:.0f} % of the answers of a step unscored{last}; more than "
