@@ -221,10 +221,11 @@ def test_requests_and_tokens_per_minute(chat: ChatServer, make_judge) -> None:
     for limits in ({"requests_per_minute": 600.0}, {"tokens_per_minute": 600.0 * (tokens - 1)}):
         before = len(chat.stats()["times"])
         judge = make_judge(cache=False, **limits)
+        start = time.time()
         futures = [judge.ask(*QUESTION, planned(1, number=number)) for number in range(100, 215)]
         assert {future.result() for future in futures} == {1.0}
-        times = sorted(chat.stats()["times"][before:])
-        assert times[-1] - times[0] >= 1.2, "15 above the burst of 100, 10 a second"
+        last = max(chat.stats()["times"][before:])
+        assert last - start >= 1.4, "15 above the burst of 100, 10 a second"
 
 
 # ---- threads and processes ----
