@@ -16,6 +16,9 @@ from grit_lightning.errors import ConfigError
 
 Compose = Callable[..., DictConfig]
 RECIPES = ("experiment", "debug")
+MUST_BE_GIVEN = (
+    "data.root", "model.checkpoint", "task.checkpoint", "judge.model", "judge.endpoint.url", "judge.endpoint.deployment"
+)  # fmt: skip
 CONFIGS = sorted(path.relative_to(config.conf_dir()).with_suffix("") for path in config.conf_dir().glob("*/*.yaml"))
 
 
@@ -27,7 +30,7 @@ def override(path: Path) -> str:
 def test_every_config_composes_and_binds_to_what_it_names(compose_config: Compose, choice: str) -> None:
     cfg = compose_config(choice)
     for key in OmegaConf.missing_keys(cfg):
-        assert key in ("data.root", "model.checkpoint", "task.checkpoint"), "all else has a default"
+        assert key in MUST_BE_GIVEN, "all else has a default"
         OmegaConf.update(cfg, key, "given")
     values = config.check(cfg)
     assert all(values[group] for group in ("model", "data", "reward", "module", "trainer", "task"))

@@ -24,7 +24,7 @@ def main() -> None:
     """Run the task of the composed config. Exit status 1 after an error; ``HYDRA_FULL_ERROR=1`` shows its traceback."""
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs the errors that it raises
-    for name in ("huggingface_hub", "bitsandbytes"):  # each retry; which kernels it would rather have
+    for name in ("huggingface_hub", "bitsandbytes", "httpx"):  # retries; which kernels it would rather have; requests
         logging.getLogger(name).setLevel(logging.ERROR)
     config.register()
 

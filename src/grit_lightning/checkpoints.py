@@ -25,7 +25,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.hooks import RemovableHandle
 
-from grit_lightning.errors import CheckpointError, ConfigError
+from grit_lightning.errors import CheckpointError, ConfigError, JudgeError
 from grit_lightning.files import replacing
 from grit_lightning.runs import LAST_CHECKPOINT
 
@@ -62,8 +62,9 @@ class StepCheckpoint(Checkpoint):
     A step that is interrupted counts as not begun: weights and loop counters are saved as they were before it. Where
     its weight update had begun nothing is saved, since such weights belong to no step.
 
-    With several processes only SIGTERM, which Lightning brings to all of them, leads to a checkpoint: after Ctrl-C or
-    an error in one process the others may be waiting in another collective, and a common save would hang.
+    With several processes only SIGTERM, which Lightning brings to all of them, and a judge that is down, which all of
+    them find at the same point, lead to a checkpoint: after Ctrl-C or an error in one process the others may be waiting
+    in another collective, and a common save would hang.
 
     Args:
         dirpath: the run's folder of checkpoints.
@@ -155,7 +156,7 @@ class StepCheckpoint(Checkpoint):
         reason = type(exception).__name__
         if self._update_begun:
             rank_zero_warn(f"{reason} within a weight update: what was done since step {self._saved_step} is lost.")
-        elif trainer.world_size > 1 and not isinstance(exception, SIGTERMException):
+        elif trainer.world_size > 1 and not isinstance(exception, SIGTERMException | JudgeError):
             rank_zero_warn(
                 f"{reason} in one of several processes: what was done since step {self._saved_step} is lost."
             )

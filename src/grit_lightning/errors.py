@@ -24,3 +24,10 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A model folder, checkpoint or run folder that cannot be loaded."""
+
+
+class JudgeError(UserError):
+    """A judge that cannot be asked, or that left too much unscored.
+
+    Within a training step it is raised on all processes, at the same point of the step.
+    """

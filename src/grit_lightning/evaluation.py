@@ -21,7 +21,7 @@ from grit_lightning import grounding
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.errors import ConfigError
 from grit_lightning.files import write_atomic
-from grit_lightning.judge import Judge
+from grit_lightning.judge import Judge, begin
 from grit_lightning.rollout import greedy
 from grit_lightning.rollout_store import completion_fields, prompt_fields
 from grit_lightning.types import Completion, Prompt, Sample
@@ -97,7 +97,7 @@ class Evaluator:
             what: what is done, for the progress bar.
             quiet: no progress bar.
         """
-        done: dict[str, Prediction] = {}
+        done: dict[str, Callable[[], Prediction]] = {}
         window = 4 * self.batch_size  # prompts held at once: enough to find some of similar length
         with _progress(what, len(samples), quiet=quiet) as advance:
             for start in range(0, len(samples), window):
@@ -106,9 +106,9 @@ class Evaluator:
                     batch = prompts[first : first + self.batch_size]
                     completions = greedy(model, backbone, batch, max_new_tokens=self.max_new_tokens, stop=self.stop)
                     for one, completion in zip(batch, completions, strict=True):
-                        done[one.sample.id] = prediction(one, completion, self.judge)
+                        done[one.sample.id] = _prediction(one, completion, self.judge)
                     advance(len(batch))
-        return [done[sample.id] for sample in samples]
+        return [done[sample.id]() for sample in samples]
 
 
 def prediction(prompt: Prompt, completion: Completion, judge: Judge) -> Prediction:
@@ -118,14 +118,20 @@ def prediction(prompt: Prompt, completion: Completion, judge: Judge) -> Predicti
     ``parsed_answer`` is :func:`given_answer`, and ``score`` is the judge's, 0 to 1 or ``None`` when it could not judge.
     An empty answer scores 0 without asking.
     """
+    return _prediction(prompt, completion, judge)()
+
+
+def _prediction(prompt: Prompt, completion: Completion, judge: Judge) -> Callable[[], Prediction]:
+    """The record, once the judge has answered, who is asked now."""
     sample = prompt.sample
     answer = given_answer(completion.text)
-    return {
+    record = {
         **prompt_fields(prompt),
         **completion_fields(completion, sample.size),
         "parsed_answer": answer,
-        "score": _finite(judge(sample.question, sample.answer, answer)) if answer else 0.0,
     }
+    asked = begin(judge, sample.question, sample.answer, answer) if answer else None
+    return lambda: record | {"score": 0.0 if asked is None else _finite(asked.result())}
 
 
 def given_answer(text: str) -> str:

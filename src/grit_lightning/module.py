@@ -22,6 +22,8 @@ from grit_lightning.adapters import has_adapters
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.data.stream import Batch
 from grit_lightning.distributed import full_value, gathered, gradient_sync, shard
+from grit_lightning.judge import Judge
+from grit_lightning.judge_watch import JudgeWatch
 from grit_lightning.metrics import PhaseTimer, StepSums, reward_table
 from grit_lightning.objective import LossTerms, Objective
 from grit_lightning.packing import PackedBatch, completion_lengths, truncated
@@ -41,6 +43,7 @@ class GRPOModule(PolicyModule):
         backbone: the model family and checkpoint.
         sampler: how completions are drawn.
         rewards: how they are scored.
+        judge: whom the rewards ask; watched.
         objective: the loss.
         optimizer: makes the optimizer from the names and values of trainable parameters.
         scheduler: makes the learning-rate schedule from the optimizer; advanced once per training step.
@@ -56,6 +59,7 @@ class GRPOModule(PolicyModule):
         backbone: Backbone,
         sampler: Sampler,
         rewards: Rewards,
+        judge: Judge,
         objective: Objective,
         optimizer: Callable[[NamedParameters], Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler],
@@ -74,6 +78,7 @@ class GRPOModule(PolicyModule):
         )
         self.sampler = sampler
         self.rewards = rewards
+        self.judge_watch = JudgeWatch(judge)
         self.objective = objective
         self.seed = seed
         self.reference: Reference | PolicyAtStart | None = None
@@ -96,6 +101,10 @@ class GRPOModule(PolicyModule):
             self.reference = Reference(self.load_policy(entropy=False))
             shard(self.reference, self.trainer)
 
+    def on_train_start(self) -> None:
+        """What was asked before the first step, by an evaluation, is not of it."""
+        self.judge_watch.reset()
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, StepOutput]:
         """Roll out, score, and update the policy once on this rank's prompts."""
         timer = PhaseTimer(self.device)
@@ -106,12 +115,13 @@ class GRPOModule(PolicyModule):
             ref_logprobs = self._reference_logprobs(groups)
         with timer("wait_for_rewards"):
             scores, reward_seconds = scoring.result()
+        judge_metrics = self.judge_watch.step(self.trainer.strategy)
         table = reward_table(scores, self.device)
         advantages_P_G = self._advantages(table["total"])
         sums = StepSums(table, groups)
         with timer("update"):
             grad_norm = self._update(groups, table["total"], advantages_P_G, ref_logprobs, sums)
-        self._log(sums, timer, grad_norm, reward_seconds)
+        self._log(sums, timer, grad_norm, judge_metrics | {"time/reward": reward_seconds})
         cast(LRScheduler, self.lr_schedulers()).step()
         return {"output": StepOutput(batch.step + 1, groups, scores, advantages_P_G.cpu())}
 
@@ -221,10 +231,10 @@ class GRPOModule(PolicyModule):
 
     # ---- log ----
 
-    def _log(self, sums: StepSums, timer: PhaseTimer, grad_norm: Tensor, reward_seconds: float) -> None:
+    def _log(self, sums: StepSums, timer: PhaseTimer, grad_norm: Tensor, others: dict[str, float]) -> None:
         metrics = sums.metrics(self._sum_over_ranks, with_kl=self.reference is not None)
         metrics |= self._step_metrics(timer, metrics.pop("tokens"))
-        metrics |= {"time/reward": reward_seconds, "grad_norm": grad_norm.item()}
+        metrics |= others | {"grad_norm": grad_norm.item()}
         if metrics["reward/unscored"] == 1:
             log.warning("step %d: no completion could be scored, so nothing was learned", self.trainer.global_step)
         self.log_dict(metrics)

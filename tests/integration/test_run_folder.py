@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 COMPONENTS = (
     *("answer_match", "answer_bleu", "answer_format", "think_rethink", "grounded_region", "repetition"),
-    *("box_valid", "box_iou"),
+    *("answer_score", "box_valid", "box_iou"),
 )
 FIELDS = {
     *("step", "slot", "completion_index", "sample_id", "dataset", "split", "source", "question", "answer", "image"),

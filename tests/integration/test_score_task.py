@@ -95,7 +95,7 @@ def test_a_reward_of_ones_own_in_a_config_of_ones_own(cli, run: Path) -> None:
         "components:\n"
         "  brevity: {weight: -2.0, fn: {_target_: my_module.my_reward, _partial_: true, per_token: 0.5}}\n"
     )
-    options = ("task=score", "rollouts=moved", "reward=mine", "~reward.components.repetition", "task.parallel=3")
+    options = ("task=score", "rollouts=moved", "reward=mine", "~reward.components.repetition")
     done = cli("--config-dir", "my_conf", *options, cwd=run.parent)
     assert_succeeded(done)
     folder = run / "scores" / "mine"
@@ -228,8 +228,8 @@ def with_a_reward_that_is_gone(run: Path) -> None:
         ),
         (
             untouched,
-            ("rollouts=moved", "task.parallel=0"),
-            r"^task\.parallel is 0, expected a whole number of at least 1",
+            ("rollouts=moved", "task.most_changed=-1"),
+            r"^task\.most_changed is -1, expected a whole number of at least 0",
         ),
         (untouched, ("rollouts=moved", "task.excerpt=x"), r"^task\.excerpt is 'x', expected int$"),
     ],
@@ -271,7 +271,7 @@ def test_a_run_that_is_read_only_needs_another_folder(compose_config, run: Path,
     before = listing(run.parent)
     cfg = compose_config("task=score", f"rollouts={run}")
     with pytest.raises(UserError) as error:
-        score(cfg, parallel=1, most_changed=0, excerpt=1)
+        score(cfg, most_changed=0, excerpt=1)
     message = f"{run}/scores/again cannot be written: {run} is read-only; give another folder as out=…"
     assert str(error.value) == message
     assert listing(run.parent) == before

@@ -1,6 +1,7 @@
 """Judge and BLEU rewards, by hand."""
 
 import math
+from concurrent.futures import Future
 
 import pytest
 
@@ -88,3 +89,31 @@ def test_defect_1_an_exact_one_word_answer_gets_full_bleu(make_sample, make_comp
     # With the closing tag kept, "two answer" would be two words of which one is right: 0.05.
     completion = make_completion("<think>x</think> <answer>two</answer>")
     assert answer_bleu(make_sample("two"), completion, size=0.1) == pytest.approx(0.1, abs=1e-15)
+
+
+class Later:
+    """A judge that asks ahead."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, question, reference, answer):
+        raise AssertionError("it would be waited for")
+
+    def ask(self, question, reference, answer):
+        self.asked.append(Future())
+        return self.asked[-1]
+
+
+@pytest.mark.parametrize(
+    ("score", "threshold", "expected"), [(0.3, 0.0, 1.0), (0.0, 0.0, 0.0), (0.3, None, 0.3), (None, 0.0, None)]
+)
+def test_a_judge_that_asks_ahead_is_not_waited_for(make_sample, make_completion, score, threshold, expected):
+    judge = Later()
+    completion = make_completion("<answer>2</answer>")
+    value = answer_match(make_sample(), completion, judge=judge, threshold=threshold)
+    assert not value.done()
+    judge.asked[0].set_result(score)
+    assert value.result(timeout=5) == expected
+    assert answer_match(make_sample(), make_completion("<answer> "), judge=judge, threshold=threshold) == 0.0
+    assert len(judge.asked) == 1

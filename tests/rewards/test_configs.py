@@ -53,7 +53,7 @@ def test_accuracy_is_the_judge_alone(compose, make_sample, make_completion):
     rewards = instantiate(compose("accuracy").reward)
     assert rewards.score(make_sample("2"), make_completion("<answer>two</answer>")).total == 1.0
     assert rewards.score(make_sample("2"), make_completion("<answer>three</answer>")).total == 0.0
-    assert rewards.names == ("answer_match",)
+    assert rewards.weights == {"answer_match": 1.0, "answer_score": 0.0}
 
 
 def test_digits_is_the_share_of_digits(compose, make_sample, make_completion):
@@ -79,7 +79,7 @@ def test_a_users_own_reward_is_one_function_and_one_line(compose, make_sample, m
     monkeypatch.syspath_prepend(tmp_path)
     override = "+reward.components.mine={weight: 0.5, fn: {_target_: my_reward_module.mine, _partial_: true}}"
     score = instantiate(compose("accuracy", override).reward).score(make_sample("2"), make_completion("a b c"))
-    assert score.components == {"answer_match": 0.0, "mine": 3.0}
+    assert score.components == {"answer_match": 0.0, "answer_score": 0.0, "mine": 3.0}
     assert score.total == 1.5
 
     with_option = override.replace("_partial_: true", "_partial_: true, per_word: 2")

@@ -5,6 +5,7 @@ import logging
 import math
 import pickle
 import threading
+from concurrent.futures import Future
 
 import pytest
 
@@ -153,3 +154,36 @@ def test_a_missing_option_is_a_config_error_not_a_failure_of_every_completion():
 
     with pytest.raises(ConfigError, match="'size'"):
         build(bleu=(1.0, answer_bleu))
+
+
+def test_whoever_is_to_be_asked_is_asked_about_all_before_any_answer_is_waited_for(make_group):
+    asked = []
+
+    def later(sample, completion):
+        asked.append(Future())
+        if len(asked) == 4:  # the answers come once all was asked, the last first
+            for number, future in reversed(list(enumerate(asked))):
+                future.set_result(float(number))
+        return asked[-1]
+
+    scored = build(later=(1.0, later)).submit([make_group("a", "b"), make_group("c", "d")]).result(timeout=30)
+    assert [[score.total for score in scores] for scores in scored.scores] == [[0.0, 1.0], [2.0, 3.0]]
+
+
+@pytest.mark.parametrize(
+    ("settle", "error"),
+    [
+        (lambda future: future.set_result(None), None),
+        (lambda future: future.set_result(math.nan), "ValueError: it returned nan, expected a finite number or None."),
+        (lambda future: future.set_exception(RuntimeError("gone")), "RuntimeError: gone."),
+        (lambda future: future.cancel(), "CancelledError: ."),
+    ],
+)
+def test_what_comes_later_is_read_like_what_comes_at_once(make_sample, make_completion, settle, error):
+    future = Future()
+    settle(future)
+    score = build(later=(1.0, lambda sample, completion: future)).score(make_sample(), make_completion("x"))
+    assert score.components == {"later": None}
+    assert score.total is None
+    expected = {} if error is None else {"later": f"Reward later could not score sample cats/1: {error}"}
+    assert score.errors == expected

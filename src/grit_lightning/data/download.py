@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Sequence
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from grit_lightning import __version__
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.files import put_in_place
+from grit_lightning.http import retry_after
 
 Check = Callable[[Path], None]
 """Reads a file that has arrived, wherever it lies; raises DataError where it is not what was wanted."""
@@ -139,7 +138,7 @@ class Downloader:
         status = response.status_code
         answer = f"HTTP {status} {response.reason_phrase}".strip()
         if status in _TRY_LATER or status >= 500:
-            wait = _retry_after(response)
+            wait = retry_after(response)
             if wait > self.max_wait:
                 raise _Refused(f"{answer}, to be asked again in {wait:.0f} s; task.max_wait is {self.max_wait:g} s")
             raise _Passing(answer, wait)
@@ -222,14 +221,3 @@ def _may_pass(error: BaseException) -> bool:
     if isinstance(error, httpx.UnsupportedProtocol):  # a redirect to ftp:// or the like
         return False
     return isinstance(error, _Passing | httpx.TransportError | httpx.DecodingError)
-
-
-def _retry_after(response: httpx.Response) -> float:
-    """Seconds that the server asks to wait (RFC 9110, 10.2.3), 0 where it does not say."""
-    value = response.headers.get("retry-after", "").strip()
-    if value.isdecimal():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return 0.0

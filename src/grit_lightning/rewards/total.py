@@ -6,7 +6,8 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from itertools import islice
 from numbers import Real
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -16,8 +17,11 @@ from grit_lightning.types import Completion, Group, Sample, Score
 
 _log = logging.getLogger(__name__)
 
-Component = Callable[[Sample, Completion], float | None]
-"""A reward component with its options bound."""
+Component = Callable[[Sample, Completion], float | Future[float | None] | None]
+"""A reward component with its options bound. One that waits for somebody else may return its value for later."""
+
+
+_Value = float | None | Future[float | None] | Exception
 
 
 class Scored(NamedTuple):
@@ -63,22 +67,16 @@ class Rewards:
 
     def score(self, sample: Sample, completion: Completion) -> Score:
         """Score one completion by every component; no component's exception escapes."""
-        components: dict[str, float | None] = {}
-        errors: dict[str, str] = {}
-        for name, fn in self._fns.items():
-            try:
-                components[name] = _number(fn(sample, completion))
-            except Exception as error:
-                components[name] = None
-                reason = " ".join(str(error).split()).rstrip(".")
-                kind = type(error).__name__
-                errors[name] = f"Reward {name} could not score sample {sample.id}: {kind}: {reason}."
-                self._warn(name, errors[name])
-        return Score(components, self._total(components), errors)
+        return self.score_all([(sample, completion)])[0]
+
+    def score_all(self, pairs: Iterable[tuple[Sample, Completion]]) -> list[Score]:
+        """Score completions, in order. Whoever is to be asked is asked about all of them, then waited for."""
+        begun = [(sample, self._begin(sample, completion)) for sample, completion in pairs]
+        return [self._finish(sample, values) for sample, values in begun]
 
     def score_group(self, group: Group) -> tuple[Score, ...]:
         """Score the completions of one prompt, in order."""
-        return tuple(self.score(group.prompt.sample, completion) for completion in group.completions)
+        return tuple(self.score_all((group.prompt.sample, completion) for completion in group.completions))
 
     def submit(self, groups: Iterable[Group]) -> Future[Scored]:
         """Score groups on the one background thread, first come first served, while the caller computes."""
@@ -92,7 +90,35 @@ class Rewards:
 
     def _score_all(self, groups: list[Group]) -> Scored:
         start = perf_counter()
-        return Scored([self.score_group(group) for group in groups], perf_counter() - start)
+        scores = iter(self.score_all((group.prompt.sample, one) for group in groups for one in group.completions))
+        of_groups = [tuple(islice(scores, len(group.completions))) for group in groups]
+        return Scored(of_groups, perf_counter() - start)
+
+    def _begin(self, sample: Sample, completion: Completion) -> dict[str, _Value]:
+        """What each component returned or raised."""
+        values: dict[str, _Value] = {}
+        for name, fn in self._fns.items():
+            try:
+                values[name] = fn(sample, completion)
+            except Exception as error:
+                values[name] = error
+        return values
+
+    def _finish(self, sample: Sample, values: Mapping[str, _Value]) -> Score:
+        components: dict[str, float | None] = {}
+        errors: dict[str, str] = {}
+        for name, value in values.items():
+            try:
+                if isinstance(value, Exception):
+                    raise value
+                components[name] = _number(value.result() if isinstance(value, Future) else value)
+            except (Exception, CancelledError) as error:
+                components[name] = None
+                reason = " ".join(str(error).split()).rstrip(".")
+                kind = type(error).__name__
+                errors[name] = f"Reward {name} could not score sample {sample.id}: {kind}: {reason}."
+                self._warn(name, errors[name])
+        return Score(components, self._total(components), errors)
 
     def _total(self, components: Mapping[str, float | None]) -> float | None:
         terms = []

@@ -24,7 +24,7 @@ from grit_lightning.files import write_atomic
 from grit_lightning.policy_module import POLICY_PREFIX
 from grit_lightning.runs import RunFolder
 from grit_lightning.tasks.existing import free, is_given, refuse_taken, run_config
-from grit_lightning.tasks.prepare import prepare
+from grit_lightning.tasks.prepare import prepare, probe_judge
 
 
 class Evaluation(NamedTuple):
@@ -82,6 +82,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     evaluator: Evaluator = instantiate(values["evaluation"])
     if not datamodule.val_samples():
         raise ConfigError("there is nothing to evaluate on: data.val and data.heldout are both null")
+    probe_judge(values)
     predictions = _predict(values["trainer"], backbone, datamodule, evaluator, weights)
     result = Evaluation(folder, predictions, summary(predictions))
     _write(result, cfg, weights)

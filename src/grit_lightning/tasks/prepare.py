@@ -15,6 +15,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from grit_lightning import config
 from grit_lightning.errors import ConfigError
+from grit_lightning.judge import LLMJudge
+from grit_lightning.launch import is_first_process
 
 _PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -35,9 +37,20 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
     return values
 
 
+def probe_judge(values: dict[str, Any]) -> None:
+    """Ask the judge a test question, if it is one that may not answer. On one process: the others rely on it.
+
+    Raises:
+        JudgeError: it cannot be asked.
+    """
+    judge = instantiate(values["judge"])
+    if isinstance(judge, LLMJudge) and is_first_process():
+        judge.probe()
+
+
 def _hush_libraries() -> None:
     """Turn off what the libraries print that is no concern of a user of this application."""
-    for name in ("lightning.pytorch", "lightning.fabric"):  # hardware, ranks, tips for other products
+    for name in ("lightning.pytorch", "lightning.fabric"):  # hardware, tips
         logging.getLogger(name).setLevel(logging.WARNING)
     if not sys.stderr.isatty():
         disable_progress_bar()  # of transformers, while it loads weights

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from grit_lightning import config
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.files import replacing_folder
+from grit_lightning.judge import LLMJudge
 from grit_lightning.rescoring import comparison, report
 from grit_lightning.rescoring.comparison import Rescored
 from grit_lightning.rescoring.report import Comparison
@@ -27,6 +27,9 @@ from grit_lightning.rewards import Rewards
 from grit_lightning.runs import RunFolder
 from grit_lightning.tasks.existing import free, is_given, refuse_taken, run_config
 from grit_lightning.types import Score
+
+AT_ONCE = 256
+"""Completions scored together: a judge over HTTP is asked about all of them, then waited for."""
 
 PROGRESS_AFTER = 2.0
 """Seconds after which a progress bar appears."""
@@ -49,12 +52,11 @@ class Rescoring(NamedTuple):
 class Options(NamedTuple):
     """Of the task; values live in ``conf/task/score.yaml``."""
 
-    parallel: int
     most_changed: int
     excerpt: int
 
 
-def score(cfg: DictConfig, *, parallel: int, most_changed: int, excerpt: int) -> Rescoring:
+def score(cfg: DictConfig, *, most_changed: int, excerpt: int) -> Rescoring:
     """Score the completions of ``rollouts`` under the config's reward and judge; of a run, under its own config's.
 
     The command line's ``reward``, ``judge`` and values take precedence. The folder is ``out`` where that is given, else
@@ -63,26 +65,29 @@ def score(cfg: DictConfig, *, parallel: int, most_changed: int, excerpt: int) ->
 
     Args:
         cfg: the composed config.
-        parallel: completions scored at a time.
         most_changed: completions listed in the comparison.
         excerpt: characters of the text of each.
 
     Raises:
         UserError: rollouts, a config value or a folder that cannot be used.
     """
-    options = _checked(Options(parallel, most_changed, excerpt), cfg)
+    options = _checked(Options(most_changed, excerpt), cfg)
     path = Path(cfg.rollouts).expanduser().absolute()
     files = files_of(path)
     run = run_of(path)
     folder = _folder(cfg, run)
     if run is not None:
         cfg = run_config(cfg, run, config.overrides())
-    rewards: Rewards = instantiate(config.check(cfg, "reward", "judge")["reward"])
+    values = config.check(cfg, "reward", "judge")
+    judge = instantiate(values["judge"])
+    if isinstance(judge, LLMJudge):
+        judge.probe()
+    rewards: Rewards = instantiate(values["reward"])
     torn: list[DataError] = []
     try:
         rows = [
             _row(stored, new, options.excerpt)
-            for stored, new in _scored(rewards, _whole(read(files), torn), options.parallel, count_lines(files))
+            for stored, new in _scored(rewards, _whole(read(files), torn), count_lines(files))
         ]
     except KeyboardInterrupt:
         sys.exit("stopped: nothing was written; the same command begins anew")
@@ -96,7 +101,7 @@ def score(cfg: DictConfig, *, parallel: int, most_changed: int, excerpt: int) ->
 
 def _checked(options: Options, cfg: DictConfig) -> Options:
     config.check(cfg, "task")
-    for name, least in Options(parallel=1, most_changed=0, excerpt=1)._asdict().items():
+    for name, least in Options(most_changed=0, excerpt=1)._asdict().items():
         value = getattr(options, name)
         if value < least:
             raise ConfigError(f"task.{name} is {value}, expected a whole number of at least {least}")
@@ -137,23 +142,14 @@ def _whole(items: Iterable[Stored | DataError], torn: list[DataError]) -> Iterat
             yield item
 
 
-def _scored(
-    rewards: Rewards, completions: Iterator[Stored], parallel: int, total: int
-) -> Iterator[tuple[Stored, Score]]:
+def _scored(rewards: Rewards, completions: Iterator[Stored], total: int) -> Iterator[tuple[Stored, Score]]:
     """Each completion with its new score, in order; a bounded number of them is held at once."""
-
-    def one(stored: Stored) -> Score:
-        return rewards.score(stored.sample, stored.completion)
-
     silent = not sys.stderr.isatty()
-    with (
-        tqdm(total=total, desc="scoring", unit="completion", delay=PROGRESS_AFTER, disable=silent) as progress,
-        ThreadPoolExecutor(parallel, thread_name_prefix="rewards") as pool,
-    ):
-        while window := list(islice(completions, 4 * parallel)):
-            for pair in zip(window, pool.map(one, window), strict=True):
-                yield pair
-                progress.update()
+    with tqdm(total=total, desc="scoring", unit="completion", delay=PROGRESS_AFTER, disable=silent) as progress:
+        while window := list(islice(completions, AT_ONCE)):
+            scores = rewards.score_all((stored.sample, stored.completion) for stored in window)
+            yield from zip(window, scores, strict=True)
+            progress.update(len(window))
 
 
 def _row(stored: Stored, new: Score, length: int) -> Rescored:

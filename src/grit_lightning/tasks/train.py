@@ -27,7 +27,7 @@ from grit_lightning.launch import is_first_process
 from grit_lightning.manifest import manifest
 from grit_lightning.policy_module import PolicyModule
 from grit_lightning.runs import RunFolder
-from grit_lightning.tasks.prepare import prepare
+from grit_lightning.tasks.prepare import prepare, probe_judge
 from grit_lightning.types import Sample
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,7 @@ def _build(cfg: DictConfig, *callbacks: Callback) -> tuple[PolicyModule, PromptD
         logger=[*map(instantiate, filter(None, (values["logger"] or {}).values()))],
         _convert_="all",
     )
+    probe_judge(values)
     module.backbone.weights_folder()
     datamodule.require_prompts_for(trainer.num_nodes * trainer.num_devices)
     return module, datamodule, trainer

@@ -1,17 +1,8 @@
-"""Judges: how well an answer agrees with the reference answer to a question."""
+"""The judge that asks nobody."""
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from grit_lightning.grounding.answers import normalise
-
-
-class Judge(Protocol):
-    """What a judge is to the rewards: any callable of this shape."""
-
-    def __call__(self, question: str, reference: str, answer: str) -> float | None:
-        """Agreement of ``answer`` with ``reference``, 0 to 1, or ``None`` when it could not be judged."""
 
 
 class ExactMatch:

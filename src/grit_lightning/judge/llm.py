@@ -1,0 +1,183 @@
+"""A judge that is a language model behind HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from grit_lightning.errors import ConfigError, JudgeError
+from grit_lightning.judge.cache import CacheOptions
+from grit_lightning.judge.client import FAILURES, Limits, reason
+from grit_lightning.judge.endpoint import Endpoint
+from grit_lightning.judge.prompt import PromptTemplate
+from grit_lightning.judge.reply import Refused
+from grit_lightning.judge.service import Request, ServiceOptions, make_client, running, service, with_verdict
+from grit_lightning.judge.statistics import Counts, Statistics
+
+_OWN_FIELDS = ("messages", "model", "n", "response_format", "stream")
+"""Of a request: not to be given as parameters."""
+
+_BYTES_PER_TOKEN = 4
+_TOKENS_PER_IMAGE = 1000
+_PROBE_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Price:
+    """Of a million tokens, in any currency.
+
+    Attributes:
+        prompt: what is sent.
+        completion: what comes back.
+    """
+
+    prompt: float
+    completion: float
+
+    def of(self, prompt_tokens: float, completion_tokens: float) -> float:
+        """What so many tokens cost."""
+        return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
+
+
+class LLMJudge:
+    """Asks a language model to score an answer against the reference answer. Values live in ``conf/judge``.
+
+    It holds plain values only: threads, connections, cache and counts belong to the process (``service``).
+
+    Args:
+        endpoint: the server.
+        model: its name there.
+        parameters: further fields of each request, such as ``temperature`` and ``seed``.
+        structured_output: whether the server is told to reply with a score in JSON and nothing else.
+        prompt: a file with the text, which has ``{question}``, ``{reference}`` and ``{answer}``.
+        limits: how hard the server may be asked, and for how long.
+        price: of its tokens.
+        cache: where replies are kept; ``None`` for nowhere.
+        max_unscored: the share of a step's questions that may stay unscored, 0 to 1 …
+        patience: … or in fewer than so many steps in a row. Then the training stops.
+
+    Raises:
+        ConfigError: a value that cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: Endpoint,
+        model: str,
+        parameters: Mapping[str, Any],
+        structured_output: bool,
+        prompt: str,
+        limits: Limits,
+        price: Price,
+        cache: CacheOptions | None,
+        max_unscored: float,
+        patience: int,
+    ) -> None:
+        if not 0 <= max_unscored <= 1:
+            raise ConfigError(f"judge.max_unscored is {max_unscored}, expected a share from 0 to 1")
+        if patience < 1:
+            raise ConfigError(f"judge.patience is {patience}, expected a number of steps of at least 1")
+        if not model:
+            raise ConfigError("judge.model is empty, expected the model's name at the server")
+        if own := [name for name in _OWN_FIELDS if name in parameters]:
+            raise ConfigError(f"judge.parameters.{own[0]} is no parameter: expected such as temperature or seed")
+        self.model = model
+        self.price = price
+        self.max_unscored = max_unscored
+        self.patience = patience
+        self._parameters = dict(parameters)
+        self._prompt = PromptTemplate.read(prompt, ("question", "reference", "answer"), "judge.prompt")
+        self._options = ServiceOptions(
+            endpoint=endpoint, limits=limits, cache=cache, structured_output=structured_output
+        )
+
+    def __call__(self, question: str, reference: str, answer: str) -> float | None:
+        """Ask, and wait for the score."""
+        return self.ask(question, reference, answer).result()
+
+    def ask(self, question: str, reference: str, answer: str) -> Future[float | None]:
+        """Ask now: the score, 0 to 1, or ``None`` when the last attempt failed, later. An empty answer scores 0."""
+        if not answer.strip():
+            empty: Future[float | None] = Future()
+            empty.set_result(0.0)
+            return empty
+        return service(self._options).ask(self._question(question, reference, answer))
+
+    def ask_about_images(self, text: str, images: Sequence[str], version: str) -> Future[float | None]:
+        """Ask a question of one's own, whose reply is a score as well.
+
+        Args:
+            text: the whole prompt.
+            images: data URLs, shown after the text.
+            version: of the prompt's template.
+        """
+        return service(self._options).ask(self._request(text, images, version))
+
+    def probe(self) -> None:
+        """Ask a test question, past the cache, before anything costs time.
+
+        Raises:
+            JudgeError: there is no score to be had.
+        """
+        # A thread of its own: the caller may be within an event loop, as in a notebook.
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            thread.submit(asyncio.run, self._probe()).result()
+
+    def take_counts(self) -> Counts:
+        """What was asked in this process since this was last called, by all judges with the same server."""
+        started = running(self._options)
+        return Counts() if started is None else started.statistics.take()
+
+    @property
+    def last_failure(self) -> str:
+        """Why an answer was last left unscored in this process; empty where none was."""
+        started = running(self._options)
+        return "" if started is None else started.last_failure
+
+    async def _probe(self) -> None:
+        limits = self._options.limits
+        limits = replace(limits, attempts=min(limits.attempts, _PROBE_ATTEMPTS))
+        client = make_client(replace(self._options, limits=limits), Statistics(), processes=1)
+        request = self._question("What is one and one?", "2", "two")
+        try:
+            await client.complete(request.body, tokens=request.tokens, accept=with_verdict)
+        except FAILURES as error:
+            address = self._options.endpoint.address
+            raise JudgeError(f"the judge at {address} cannot be asked: {reason(error)}{self._advice(error)}") from None
+        finally:
+            await client.aclose()
+
+    def _advice(self, error: Exception) -> str:
+        status = error.status if isinstance(error, Refused) else None
+        if status in (401, 403):
+            name = self._options.endpoint.key_variable
+            return f"; check the key in {name}" if name else "; judge.endpoint.key_variable names no key"
+        return f"; check judge.endpoint.url and judge.model={self.model}" if status == 404 else ""
+
+    def _question(self, question: str, reference: str, answer: str) -> Request:
+        values = {"question": question, "reference": reference, "answer": answer}
+        return self._request(self._prompt.fill(values), (), self._prompt.version)
+
+    def _request(self, text: str, images: Sequence[str], version: str) -> Request:
+        shown = [{"type": "image_url", "image_url": {"url": url}} for url in images]
+        content = [{"type": "text", "text": text}, *shown] if shown else text
+        body = {**self._parameters, "model": self.model, "messages": [{"role": "user", "content": content}]}
+        decisive = json.dumps([version, body], sort_keys=True)
+        return Request(
+            key=hashlib.sha256(decisive.encode()).hexdigest(),
+            body=body,
+            tokens=self._estimate(text) + _TOKENS_PER_IMAGE * len(images),
+            about={"model": self.model, "prompt_version": version, "asked": text, "images": len(images)},
+        )
+
+    def _estimate(self, text: str) -> float:
+        limits = (self._parameters.get(name) for name in ("max_tokens", "max_completion_tokens"))
+        longest = max((limit for limit in limits if isinstance(limit, int)), default=0)
+        return math.ceil(len(text.encode("utf-8", "replace")) / _BYTES_PER_TOKEN) + longest

@@ -1,0 +1,150 @@
+"""A training whose judge is a server: it dies and comes back, stays away, and is back for the resume."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from chat_server import ChatServer
+
+CANARY = "sk-canary-81b0f2c6aa"
+STEPS = 6
+OPTIONS = (
+    "judge=local", "judge.model=judge-1", "judge.limits.attempts=10", "judge.limits.backoff=0.1",
+    "judge.limits.max_wait=2.0", "judge.patience=1", "reward=accuracy", "prompt.prefill='<answer>'",
+    "rollout.num_generations=4", "rollout.max_new_tokens=12", "rollout.stop=q", "data.prompts_per_step=2",
+    f"trainer.max_steps={STEPS}", "trainer.accelerator=cpu", "callbacks.checkpoint.last_every_n_steps=null",
+    "data.heldout=null", "threads=1", "model.random_weights_seed=0", "optimizer.lr=1e-3",
+)  # fmt: skip
+
+
+@pytest.fixture
+def chat() -> Iterator[ChatServer]:
+    server = ChatServer()
+    server.control(key=CANARY)
+    yield server
+    server.kill()
+
+
+def start(cwd: Path, *overrides: str) -> subprocess.Popen[str]:
+    """The command line with the key in its environment, and its output in files: a full pipe would block it."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "JUDGE_API_KEY": CANARY, "NO_PROXY": "127.0.0.1"}
+    number = len(list(cwd.glob("*.stderr")))
+    with (cwd / f"{number}.stdout").open("w") as stdout, (cwd / f"{number}.stderr").open("w") as stderr:
+        command = [sys.executable, "-m", "grit_lightning", *overrides]
+        return subprocess.Popen(command, cwd=cwd, env=environment, stdout=stdout, stderr=stderr, text=True)
+
+
+def finish(cwd: Path, process: subprocess.Popen[str]) -> tuple[int, str]:
+    status = process.wait(timeout=300)
+    return status, sorted(cwd.glob("*.stderr"), key=lambda path: int(path.stem))[-1].read_text()
+
+
+def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
+    deadline = time.monotonic() + 200
+    while not (run / "rollouts" / f"step_{step:06d}.jsonl").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def records(run: Path) -> dict[str, list[dict[str, Any]]]:
+    files = sorted((run / "rollouts").glob("*.jsonl"))
+    return {file.name: [json.loads(line) for line in file.read_text().splitlines()] for file in files}
+
+
+@pytest.mark.slow
+def test_a_judge_that_dies_returns_and_stays_away_leaves_the_path_as_it_is(
+    chat: ChatServer, tmp_path: Path, listing
+) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    address = f"judge.endpoint.url={chat.url}"
+    undisturbed = start(
+        tmp_path, *OPTIONS, address, "judge.cache=null", "logger=csv", "judge.price.prompt=1", f"out={whole}"
+    )
+    status, stderr = finish(tmp_path, undisturbed)
+    assert status == 0, stderr
+
+    chat.control(delay=0.3)  # so that there is a step to be disturbed
+    process = start(tmp_path, *OPTIONS, address, f"judge.cache.folder={tmp_path / 'cache'}", f"out={run}")
+    wait_for_step(process, run, 1)
+    chat.kill()
+    time.sleep(0.5)
+    chat.start()
+    chat.control(key=CANARY, delay=0.3)
+    wait_for_step(process, run, 3)
+    chat.kill()
+    status, stderr = finish(tmp_path, process)
+    assert status == 1, stderr
+    assert "Traceback" not in stderr
+    line = next(line for line in stderr.splitlines() if line.startswith("error: "))
+    assert line.startswith("error: the judge left 100 % of the answers of a step unscored, last for cannot connect (")
+    done = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert 3 <= done < STEPS
+    assert f"the {done} steps done are saved; continue with resume={run}" in stderr
+    assert len(records(run)) == done
+
+    before = listing(run)
+    status, stderr = finish(tmp_path, start(tmp_path, f"resume={run}"))
+    assert (status, "Traceback" in stderr) == (1, False)
+    line = stderr.splitlines()[-1]
+    assert line.startswith(f"error: the judge at {chat.url}/chat/completions cannot be asked: cannot connect (")
+    assert listing(run) == before
+
+    chat.start()
+    chat.control(key=CANARY)
+    status, stderr = finish(tmp_path, start(tmp_path, f"resume={run}"))
+    assert status == 0, stderr
+    assert records(run) == records(whole)
+    states = [torch.load(one / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for one in (whole, run)]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+    check_what_is_stored(records(whole))
+    check_metrics(whole)
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.name.startswith("events.out") for path in kept) and any(path.name == "cache.db" for path in kept)
+    assert not [path for path in kept if CANARY.encode() in path.read_bytes()], "the key is in no file"
+
+
+def check_what_is_stored(steps: dict[str, list[dict[str, Any]]]) -> None:
+    rewards = [record["rewards"] for lines in steps.values() for record in lines]
+    assert all(one["answer_match"] == float(one["answer_score"] > 0) for one in rewards)
+    assert {one["answer_match"] for one in rewards} == {0.0, 1.0}
+    assert any(0 < one["answer_score"] < 1 for one in rewards)
+
+
+def check_metrics(run: Path) -> None:
+    with (run / "metrics" / "version_0" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["judge/questions"]]
+    assert len(rows) == STEPS
+    asked = sum(float(row["judge/requests"]) for row in rows)
+    assert sum(float(row["judge/questions"]) for row in rows) == STEPS * 8 * 2, "each answer for two rewards …"
+    assert 0 < asked <= STEPS * 8, "… and once of the server"
+    assert {float(row["judge/unscored"]) for row in rows} == {0.0}
+    assert sum(float(row["judge/cost"]) for row in rows) == pytest.approx(asked * 100 / 1e6)
+    assert all(0 < float(row["judge/latency_p50"]) <= float(row["judge/latency_p95"]) for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["train", "evaluate"])
+def test_a_judge_that_cannot_be_asked_stops_everything_before_it_begins(
+    chat: ChatServer, tmp_path: Path, task: str
+) -> None:
+    chat.control(key="another")
+    overrides = (f"task={task}", "judge=local", "judge.model=judge-1", f"judge.endpoint.url={chat.url}")
+    status, stderr = finish(tmp_path, start(tmp_path, "+debug=fast", "threads=1", *overrides))
+    assert (status, "Traceback" in stderr) == (1, False)
+    assert stderr.splitlines()[-1] == (
+        f"error: the judge at {chat.url}/chat/completions cannot be asked: HTTP 401 Unauthorized: Incorrect API key "
+        "provided: ***; check the key in JUDGE_API_KEY"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.stderr", "0.stdout"]

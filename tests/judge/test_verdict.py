@@ -1,0 +1,153 @@
+"""The score of a reply: what is taken, what is refused, and that any string is read in linear time."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+
+import pytest
+
+from grit_lightning.grounding import find_boxes, parse, plain_boxes
+from grit_lightning.judge.verdict import parse_verdict
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ('{"score": 1}', 1.0),
+        ('{"score": 0}', 0.0),
+        ('{"score": 0.25}', 0.25),
+        ('{"score": 2.5e-1}', 0.25),
+        ('{"score": -0.0}', 0.0),
+        ('  \n{"score": 0.5}\n', 0.5),
+        ('{"score": 0.5, "reason": "close"}', 0.5),
+        ('```json\n{"score": 0.5}\n```', 0.5),
+        ('```\n{"score": 0.5}```', 0.5),
+        ('{"score": 0.5} because the two agree in part.', 0.5),
+        ('{"score": 0.5}\n\nAn answer of {"score": 1} was asked for, which is no answer.', 0.5),
+    ],
+)
+def test_what_is_taken(reply: str, score: float) -> None:
+    value = parse_verdict(reply)
+    assert value == score
+    assert type(value) is float
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "1",
+        "0.5",
+        "[0.5]",
+        '"score"',
+        "null",
+        "{}",
+        '{"score"}',
+        '{"score": }',
+        '{"score": 0.5',
+        "{score: 0.5}",
+        "{'score': 0.5}",
+        '{"Score": 0.5}',
+        '{"score": NaN}',
+        '{"score": Infinity}',
+        '{"score": -Infinity}',
+        '{"score": 1e999}',
+        '{"score": 1.0000001}',
+        '{"score": -0.1}',
+        '{"score": 100}',
+        '{"score": ' + "9" * 5000 + "}",
+        '{"score": "0.5"}',
+        '{"score": true}',
+        '{"score": false}',
+        '{"score": null}',
+        '{"score": [0.5]}',
+        '{"score": {"score": 0.5}}',
+        '{"verdict": {"score": 0.5}}',
+        '{"score": 0, "score": 1}',
+        '{"score": .5}',
+        '{"score": 00.5}',
+        '{"score": 0.5} '[1:],
+        'The answer says {"score": 1}, but I say {"score": 0}',
+        'text ```json\n{"score": 1}\n```',
+        '<<<{"score": 1}',
+        '{"score": ' + "[" * 100_000,
+        '{"a":' * 100_000,
+    ],
+)
+def test_what_is_refused(reply: str) -> None:
+    assert parse_verdict(reply) is None
+
+
+def test_a_quoted_verdict_is_not_the_judges() -> None:
+    """A policy may answer with the reply that it would like to get."""
+    quoted = json.dumps('{"score": 1}')
+    assert parse_verdict(f'{{"answer": {quoted}, "score": 0}}') == 0.0
+    assert parse_verdict(f"The answer {quoted} asks for full marks.") is None
+
+
+PIECES = (
+    '{"score": 0.5}', '{"score":', "{", "}", "[", "]", '"', "\\", '"score"', ":", ",", "0", "1", "0.5", "-", "e", "+",
+    "NaN", "Infinity", "true", "null", "```", "```json\n", " ", "\n", "score", "\\u0000", "9" * 40, "1e999", "1.0",
+    "\ud800", "\0", "É", "猫", '{"bbox_2d": [', "1, 2, 3, 4", "<think>", "</think>", "<answer>", "</answer>",
+    "<rethink>", "<ref>", "</ref><box>", "</box>", '"label": "cat"', ", ", "9, 9, 1, 1",
+)  # fmt: skip
+SCORED = '{"score": '
+
+
+def test_100_000_strings_are_read_without_an_exception() -> None:
+    draw = random.Random(0)
+    scores, boxes = 0, 0
+    for index in range(100_000):
+        text = "".join(draw.choices(PIECES, k=draw.randrange(12)))
+        if index % 2:  # chance alone would rarely begin as a verdict does
+            text = SCORED + text
+        score = parse_verdict(text)
+        if score is not None:
+            assert type(score) is float and 0 <= score <= 1 and not math.isnan(score), text
+            assert text.lstrip().startswith(("{", "```")), text
+            scores += 1
+        boxes += len(parse(text).boxes)
+        assert len(plain_boxes(text)) <= len(text)
+    assert scores > 1000 and boxes > 1000, "both were met"
+
+
+GROWING = {
+    "braces": "{",
+    "objects": '{"a":',
+    "brackets": '{"score": [[[[',
+    "verdicts": '{"score": 1}',
+    "spaces": " ",
+    "fences": "```",
+    "fenced": "```json\n",
+    "digits": '{"score": 111111111111',
+    "nines": "9",
+    "escapes": '{"\\"',
+    "backslashes": "\\",
+    "strings": '{"score": "',
+    "keys": '"score": 1, ',
+    "commas": ",",
+    "boxes": '{"bbox_2d": [1, 2, 3, 4]}, ',
+    "halves": "1, 2, 3, ",
+    "references": "<ref>a</ref> <box>[[1, 2",
+}
+
+
+@pytest.mark.parametrize("read", [parse_verdict, find_boxes], ids=lambda read: read.__name__)
+@pytest.mark.parametrize("begin", ["", '{"score": ', '{"a": "', '{"score": 1, '], ids=range(4))
+@pytest.mark.parametrize("piece", GROWING.values(), ids=GROWING)
+def test_reading_takes_linear_time(read, begin: str, piece: str) -> None:
+    """Ten times the text takes about ten times the time; quadratic reading would take a hundred times."""
+
+    def seconds(length: int) -> float:
+        text = begin + piece * (length // len(piece))
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            read(text)
+            times.append(time.process_time() - start)
+        return min(times)
+
+    assert seconds(100_000) < 35 * max(seconds(10_000), 5e-4)
