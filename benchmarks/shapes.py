@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -118,16 +119,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Baselines and ablations on the bundled shapes world.")
     parser.add_argument("out", type=Path, help="folder of the runs")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, of one thread each (2)")
+    parser.add_argument("--only", default="", help="regular expression that the names of the lines to run match (all)")
     options = parser.parse_args()
     out: Path = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    tasks = [(line, seed) for line in LINES for seed in (SEEDS if line.trained else SEEDS[:1])]
+    lines = [line for line in LINES if re.search(options.only, line.name)]
+    tasks = [(line, seed) for line in lines for seed in (SEEDS if line.trained else SEEDS[:1])]
     with ThreadPoolExecutor(options.jobs) as pool:
         runs = list(tqdm(pool.map(lambda task: measure(task[0], task[1], out), tasks), total=len(tasks), unit="run"))
-    by_line: dict[str, list[dict[str, float | None]]] = {line.name: [] for line in LINES}
+    by_line: dict[str, list[dict[str, float | None]]] = {line.name: [] for line in lines}
     for (line, _), run in zip(tasks, runs, strict=True):
         by_line[line.name].append(run)
-    print(table([(line, by_line[line.name]) for line in LINES]))
+    print(table([(line, by_line[line.name]) for line in lines]))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,9 @@ def compose_config(_own_process_settings: None) -> Callable[..., DictConfig]:
     def compose_(*overrides: str) -> DictConfig:
         with initialize_config_dir(str(config.conf_dir()), version_base="1.3"):
             # Random weights: what is tested holds for any, and theirs are not certain of anything.
-            return compose("config", ["name=test", "threads=1", "model.random_weights_seed=0", "model.freeze=[]", *overrides])
+            return compose(
+                "config", ["name=test", "threads=1", "model.random_weights_seed=0", "model.freeze=[]", *overrides]
+            )
 
     return compose_
 

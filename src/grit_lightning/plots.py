@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 EXAMPLES = 6
 """Rows of the sheet of examples."""
 
-_PREDICTED, _REFERENCE, _RIGHT, _WRONG = "#e6007e", "#00a2b8", "#1a7f37", "#c62828"
+_PREDICTED, _REFERENCE, _RIGHT, _WRONG = "#e6007e", "#111111", "#1a7f37", "#c62828"
 _LINE_CHARACTERS, _LINES = 50, 12
 """Of a completion on the sheet; what does not fit is cut off and marked by an ellipsis."""
 
