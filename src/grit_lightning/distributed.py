@@ -11,8 +11,14 @@ import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 
 from grit_lightning.errors import CheckpointError
 
@@ -33,11 +39,40 @@ class FSDPStrategy(ModelParallelStrategy):
         super().setup_environment()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Load weights and optimizer state, after a look at the names: Lightning passes over those that are missing."""
-        names = torch.load(checkpoint_path, map_location="meta", weights_only=True)["state_dict"].keys()
-        assert self.lightning_module is not None
-        require_same_names(self.lightning_module.state_dict().keys(), names)
-        return super().load_checkpoint(checkpoint_path, weights_only)
+        """Load weights and optimizer state, of one device or of many, and return the rest of the checkpoint.
+
+        Lightning's own passes over weights that are missing, and confuses those of an optimizer that does not train all
+        parameters: it takes a place in the optimizer for a place in the model.
+
+        Raises:
+            CheckpointError: the checkpoint is of another model.
+        """
+        path = Path(self.broadcast(checkpoint_path))
+        checkpoint: dict[str, Any] = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
+        module = self.lightning_module
+        assert module is not None
+        weights = checkpoint.pop("state_dict")
+        require_same_names(module.state_dict().keys(), weights.keys())
+        # Not strict: an adapter's checkpoint lacks the weights that it adapts.
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
+        set_model_state_dict(module, weights, options=options)
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            set_optimizer_state_dict(module, optimizer, _by_name(state, module, optimizer), options=options)
+        return checkpoint
+
+
+def _by_name(state: dict[str, Any], module: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """An optimizer's state with parameters by name; in a saved one they are numbers, and their order tells which."""
+    saved = [number for group in state["param_groups"] for number in group["params"]]
+    name_of = {parameter: name for name, parameter in module.named_parameters()}
+    trained = [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    names = dict(zip(saved, trained, strict=True))
+    return {
+        "state": {names[number]: value for number, value in state["state"].items()},
+        "param_groups": [
+            group | {"params": [names[number] for number in group["params"]]} for group in state["param_groups"]
+        ],
+    }
 
 
 def require_same_names(expected: Collection[str], found: Collection[str]) -> None:
