@@ -121,7 +121,9 @@ def qwen3_vl(folder: Path) -> Path:
 
 def internvl(folder: Path) -> Path:
     """As OpenGVLab/InternVL3-2B-hf."""
-    made = tokenizer("<IMG_CONTEXT>\n", "<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "<ref>", "<box>", "<video>")
+    made = tokenizer(
+        "<IMG_CONTEXT>\n", "<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "<ref>", "</ref>", "<box>", "</box>", "<video>"
+    )
     config = InternVLConfig(
         text_config=text_config(made, model_type="qwen2", rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
         vision_config={

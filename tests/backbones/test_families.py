@@ -146,6 +146,15 @@ def test_the_parts_are_all_of_the_model_and_do_not_overlap(backbone) -> None:
         assert len(owners) == 1, name
 
 
+def test_a_completion_is_read_as_it_was_written_but_for_its_end(backbone, prompts) -> None:
+    text = "<think> a <ref>dog</ref><box>[[1, 2, 30, 40]]</box> </think>"
+    if backbone.family.name == "InternVL":
+        assert {"<ref>", "</ref>", "<box>", "</box>"} <= set(backbone.control_tokens)
+    written = backbone.target(text, prompts[0])
+    assert written.token_ids[-1] in backbone.eos_token_ids
+    assert backbone.completion(written.token_ids, "eos", prompts[0]).text == text
+
+
 def test_no_token_of_images_or_turns_is_sampled(backbone) -> None:
     words, banned = len(backbone.tokenizer), set(backbone.banned_token_ids)
     names = set(backbone.tokenizer.convert_ids_to_tokens([index for index in banned if index < words]))

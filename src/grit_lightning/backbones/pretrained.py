@@ -132,8 +132,13 @@ class PretrainedBackbone:
         return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + self.prefill
 
     def completion(self, token_ids: Sequence[int], finish: FinishReason, prompt: Prompt) -> Completion:
-        """A completion with the prefill and its decoded text, special tokens left out."""
-        text = self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        """A completion with the prefill and its decoded text, without what ends it.
+
+        Special tokens in it stay: with ``<ref>`` and ``<box>``, special to InternVL's tokenizer, the model points.
+        """
+        silent = {self.pad_token_id, *self.eos_token_ids}
+        written = [token for token in token_ids if token not in silent]
+        text = self.tokenizer.decode(written, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return Completion(tuple(token_ids), self.prefill + text, finish, prompt.box_space)
 
     def target(self, text: str, prompt: Prompt) -> Completion:
