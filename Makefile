@@ -12,8 +12,9 @@ help:  ## What there is
 run: $(VENV)/.installed  ## Train the bundled tiny model on 20 bundled samples; sets everything up first
 	$(BIN)/python -m grit_lightning $(ARGS)
 
+# The tests' models are small: a thread a process, and a process a core, is fastest.
 test: $(VENV)/.installed  ## Run every test
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 check: $(VENV)/.installed  ## Lint, format, types
 	$(BIN)/ruff check .

@@ -52,7 +52,8 @@ def test_its_name_tells_when_and_what(finished) -> None:
 
 def test_the_console_shows_each_step_and_where_things_are(finished) -> None:
     run, done = finished
-    assert re.fullmatch(r"(step [12]/2  reward \S+  KL \S+  length \S+  tokens/s .+\n){2}", done.stderr)
+    steps = r"(step [12]/2  reward \S+  KL \S+  length \S+  tokens/s .+\n){2}"
+    assert re.fullmatch(r"INFO: [\d,]+ of [\d,]+ parameters are trained\n" + steps, done.stderr)
     assert f"run folder   {run}\n" in done.stdout
     assert f"tensorboard --logdir {run}/tensorboard\n" in done.stdout
 
@@ -142,7 +143,9 @@ def test_an_extended_run_goes_on_where_it_stopped(cli, run: Path, listing) -> No
     before = listing(run)
     done = cli("resume=run", "trainer.max_steps=3", cwd=run.parent)
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"INFO: continuing run after step 2\nstep 3/3  .+\n", done.stderr)
+    assert re.fullmatch(
+        r"INFO: continuing run after step 2\nINFO: [\d,]+ of [\d,]+ parameters are trained\nstep 3/3  .+\n", done.stderr
+    )
     after = listing(run)
     changed = {name for name in before if after[name] != before[name]}
     shown = {"eval/after.jsonl", "eval/metrics.json", "plots/examples.png", "plots/rewards.png"}

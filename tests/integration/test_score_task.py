@@ -115,7 +115,7 @@ def test_a_reward_of_ones_own_in_a_config_of_ones_own(cli, run: Path) -> None:
     assert re.search(r"^brevity +– +\d", done.stdout, re.M)
     page = (folder / "comparison.md").read_text()
     assert re.search(
-        r"^- step \d, slot \d, .+: \*\*0\.\d+ → -\d+.*\*\* \(brevity \d+(\.\d+)?, which is new\)$", page, re.M
+        r"^- step \d, slot \d, .+: \*\*\d\.\d+ → -\d+.*\*\* \(brevity \d+(\.\d+)?, which is new\)$", page, re.M
     )
     used = OmegaConf.load(folder / "config.yaml")
     assert used.reward.components.brevity.fn._target_ == "my_module.my_reward"
