@@ -28,7 +28,8 @@ def parts(compose_config, backbone) -> tuple[Any, Any]:
     datamodule = instantiate(compose_config("data.heldout.count=2").data)
     datamodule.attach(backbone.encode)
     policy = Policy.load(backbone, temperature=1.0, logits_chunk=64, entropy=False)
-    return SimpleNamespace(policy=policy.train(), backbone=backbone), datamodule
+    rewards = SimpleNamespace(weights={"answer": 1.0, "length": 0.0})
+    return SimpleNamespace(policy=policy.train(), backbone=backbone, rewards=rewards), datamodule
 
 
 @pytest.fixture

@@ -58,9 +58,9 @@ def answered(folder: Path, texts: list[str] | None = None) -> list[Prediction]:
 
 def test_rewards_are_drawn_against_their_steps(tmp_path: Path, figures: list[Figure]) -> None:
     history = [{"step": step, "total": step / 10, "count": 1.0, "format": math.nan} for step in range(1, 41)]
-    plot_rewards(tmp_path / "rewards.png", history)
+    plot_rewards(tmp_path / "rewards.png", history, only_logged={"format"})
     by_title = {axes.get_title(loc="left"): axes for axes in figures[0].axes}
-    assert list(by_title) == ["total reward", "count", "format"]
+    assert list(by_title) == ["total reward", "count", "format (logged, no reward)"]
     each, mean = by_title["total reward"].lines
     assert list(each.get_xdata()) == list(range(1, 41))
     assert list(each.get_ydata()) == [step / 10 for step in range(1, 41)]

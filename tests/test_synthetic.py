@@ -30,14 +30,17 @@ from grit_lightning.synthetic import (
 )
 from grit_lightning.synthetic.__main__ import main
 from grit_lightning.synthetic.lessons import LISTINGS, Curriculum, lessons
-from grit_lightning.synthetic.questions import MAX_COUNT, RELATIONS
+from grit_lightning.synthetic.questions import RELATIONS
 from grit_lightning.synthetic.scenes import (
     BACKGROUNDS,
     COLOURS,
+    DIFFICULTIES,
+    EARLY,
     FORMS,
+    HARD,
     LATTICE_PX,
     MARGIN_PX,
-    SIDES_PX,
+    STANDARD,
     Scene,
     Shape,
     make_scene,
@@ -47,8 +50,8 @@ from grit_lightning.types import Sample
 SHAPES20 = Path(__file__).parents[1] / "src/grit_lightning/assets/shapes20"
 
 
-def questions(kind: str, count: int, split: str = "train", seed: int = 0):
-    return [make_question(seed, index, kind, split) for index in range(count)]
+def questions(kind: str, count: int, split: str = "train", seed: int = 0, difficulty=STANDARD):
+    return [make_question(seed, index, kind, split, difficulty) for index in range(count)]
 
 
 @pytest.mark.parametrize("index", [3, 4])
@@ -112,7 +115,7 @@ def test_the_top_left_pixel_is_background_in_every_scene():
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("side", [*SIDES_PX, 21, 74])
+@pytest.mark.parametrize("side", [*HARD.sides_px, 21, 74])
 def test_boxes_enclose_the_drawn_object_tightly(form, side):
     shape = Shape("red", form, 22, 9, side)
     size, background = (112, 100), (100, 250, 100)
@@ -151,7 +154,7 @@ def test_objects_keep_their_distance():
 
 def test_counts_are_right_and_balanced():
     asked = questions("tallyqa", 120)
-    assert Counter(question.answer for question in asked) == dict.fromkeys(range(MAX_COUNT + 1), 24)
+    assert Counter(question.answer for question in asked) == dict.fromkeys(range(STANDARD.max_count + 1), 30)
     for question in asked:
         words = re.fullmatch(r"How many (.+)s are there\?", question.text)[1].split()
         matching = [s for s in question.scene.shapes if all(word in ("shape", *s.label.split()) for word in words)]
@@ -190,6 +193,29 @@ def is_beyond(phrase: str, subject: Shape, reference: Shape) -> bool:
     ]
 
 
+@pytest.mark.parametrize("difficulty", DIFFICULTIES.values(), ids=DIFFICULTIES)
+def test_scenes_are_as_hard_as_asked_for(difficulty):
+    counting, spatial = (questions(kind, 60, difficulty=difficulty) for kind in KINDS)
+    assert {shape.side for q in (*counting, *spatial) for shape in q.scene.shapes} == set(difficulty.sides_px)
+    assert {len(q.scene.shapes) for q in spatial} == set(difficulty.spatial_shapes)
+    subjects = [q.subject.removesuffix("s").split() for q in counting]
+    by = Counter("form" if len(words) == 1 else "colour" if words[1] == "shape" else "both" for words in subjects)
+    wanted = Counter(difficulty.counted_by)
+    for name, times in wanted.items():
+        assert by[name] / 60 == pytest.approx(times / wanted.total(), abs=0.2)
+
+
+@pytest.mark.parametrize("difficulty", [STANDARD, HARD], ids=["standard", "hard"])
+def test_how_many_objects_there_are_does_not_tell_how_many_are_counted(difficulty):
+    totals: dict[int, Counter] = {}
+    for question in questions("tallyqa", 400, difficulty=difficulty):
+        totals.setdefault(question.answer, Counter())[len(question.scene.shapes)] += 1
+    assert set(totals) == set(range(difficulty.max_count + 1))
+    for seen in totals.values():
+        assert set(seen) == set(difficulty.counting_shapes)
+        assert max(seen.values()) < 2 * min(seen.values())
+
+
 def test_all_relations_forms_and_colours_occur():
     text = " ".join(question.text for kind in KINDS for question in questions(kind, 200))
     assert all(relation.is_phrase in text and relation.what_phrase in text for relation in RELATIONS)
@@ -213,11 +239,16 @@ def test_completions_have_the_form_of_grit_and_point_at_the_targets(kind):
 PROMPTS = {"grounded": "Q: {question} First, think.", "plain": "{question}"}
 
 
+def curriculum(**values) -> Curriculum:
+    defaults = {"difficulties": ((0, STANDARD),), "listings": 10**6, "prompts": PROMPTS, "grounded_share": 0.25}
+    return Curriculum(**(defaults | values))
+
+
 def test_lessons_are_pure_true_and_of_training_scenes():
-    curriculum = Curriculum(few_shapes=((20, 1), (40, 3)), answering=((0, 0.5),), prompts=PROMPTS, grounded_share=0.5)
+    plan = curriculum(few_shapes=((20, 1), (40, 3)), answering=((0, 0.5),), grounded_share=0.5)
     for index in range(80):
-        taught = lessons(3, index, curriculum)
-        assert taught == lessons(3, index, curriculum)
+        taught = lessons(3, index, plan)
+        assert taught == lessons(3, index, plan)
         (scene,) = {lesson.scene for lesson in taught}
         assert layout_split(scene.size, scene.shapes) == "train"
         assert len(taught) == 3
@@ -234,10 +265,10 @@ def test_lessons_are_pure_true_and_of_training_scenes():
 
 
 def test_where_lessons_name_every_shape_asked_for_and_no_other():
-    curriculum = Curriculum(few_shapes=((100, 5),), answering=((0, 0.5),), prompts=PROMPTS, grounded_share=0.25)
+    plan = curriculum(few_shapes=((100, 5),), answering=((0, 0.5),), grounded_share=0.25)
     nowhere = 0
     for index in range(300):
-        lesson = lessons(1, index, curriculum)[2 if index < 100 else 1]
+        lesson = lessons(1, index, plan)[2 if index < 100 else 1]
         words = re.fullmatch(r"Where are the (.+)s\?", lesson.prompt)[1].split()
         matching = [s for s in lesson.scene.shapes if all(word in ("shape", *s.label.split()) for word in words)]
         found = re.findall(r"(\w+ \w+) (\{.*?\})", lesson.completion)
@@ -250,8 +281,8 @@ def test_where_lessons_name_every_shape_asked_for_and_no_other():
 
 
 def test_the_habit_of_lessons_is_as_configured():
-    curriculum = Curriculum(few_shapes=(), answering=((0, 0.5),), prompts=PROMPTS, grounded_share=0.25)
-    taught = [lessons(0, index, curriculum) for index in range(800)]
+    plan = curriculum(few_shapes=(), answering=((0, 0.5),), grounded_share=0.25)
+    taught = [lessons(0, index, plan) for index in range(800)]
     assert all(x.prompt.endswith("Think with boxes.") and x.completion.startswith("<think>") for x, *_ in taught)
     third = [lesson for *_, lesson in taught if "every shape" not in lesson.prompt]
     asked = [lesson for lesson in third if lesson.prompt.startswith("Q: ")]
@@ -265,7 +296,7 @@ def test_the_habit_of_lessons_is_as_configured():
 def test_corpus():
     texts = list(corpus(4, 10))
     assert texts == list(corpus(4, 10))
-    first = make_question(4, 0, "tallyqa", "train")
+    first = make_question(4, 0, "tallyqa", "train", EARLY)
     assert texts[0] == f"{first.text}\n{grounded_completion(first, first.scene.size)}"
     assert [text.startswith("How many") for text in texts] == [True, False] * 5
     assert len(set(texts)) == 10
@@ -306,6 +337,16 @@ def test_the_command_line(tmp_path, capsys):
 
 
 def test_the_share_of_answering_lessons_changes_with_the_scenes():
-    curriculum = Curriculum(few_shapes=(), answering=((0, 1.0), (100, 0.0)), prompts=PROMPTS, grounded_share=0.25)
-    listed = [lessons(0, index, curriculum)[2].prompt in LISTINGS for index in range(90, 110)]
+    plan = curriculum(few_shapes=(), answering=((0, 1.0), (100, 0.0)), grounded_share=0.25)
+    listed = [lessons(0, index, plan)[2].prompt in LISTINGS for index in range(90, 110)]
     assert listed == [False] * 10 + [True] * 10
+
+
+def test_late_lessons_are_easier_and_list_no_shapes():
+    plan = curriculum(few_shapes=(), answering=((0, 0.0),), difficulties=((0, EARLY), (100, STANDARD)), listings=50)
+    taught = [lessons(0, index, plan) for index in range(200)]
+    assert all((third.prompt in LISTINGS) == (index < 50) for index, (*_, third) in enumerate(taught))
+    sides = [
+        {shape.side for first, *_ in part for shape in first.scene.shapes} for part in (taught[:100], taught[100:])
+    ]
+    assert sides == [set(EARLY.sides_px), set(STANDARD.sides_px)]

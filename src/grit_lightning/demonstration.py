@@ -26,6 +26,7 @@ from grit_lightning.evaluation import (
     write_predictions,
 )
 from grit_lightning.files import write_atomic
+from grit_lightning.module import GRPOModule
 from grit_lightning.plots import plot_examples, plot_rewards
 from grit_lightning.policy_module import PolicyModule
 from grit_lightning.runs import RunFolder
@@ -111,7 +112,9 @@ class Demonstration(Callback):
                 self._write_answers(after)
         if trainer.is_global_zero and self._history:
             self.run.plots.mkdir(parents=True, exist_ok=True)
-            plot_rewards(self.run.plots / "rewards.png", self._history)
+            weights = cast(GRPOModule, pl_module).rewards.weights  # only it logs rewards
+            only_logged = [name for name, weight in weights.items() if not weight]
+            plot_rewards(self.run.plots / "rewards.png", self._history, only_logged)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the table, once the progress bar is closed."""

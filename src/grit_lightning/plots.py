@@ -9,7 +9,7 @@ import logging
 import math
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ _LINE_CHARACTERS, _LINES = 50, 12
 """Of a completion on the sheet; what does not fit is cut off and marked by an ellipsis."""
 
 
-def plot_rewards(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+def plot_rewards(path: Path, history: Sequence[Mapping[str, float]], only_logged: Collection[str] = ()) -> None:
     """Draw the mean total reward and each component before weighting against steps, as a PNG.
 
     The thin line is each step's mean, the thick one a moving average.
@@ -38,6 +38,7 @@ def plot_rewards(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     Args:
         path: the PNG to write.
         history: for each step ``step``, ``total`` and the components by name; NaN where nothing was scored.
+        only_logged: components that have no part in the total, which their titles say.
     """
     names = sorted({name for step in history for name in step} - {"step", "total"})
     rows = math.ceil(len(names) / 4)
@@ -45,7 +46,8 @@ def plot_rewards(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     grid = figure.add_gridspec(1 + rows, 4, height_ratios=[1.5] + [1] * rows)
     _curve(figure.add_subplot(grid[0, :]), history, "total", "total reward", "#1f4e9c")
     for index, name in enumerate(names):
-        _curve(figure.add_subplot(grid[1 + index // 4, index % 4]), history, name, name, "#5a6b7b")
+        title = f"{name} (logged, no reward)" if name in only_logged else name
+        _curve(figure.add_subplot(grid[1 + index // 4, index % 4]), history, name, title, "#5a6b7b")
     _save(figure, path)
 
 

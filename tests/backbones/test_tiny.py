@@ -17,6 +17,7 @@ from grit_lightning.backbones import tiny
 from grit_lightning.evaluation import metrics
 from grit_lightning.synthetic import corpus
 from grit_lightning.synthetic.lessons import Curriculum, lessons
+from grit_lightning.synthetic.scenes import EARLY, STANDARD
 
 PROMPTS = {"grounded": "Q: {question} First, think between <think> and </think>.", "plain": "{question}"}
 CARD_TOLERANCE = 0.03
@@ -40,8 +41,15 @@ def test_the_bundled_folder_can_be_made_again(trained: Any, tmp_path: Path) -> N
 
 
 def test_every_text_of_the_world_round_trips(trained: Any) -> None:
-    curriculum = Curriculum(few_shapes=((40, 2),), answering=((0, 0.5),), prompts=PROMPTS, grounded_share=0.5)
-    taught = [lesson for index in range(200) for lesson in lessons(6, index, curriculum)]
+    plan = Curriculum(
+        few_shapes=((40, 2),),
+        answering=((0, 0.5),),
+        difficulties=((0, EARLY), (120, STANDARD)),
+        listings=120,
+        prompts=PROMPTS,
+        grounded_share=0.5,
+    )
+    taught = [lesson for index in range(200) for lesson in lessons(6, index, plan)]
     texts = [*corpus(seed=5, count=300, split="heldout"), *(x.prompt for x in taught), *(x.completion for x in taught)]
     texts += [trained.render(text) for text in texts[:20]]
     for text in texts:

@@ -107,6 +107,10 @@ def test_a_missing_root(tmp_path):
         ({"max_prompt_tokens": 0}, "data.max_prompt_tokens is 0; expected at least 1"),
         ({"cached_samples": -1}, "data.cached_samples is -1; expected at least 0"),
         ({"heldout": {"count": 0, "seed": 1}}, "data.heldout.count is 0; expected at least 1"),
+        (
+            {"heldout": {"count": 1, "seed": 1, "difficulty": "easy"}},
+            "data.heldout.difficulty is easy; expected standard or hard",
+        ),
         ({"train": []}, "data.train lists no files; expected at least one {file, images} entry"),
     ],
 )

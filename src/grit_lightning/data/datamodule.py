@@ -25,6 +25,7 @@ from grit_lightning.data.stream import PromptStream
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.launch import is_first_process
 from grit_lightning.synthetic import write_dataset
+from grit_lightning.synthetic.scenes import DIFFICULTIES
 from grit_lightning.types import Prompt, Sample
 
 
@@ -42,9 +43,10 @@ class GroundedQADataModule(PromptDataModule):
         max_prompt_tokens: a longer prompt is an error, image tokens included.
         cached_samples: number of encoded prompts kept in memory.
         seed: of the order of samples.
-        heldout: ``None``, or ``{"count": ..., "seed": ..., "folder": ...}``: scenes of the shapes world that share
-            no image with its training scenes, ``count`` of each kind of question, written to ``folder`` (absent or
-            ``None``: a temporary one that is gone when the process ends).
+        heldout: ``None``, or ``{"count": ..., "seed": ..., "difficulty": ..., "folder": ...}``: scenes of the shapes
+            world that share no image with its training scenes, ``count`` of each kind of question, as hard as
+            ``difficulty`` names (absent: ``standard``), written to ``folder`` (absent or ``None``: a temporary one that
+            is gone when the process ends).
 
     Raises:
         ConfigError: a number out of range, or files that cannot be told apart.
@@ -68,6 +70,9 @@ class GroundedQADataModule(PromptDataModule):
             if not {"count", "seed"} <= set(heldout):
                 raise ConfigError(f"data.heldout is {dict(heldout)}; expected count, seed and, if you like, folder")
             at_least(1, **{"heldout.count": heldout["count"]})
+            if heldout.get("difficulty", "standard") not in DIFFICULTIES:
+                names = " or ".join(DIFFICULTIES)
+                raise ConfigError(f"data.heldout.difficulty is {heldout['difficulty']}; expected {names}")
         self.root = Path(root).expanduser()
         self.listed = {
             what: _data_files(self.root, what, entries) for what, entries in (("train", train), ("val", val or ()))
@@ -137,7 +142,9 @@ class GroundedQADataModule(PromptDataModule):
             return
         folder = self.heldout.get("folder")
         path = Path(folder) if folder else _temporary_folder()
-        files = write_dataset(path, count=self.heldout["count"], seed=self.heldout["seed"], split="heldout")
+        difficulty = DIFFICULTIES[self.heldout.get("difficulty", "standard")]
+        count, seed = self.heldout["count"], self.heldout["seed"]
+        files = write_dataset(path, count=count, seed=seed, split="heldout", difficulty=difficulty)
         self._heldout_files = [DataFile(file, path / "images") for file in files]
 
     def _load(self, what: str) -> list[Sample]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from grit_lightning.data.prompts import PromptDataModule
 from grit_lightning.data.stream import PromptStream
 from grit_lightning.errors import ConfigError
 from grit_lightning.synthetic import draw
 from grit_lightning.synthetic.lessons import Curriculum, Lesson, lessons
+from grit_lightning.synthetic.scenes import DIFFICULTIES
 from grit_lightning.types import Prompt, Sample
 
 
@@ -32,6 +34,9 @@ class LessonDataModule(PromptDataModule):
             steps before have; later scenes are those of questions.
         answering: ``{"from_step": ..., "share": ...}``, by ascending step, the first from 0: how often a question is
             answered as a pretrained model would, 0 to 1; else the scene's shapes are listed.
+        difficulties: ``{"from_step": ..., "name": ...}``, by ascending step, the first from 0: how hard scenes are, a
+            name of ``synthetic.scenes.DIFFICULTIES``.
+        listings_until_step: from this step on, shapes are no longer listed.
         prompts: GRIT's prompt as ``grounded`` and the question alone as ``plain``, each with ``{question}`` in it.
         grounded_share: how often GRIT's prompt is answered in grounded form, 0 to 1.
 
@@ -47,17 +52,27 @@ class LessonDataModule(PromptDataModule):
         seed: int,
         few_shapes: Sequence[Mapping[str, int]],
         answering: Sequence[Mapping[str, float]],
+        difficulties: Sequence[Mapping[str, Any]],
+        listings_until_step: int,
         prompts: Mapping[str, Mapping[str, str]],
         grounded_share: float,
     ) -> None:
         super().__init__(prompts_per_step=scenes_per_step, max_prompt_tokens=max_prompt_tokens, seed=seed)
         if not 0 <= grounded_share <= 1:
             raise ConfigError(f"data.grounded_share is {grounded_share}; expected 0 to 1")
-        if not answering or answering[0]["from_step"] != 0:
-            raise ConfigError("data.answering lacks a share from_step 0")
+        for what, phases in (("answering", answering), ("difficulties", difficulties)):
+            if not phases or phases[0]["from_step"] != 0:
+                raise ConfigError(f"data.{what} does not begin from_step 0")
+        for phase in difficulties:
+            if phase["name"] not in DIFFICULTIES:
+                raise ConfigError(f"data.difficulties names {phase['name']}; expected {' or '.join(DIFFICULTIES)}")
         self.curriculum = Curriculum(
             few_shapes=tuple((phase["until_step"] * scenes_per_step, phase["shapes"]) for phase in few_shapes),
             answering=tuple((int(phase["from_step"]) * scenes_per_step, phase["share"]) for phase in answering),
+            difficulties=tuple(
+                (phase["from_step"] * scenes_per_step, DIFFICULTIES[phase["name"]]) for phase in difficulties
+            ),
+            listings=listings_until_step * scenes_per_step,
             prompts={name: prompt["template"] for name, prompt in prompts.items()},
             grounded_share=grounded_share,
         )

@@ -1,8 +1,8 @@
 """The shapes world: an endless, offline stand-in for GRIT's data, every example a pure function of (seed, index).
 
 Coloured shapes on plain backgrounds, counting questions in TallyQA's form and spatial ones in VSR's, with the boxes of
-the objects that matter, in the GRIT JSONL format. ``scenes`` lays objects out, ``drawing`` draws them, ``questions``
-asks, ``completions`` answers in grounded reasoning, ``files`` writes.
+the objects that matter, in the GRIT JSONL format, of two difficulties. ``scenes`` lays objects out, ``drawing`` draws
+them, ``questions`` asks, ``completions`` answers in grounded reasoning, ``files`` writes.
 
 **Training and held-out examples share no image and no layout**, whatever their seeds. A layout (the canvas and its
 objects) belongs to the split that a bit of its SHA-256 digest names (``scenes.layout_split``), so no layout is in

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from grit_lightning.errors import UserError
 from grit_lightning.synthetic import write_dataset
-from grit_lightning.synthetic.scenes import SPLITS
+from grit_lightning.synthetic.scenes import DIFFICULTIES, SPLITS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,9 +24,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--split", choices=SPLITS, default="train", help="heldout scenes share no image with train (default: train)"
     )
+    parser.add_argument(
+        "--difficulty",
+        choices=tuple(DIFFICULTIES),
+        default="standard",
+        help="of the questions: smaller and more shapes are hard; early is what the bundled model was first taught "
+        "(default: standard)",
+    )
     options = parser.parse_args(arguments)
+    difficulty = DIFFICULTIES[options.difficulty]
     try:
-        files = write_dataset(options.out, count=options.count, seed=options.seed, split=options.split)
+        files = write_dataset(
+            options.out, count=options.count, seed=options.seed, split=options.split, difficulty=difficulty
+        )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from grit_lightning.synthetic.questions import Question, mixed_question
-from grit_lightning.synthetic.scenes import Shape, Split
+from grit_lightning.synthetic.scenes import EARLY, Shape, Split
 from grit_lightning.types import Size
 
 
@@ -39,12 +39,12 @@ def written_box(shape: Shape, size: Size, box_space: Size) -> str:
 
 
 def corpus(seed: int, count: int, split: Split = "train") -> Iterator[str]:
-    """Yields ``count`` texts, each a question and its grounded completion, both kinds in turn.
+    """Yields ``count`` texts, each a question of the early scenes and its grounded completion, both kinds in turn.
 
-    They hold all words of this world, for training a tokenizer; boxes are in original pixels.
+    They hold all words and sizes of this world, for training a tokenizer; boxes are in original pixels.
     """
     for index in range(count):
-        question = mixed_question(seed, index, split)
+        question = mixed_question(seed, index, split, EARLY)
         yield f"{question.text}\n{grounded_completion(question, question.scene.size)}"
 
 

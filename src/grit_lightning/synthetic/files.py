@@ -15,7 +15,7 @@ from PIL import Image, ImageChops
 from grit_lightning.errors import DataError
 from grit_lightning.synthetic.drawing import draw
 from grit_lightning.synthetic.questions import KINDS, make_question, mixed_question
-from grit_lightning.synthetic.scenes import Split
+from grit_lightning.synthetic.scenes import STANDARD, Difficulty, Split
 
 T = TypeVar("T")
 
@@ -29,7 +29,9 @@ def make_example(seed: int, index: int, split: Split = "train") -> tuple[Image.I
     return draw(question.scene), question.record(f"{split}_{seed}_{index}.png", split)
 
 
-def write_dataset(folder: Path, *, count: int, seed: int, split: Split) -> list[Path]:
+def write_dataset(
+    folder: Path, *, count: int, seed: int, split: Split, difficulty: Difficulty = STANDARD
+) -> list[Path]:
     """Writes ``shapes_<kind>_<split>_<count>.jsonl`` for each kind of question, and their pictures to ``images/``.
 
     Each file appears whole or not at all, the JSONL files last. What is there already with the same content stays as
@@ -40,6 +42,7 @@ def write_dataset(folder: Path, *, count: int, seed: int, split: Split) -> list[
         count: samples of each kind.
         seed: of the examples; image names carry it.
         split: ``train`` or ``heldout``, which share no image.
+        difficulty: of the scenes.
 
     Returns:
         The JSONL files.
@@ -52,7 +55,7 @@ def write_dataset(folder: Path, *, count: int, seed: int, split: Split) -> list[
     for kind in KINDS:
         lines = []
         for index in range(count):
-            question = make_question(seed, index, kind, split)
+            question = make_question(seed, index, kind, split, difficulty)
             name = f"{kind}_{split}_{seed}_{index}.png"
             pictures[folder / "images" / name] = draw(question.scene)
             lines.append(json.dumps(question.record(name, split)) + "\n")

@@ -5,7 +5,8 @@ Three lessons go with each scene:
 * its question with the words :data:`POINTING`, answered in the full grounded form: the *ability* to point and reason;
 * where the shapes of a colour, of a form or of both are: what that ability is made of, in few words;
 * by chance, its question in GRIT's prompt or alone, mostly answered without pointing, which makes the *habit*, as of a
-  pretrained model that could point but seldom does; or all shapes listed, the name before the box or after it.
+  pretrained model that could point but seldom does; or all shapes listed, the name before the box or after it; later,
+  instead of a list, once more where some are, which says in fewer words which shapes are meant.
 
 The first scenes have few shapes and no questions: places and names are learned there, many times faster than in crowds.
 """
@@ -15,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import TypeVar
 
 from grit_lightning.synthetic.completions import grounded_completion, written_box
 from grit_lightning.synthetic.questions import NAMES, Question, mixed_question, plural
-from grit_lightning.synthetic.scenes import Scene, Shape, between, layout_split, make_scene, pick
+from grit_lightning.synthetic.scenes import Difficulty, Scene, Shape, between, layout_split, make_scene, pick
 
 POINTING = "Think with boxes."
 """What a question ends with that is to be answered in grounded form."""
@@ -33,6 +35,8 @@ INSTRUCTIONS = (POINTING, NAMES_FIRST, BOXES_FIRST, WHERE, NOWHERE)
 LISTINGS = (NAMES_FIRST, BOXES_FIRST)
 
 LESSONS_PER_SCENE = 3
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +63,16 @@ class Curriculum:
             scenes are those of questions.
         answering: pairs of a scene index and how often, from that scene on, the third lesson is the scene's question in
             one of ``prompts``, 0 to 1; ascending, the first from 0.
+        difficulties: pairs of a scene index and how hard scenes are from that one on; ascending, the first from 0.
+        listings: index of the first scene whose shapes are no longer listed.
         prompts: GRIT's prompt as ``grounded`` and the question alone as ``plain``, each with ``{question}`` in it.
         grounded_share: how often GRIT's prompt is answered in grounded form, 0 to 1.
     """
 
     few_shapes: tuple[tuple[int, int], ...]
     answering: tuple[tuple[int, float], ...]
+    difficulties: tuple[tuple[int, Difficulty], ...]
+    listings: int
     prompts: Mapping[str, str]
     grounded_share: float
 
@@ -72,19 +80,29 @@ class Curriculum:
 def lessons(seed: int, index: int, curriculum: Curriculum) -> list[Lesson]:
     """The lessons of scene ``index``, :data:`LESSONS_PER_SCENE` of them; training scenes alone."""
     rng = Random(f"lessons/{seed}/{index}")
+    difficulty = _at(index, curriculum.difficulties)
     most = next((shapes for end, shapes in curriculum.few_shapes if index < end), None)
     if most is not None:
-        scene = _few_shapes(rng, most)
+        scene = _few_shapes(rng, most, difficulty)
         return [_listing(scene, NAMES_FIRST), _listing(scene, BOXES_FIRST), _where(scene, rng)]
-    question = mixed_question(seed, index, "train")
-    answering = rng.random() < max((start, share) for start, share in curriculum.answering if start <= index)[1]
-    third = _answering(question, rng, curriculum) if answering else _listing(question.scene, pick(rng, LISTINGS))
+    question = mixed_question(seed, index, "train", difficulty)
+    if rng.random() < _at(index, curriculum.answering):
+        third = _answering(question, rng, curriculum)
+    elif index < curriculum.listings:
+        third = _listing(question.scene, pick(rng, LISTINGS))
+    else:
+        third = _where(question.scene, rng)
     return [_pointing(question), _where(question.scene, rng), third]
 
 
-def _few_shapes(rng: Random, most: int) -> Scene:
+def _at(index: int, phases: Sequence[tuple[int, T]]) -> T:
+    """What holds at this scene, of pairs of the scene from which it holds and the thing; ascending."""
+    return next(value for start, value in reversed(phases) if start <= index)
+
+
+def _few_shapes(rng: Random, most: int, difficulty: Difficulty) -> Scene:
     while True:
-        scene = make_scene(rng, [pick(rng, NAMES) for _ in range(between(rng, 1, most))])
+        scene = make_scene(rng, [pick(rng, NAMES) for _ in range(between(rng, 1, most))], difficulty)
         if layout_split(scene.size, scene.shapes) == "train":
             return scene
 

@@ -7,14 +7,22 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal, NamedTuple
 
-from grit_lightning.synthetic.scenes import COLOURS, FORMS, Scene, Shape, Split, layout_split, make_scene, pick
+from grit_lightning.synthetic.scenes import (
+    COLOURS,
+    FORMS,
+    STANDARD,
+    Difficulty,
+    Scene,
+    Shape,
+    Split,
+    layout_split,
+    make_scene,
+    pick,
+)
 
 Kind = Literal["tallyqa", "vsr"]
 KINDS: tuple[Kind, ...] = ("tallyqa", "vsr")
 """Kinds of question, by the dataset whose form they take: counting and spatial."""
-
-MAX_COUNT = 4
-"""The largest answer of a counting question."""
 
 NAMES: tuple[tuple[str, str], ...] = tuple(itertools.product(COLOURS, FORMS))
 
@@ -76,19 +84,19 @@ class Question:
         }
 
 
-def make_question(seed: int, index: int, kind: Kind, split: Split) -> Question:
+def make_question(seed: int, index: int, kind: Kind, split: Split, difficulty: Difficulty = STANDARD) -> Question:
     """Returns a question as a pure function of its arguments, its scene drawn at random from the split's.
 
-    Answers are balanced by turns: any five counting questions in a row have the answers 0 … 4 once each, and any four
-    spatial ones in a row are one *yes*, one *no* and two *what*.
+    Answers are balanced by turns: of ``max_count + 1`` counting questions in a row each has another answer, and of four
+    spatial ones in a row one is *yes*, one *no* and two are *what*.
     """
-    attempts = (_attempt(seed, index, kind, attempt) for attempt in itertools.count())
+    attempts = (_attempt(seed, index, kind, attempt, difficulty) for attempt in itertools.count())
     return next(q for q in attempts if q and layout_split(q.scene.size, q.scene.shapes) == split)
 
 
-def mixed_question(seed: int, index: int, split: Split) -> Question:
+def mixed_question(seed: int, index: int, split: Split, difficulty: Difficulty = STANDARD) -> Question:
     """Returns a question as a pure function of its arguments: counting and spatial ones in turn, balanced as above."""
-    return make_question(seed, index // len(KINDS), KINDS[index % len(KINDS)], split)
+    return make_question(seed, index // len(KINDS), KINDS[index % len(KINDS)], split, difficulty)
 
 
 def plural(label: str) -> str:
@@ -96,16 +104,16 @@ def plural(label: str) -> str:
     return f"{label}s"
 
 
-def _attempt(seed: int, index: int, kind: Kind, attempt: int) -> Question | None:
+def _attempt(seed: int, index: int, kind: Kind, attempt: int, difficulty: Difficulty) -> Question | None:
     rng = Random(f"{seed}/{kind}/{index}/{attempt}")
-    return _counting(rng, index) if kind == "tallyqa" else _spatial(rng, index)
+    return _counting(rng, index, difficulty) if kind == "tallyqa" else _spatial(rng, index, difficulty)
 
 
-def _counting(rng: Random, index: int) -> Question:
+def _counting(rng: Random, index: int, difficulty: Difficulty) -> Question:
     """How many objects of a colour, of a form, or of both; beside others that share one of the two."""
-    count = index % (MAX_COUNT + 1)
+    count = index % (difficulty.max_count + 1)
     colour, form = pick(rng, NAMES)
-    asked = pick(rng, ("both", "both", "both", "form", "colour"))
+    asked = pick(rng, difficulty.counted_by)
 
     def counted(name: tuple[str, str]) -> bool:
         return (asked == "form" or name[0] == colour) and (asked == "colour" or name[1] == form)
@@ -114,19 +122,21 @@ def _counting(rng: Random, index: int) -> Question:
     others = [name for name in NAMES if not counted(name)]
     alike = [name for name in others if name[0] == colour or name[1] == form] or others
     names = [pick(rng, wanted) for _ in range(count)]
-    names += [pick(rng, pick(rng, (alike, others))) for _ in range(pick(rng, (1, 2)))]
-    scene = make_scene(rng, names)
+    totals = difficulty.counting_shapes
+    beside = pick(rng, difficulty.beside_counted) if totals is None else pick(rng, totals) - count
+    names += [pick(rng, pick(rng, (alike, others))) for _ in range(beside)]
+    scene = make_scene(rng, names, difficulty)
     targets = tuple(sorted(scene.shapes[:count], key=lambda shape: (shape.x, shape.y)))
     subject = plural({"both": f"{colour} {form}", "form": form, "colour": f"{colour} shape"}[asked])
     return Question("tallyqa", scene, f"How many {subject} are there?", count, targets, subject)
 
 
-def _spatial(rng: Random, index: int) -> Question | None:
+def _spatial(rng: Random, index: int, difficulty: Difficulty) -> Question | None:
     """A yes, a no or a what-question; nothing when the scene has no clear case of the relation."""
     names: list[tuple[str, str]] = []
-    for _ in range(pick(rng, (2, 3, 4, 5))):
+    for _ in range(pick(rng, difficulty.spatial_shapes)):
         names.append(pick(rng, [name for name in NAMES if name not in names]))
-    scene = make_scene(rng, names)
+    scene = make_scene(rng, names, difficulty)
     relation = pick(rng, RELATIONS)
     asked = ("yes", "what", "no", "what")[index % 4]
     pairs = [

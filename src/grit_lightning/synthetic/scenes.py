@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal, TypeVar
 
@@ -39,13 +39,56 @@ CANVASES: tuple[Size, ...] = (
 LATTICE_PX = 7
 """Objects begin and end on multiples of this, in pixels."""
 
-SIDES_PX: tuple[int, ...] = (28, 35, 42)
-"""Sides of objects, in pixels."""
-
 MARGIN_PX = 7
 """Objects keep at least this distance from each other and from the edges, in pixels."""
 
+CountedBy = Literal["both", "form", "colour"]
+
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Difficulty:
+    """How hard scenes are to read; from each tuple one is drawn, all equally often.
+
+    Attributes:
+        sides_px: sides of objects, in pixels.
+        spatial_shapes: numbers of objects in the scene of a spatial question.
+        counted_by: what the objects of a counting question are told apart by.
+        max_count: the largest answer of a counting question.
+        counting_shapes: numbers of objects in the scene of a counting question, whatever the answer; or ``None``.
+        beside_counted: for ``None``, numbers of objects beside those counted.
+    """
+
+    sides_px: tuple[int, ...]
+    spatial_shapes: tuple[int, ...]
+    counted_by: tuple[CountedBy, ...]
+    max_count: int
+    counting_shapes: tuple[int, ...] | None
+    beside_counted: tuple[int, ...] = ()
+
+
+STANDARD = Difficulty(
+    sides_px=(35, 42),
+    spatial_shapes=(2, 3, 4),
+    counted_by=("both", "form", "colour"),
+    max_count=3,
+    counting_shapes=(3, 4),
+)
+"""As hard as the bundled model can master."""
+
+HARD = Difficulty(
+    sides_px=(28, 35, 42),
+    spatial_shapes=(2, 3, 4, 5),
+    counted_by=("both", "both", "both", "form", "colour"),
+    max_count=4,
+    counting_shapes=(4, 5, 6),
+)
+
+EARLY = replace(HARD, counting_shapes=None, beside_counted=(1, 2))
+"""As the bundled model's first lessons were. How many objects there are tells nearly how many are counted."""
+
+DIFFICULTIES: dict[str, Difficulty] = {"standard": STANDARD, "hard": HARD, "early": EARLY}
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -88,7 +131,7 @@ def between(rng: Random, low: int, high: int) -> int:
     return low + int(rng.random() * (high - low + 1))
 
 
-def make_scene(rng: Random, names: Sequence[tuple[str, str]]) -> Scene:
+def make_scene(rng: Random, names: Sequence[tuple[str, str]], difficulty: Difficulty = STANDARD) -> Scene:
     """Returns a scene of random size and background with one object of each (colour, form), at random places.
 
     Names that do not fit on the canvas get another one.
@@ -96,7 +139,7 @@ def make_scene(rng: Random, names: Sequence[tuple[str, str]]) -> Scene:
     places: list[tuple[int, int, int]] = []
     while len(places) < len(names):
         size = pick(rng, CANVASES)
-        places = _places(rng, size, len(names))
+        places = _places(rng, size, len(names), difficulty.sides_px)
     shapes = tuple(Shape(*name, *place) for name, place in zip(names, places, strict=True))
     background = _marked(pick(rng, BACKGROUNDS), layout_split(size, shapes))
     return Scene(size, background, shapes)
@@ -122,13 +165,13 @@ def _marked(colour: Colour, split: Split) -> Colour:
     return red, green, blue & ~1 | SPLITS.index(split)
 
 
-def _places(rng: Random, size: Size, count: int) -> list[tuple[int, int, int]]:
+def _places(rng: Random, size: Size, count: int, sides: Sequence[int]) -> list[tuple[int, int, int]]:
     """Random ``(x, y, side)`` of objects that keep their distance; fewer than ``count`` when they did not all fit."""
     places: list[tuple[int, int, int]] = []
     for _ in range(20 * count):
         if len(places) == count:
             break
-        side = pick(rng, SIDES_PX)
+        side = pick(rng, sides)
         x, y = (between(rng, 1, (length - side - MARGIN_PX) // LATTICE_PX) * LATTICE_PX for length in size)
         if all(max(x - u - other, u - x - side, y - v - other, v - y - side) >= MARGIN_PX for u, v, other in places):
             places.append((x, y, side))

@@ -1,0 +1,78 @@
+"""How long a judge over HTTP keeps a step waiting: 128 answers, 200 ms a reply, 32 at a time; then again, cached.
+
+    python benchmarks/judge.py
+
+The server is that of the tests: a process of its own on the loopback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from grit_lightning import config
+from grit_lightning.config import check
+from grit_lightning.judge.service import close_all
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from chat_server import ChatServer
+
+
+def ask(judge: Any, answers: list[str]) -> float:
+    """Seconds until all are scored."""
+    start = time.perf_counter()
+    futures = [judge.ask("How many dogs are there?", "2", answer) for answer in answers]
+    if any(future.result() is None for future in futures):
+        raise RuntimeError(f"an answer stayed unscored: {judge.last_failure}")
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Print a line for each repeat, then the medians."""
+    parser = argparse.ArgumentParser(description="How long a judge over HTTP keeps a step waiting.")
+    parser.add_argument("--answers", type=int, default=128, help="asked about at once (128)")
+    parser.add_argument("--delay", type=float, default=0.2, help="seconds of each reply (0.2)")
+    parser.add_argument("--concurrency", type=int, default=32, help="requests at a time (32)")
+    parser.add_argument("--repeats", type=int, default=5, help="times, after one to warm up (5)")
+    options = parser.parse_args()
+    config.register()
+    server = ChatServer()
+    server.control(delay=options.delay)
+    asked, known = [], []
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            overrides = [
+                "judge=local", "judge.model=any", f"judge.endpoint.url={server.url}", f"judge.cache.folder={folder}",
+                f"judge.limits.concurrency={options.concurrency}",
+            ]  # fmt: skip
+            with initialize_config_dir(str(config.conf_dir()), version_base="1.3"):
+                judge = instantiate(check(compose("config", overrides))["judge"])
+            for repeat in range(options.repeats + 1):
+                answers = [f"{repeat} {number}" for number in range(options.answers)]
+                seconds = ask(judge, answers)
+                close_all()  # as another run would
+                again = ask(judge, answers)
+                if repeat:
+                    asked.append(seconds)
+                    known.append(again)
+                    print(f"asked {seconds:.3f} s   cached {again:.3f} s", flush=True)
+            requests = server.stats()["requests"]
+            close_all()
+    finally:
+        server.kill()
+    floor = -(-options.answers // options.concurrency) * options.delay
+    for name, values in (("asked", asked), ("cached", known)):
+        print(f"{name:<7}{statistics.median(values):.3f} s (median; {min(values):.3f} to {max(values):.3f})")
+    print(f"floor  {floor:.3f} s; {requests} requests for {options.answers * (options.repeats + 1)} answers")
+
+
+if __name__ == "__main__":
+    main()
