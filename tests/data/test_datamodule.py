@@ -109,7 +109,7 @@ def test_a_missing_root(tmp_path):
         ({"heldout": {"count": 0, "seed": 1}}, "data.heldout.count is 0; expected at least 1"),
         (
             {"heldout": {"count": 1, "seed": 1, "difficulty": "easy"}},
-            "data.heldout.difficulty is easy; expected standard or hard",
+            "data.heldout.difficulty is easy; expected one of standard, hard, early",
         ),
         ({"train": []}, "data.train lists no files; expected at least one {file, images} entry"),
     ],

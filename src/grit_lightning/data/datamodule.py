@@ -71,8 +71,8 @@ class GroundedQADataModule(PromptDataModule):
                 raise ConfigError(f"data.heldout is {dict(heldout)}; expected count, seed and, if you like, folder")
             at_least(1, **{"heldout.count": heldout["count"]})
             if heldout.get("difficulty", "standard") not in DIFFICULTIES:
-                names = " or ".join(DIFFICULTIES)
-                raise ConfigError(f"data.heldout.difficulty is {heldout['difficulty']}; expected {names}")
+                names = ", ".join(DIFFICULTIES)
+                raise ConfigError(f"data.heldout.difficulty is {heldout['difficulty']}; expected one of {names}")
         self.root = Path(root).expanduser()
         self.listed = {
             what: _data_files(self.root, what, entries) for what, entries in (("train", train), ("val", val or ()))

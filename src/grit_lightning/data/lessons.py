@@ -65,7 +65,7 @@ class LessonDataModule(PromptDataModule):
                 raise ConfigError(f"data.{what} does not begin from_step 0")
         for phase in difficulties:
             if phase["name"] not in DIFFICULTIES:
-                raise ConfigError(f"data.difficulties names {phase['name']}; expected {' or '.join(DIFFICULTIES)}")
+                raise ConfigError(f"data.difficulties names {phase['name']}; expected one of {', '.join(DIFFICULTIES)}")
         self.curriculum = Curriculum(
             few_shapes=tuple((phase["until_step"] * scenes_per_step, phase["shapes"]) for phase in few_shapes),
             answering=tuple((int(phase["from_step"]) * scenes_per_step, phase["share"]) for phase in answering),
