@@ -21,15 +21,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from grit_lightning.evaluation import is_grounded
+
 SEEDS = (0, 1, 2)
 COLUMNS = {
     "accuracy": "accuracy",
     "grounding_iou": "IoU",
     "grounded_format": "grounded form",
+    "sampled": "when sampled",
     "count_consistency": "boxes = count",
     "tokens": "tokens",
 }
-"""Of the metrics of an evaluation, those shown."""
+"""Of the metrics of an evaluation, those shown; ``sampled`` is of the rollouts."""
+
+LAST_STEPS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ LINES = (
     Line("one example in context", "task=evaluate prompt=grounded_icl", trained=False),
     Line("zero-shot, grounded form forced", "task=evaluate prompt=grounded_prefilled", trained=False),
     Line("SFT on the 20 samples", "task=sft"),
+    Line("SFT, 14 times the rate", "task=sft optimizer.lr=1e-3"),
     Line("GRPO, accuracy alone", "reward=accuracy"),
     Line("GRPO-GR", ""),
     Line(
@@ -92,7 +98,14 @@ def measure(line: Line, seed: int, out: Path) -> dict[str, float | None]:
             raise RuntimeError(f"{line.name}, seed {seed}: failed, see {log.name}")
     result = json.loads(metrics.read_text())
     overall: dict[str, float | None] = (result["metrics"] if evaluated else result["after"])["overall"]
-    return overall
+    return overall | {"sampled": sampled(folder / "rollouts")}
+
+
+def sampled(rollouts: Path) -> float | None:
+    """Share of the completions of the last steps that are in the grounded form; nothing where none were sampled."""
+    files = sorted(rollouts.glob("*.jsonl"))[-LAST_STEPS:]
+    completions = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return statistics.mean(is_grounded(one) for one in completions) if completions else None
 
 
 def cell(values: Sequence[float | None]) -> str:
