@@ -37,6 +37,7 @@ class Schema:
     resume: str | None = "???"
     ckpt: str | None = "???"
     rollouts: str | None = "???"
+    predictions: str | None = "???"
     seed: int = "???"  # type: ignore[assignment]
     threads: int | None = "???"  # type: ignore[assignment]
     task: Any = "???"

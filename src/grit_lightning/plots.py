@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grit_lightning.data.images import load_image
-from grit_lightning.evaluation import Prediction, is_counting
+from grit_lightning.evaluation import Prediction, is_counting, is_right
 from grit_lightning.files import replacing
 from grit_lightning.rollout_store import from_record
 
@@ -132,8 +132,8 @@ def _picture(axes: Axes, one: Prediction) -> None:
 
 def _words(axes: Axes, one: Prediction, when: str) -> None:
     axes.axis("off")
-    right = one["score"] is not None and one["score"] > 0
-    verdict = "not judged" if one["score"] is None else "right" if right else "wrong"
+    right = is_right(one)
+    verdict = "not judged" if right is None else "right" if right else "wrong"
     question = _two_lines(one["question"])
     answer = textwrap.shorten(one["parsed_answer"], 30, placeholder=" …") or "no answer"
     score = _two_lines(f"{answer} – {verdict} (reference: {one['answer']})")

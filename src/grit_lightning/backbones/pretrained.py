@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +80,7 @@ class PretrainedBackbone:
         self.checkpoint = checkpoint = str(Path(checkpoint).expanduser()) if checkpoint[:1] == "~" else checkpoint
         self.prompt = prompt
         self.prefill = prefill
+        self.prompt_version = hashlib.sha256(f"{prompt}\0{prefill}".encode()).hexdigest()[:12]
         self.dtype = getattr(torch, dtype)
         self.attn_implementation = "sdpa" if attn_implementation == "auto" else attn_implementation
         self.gradient_checkpointing = gradient_checkpointing

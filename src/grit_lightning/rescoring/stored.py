@@ -24,7 +24,7 @@ class Stored:
         completion: what was written.
         step: the optimizer step it was sampled for, from 1; ``None`` for a prediction of an evaluation.
         slot: the prompt's number within the step; ``None`` for a prediction.
-        index: its own number within the group; 0 for a prediction.
+        index: its own number within the group, or among the completions of its sample.
         score: what the run's rewards said of it; ``None`` for a prediction, which has no rewards.
     """
 
@@ -118,7 +118,7 @@ def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _stored(record: dict[str, Any], source: str) -> Stored:
-    is_prediction = "rewards" not in record and "score" in record  # as ``evaluation.prediction`` makes them
+    is_prediction = "rewards" not in record and "scores" in record  # as ``evaluation.predictions`` makes them
     for name, (expected, admits) in (_SAMPLE_FIELDS if is_prediction else _FIELDS).items():
         if name not in record:
             raise DataError(f"field '{name}' is missing; expected {expected}", source)
@@ -128,7 +128,7 @@ def _stored(record: dict[str, Any], source: str) -> Stored:
             raise DataError(f"field '{name}' is {shown}; expected {expected}", source)
     sample, completion = from_record(record)
     if is_prediction:
-        return Stored(sample, completion, step=None, slot=None, index=0, score=None)
+        return Stored(sample, completion, step=None, slot=None, index=record["completion_index"], score=None)
     score = Score(record["rewards"], record["reward"], record["reward_errors"])
     return Stored(sample, completion, record["step"], record["slot"], record["completion_index"], score)
 
@@ -186,10 +186,11 @@ _SAMPLE_FIELDS: Mapping[str, _Rule] = {
     "reference_boxes": ("a list of [x1, y1, x2, y2] boxes", _are_boxes),
     "token_ids": ("a list of token ids", _are_tokens),
     "finish": (", ".join(get_args(FinishReason)), lambda value: value in get_args(FinishReason)),
+    "completion_index": _WHOLE,
 }
 _FIELDS: Mapping[str, _Rule] = {
     **_SAMPLE_FIELDS,
-    **dict.fromkeys(("step", "slot", "completion_index"), _WHOLE),
+    **dict.fromkeys(("step", "slot"), _WHOLE),
     "rewards": ("a number or null by component", _are_scores),
     "reward": ("a number or null", _is_score),
     "reward_errors": ("a sentence by component", _are_errors),
