@@ -23,6 +23,7 @@ from grit_lightning.evaluation import (
     write_predictions,
 )
 from grit_lightning.evaluation.in_training import predict_on_all, stopped_early
+from grit_lightning.evaluation.predictions import key
 from grit_lightning.evaluation.subset import evenly
 from grit_lightning.evaluation.tables import BRIEF
 from grit_lightning.files import write_atomic
@@ -122,8 +123,11 @@ class Demonstration(Callback):
 
     def _write_answers(self, after: Sequence[Prediction]) -> None:
         before = read_predictions(self.before_file)[0] if self.before_file.exists() else []
-        if [one["sample_id"] for one in before] != [one["sample_id"] for one in after]:
+        if list(map(key, before)) != list(map(key, after)):
             before = []  # of other samples: a resume changed the data
+        # Where the pictures lie now: a resume may be on another machine.
+        here = ("image", "source")
+        before = [one | {name: other[name] for name in here} for one, other in zip(before, after, strict=False)]
         answers = {"before": before, "after": after} if before else {"after": after}
         summaries = {when: summary(predictions) for when, predictions in answers.items()}
         self.run.evaluation.mkdir(parents=True, exist_ok=True)
@@ -131,12 +135,13 @@ class Demonstration(Callback):
         text = json.dumps(summaries, indent=2, allow_nan=False)
         write_atomic(self.run.evaluation / "metrics.json", text + "\n")
         self.run.plots.mkdir(parents=True, exist_ok=True)
-        first = {when: [one for one in ones if one["completion_index"] == 0] for when, ones in answers.items()}
-        plot_examples(self.run.plots / "examples.png", first)
+        shown = {when: [one for one in ones if one["completion_index"] == 0] for when, ones in answers.items()}
+        plot_examples(self.run.plots / "examples.png", shown)
         values = {when: sample_values(predictions) for when, predictions in answers.items()}
+        first, *others = values
         changes = {
-            "after": differences(values["before"], values["after"], resamples=self.evaluator.resamples)
-        } if before else {}  # fmt: skip
+            when: differences(values[first], values[when], resamples=self.evaluator.resamples) for when in others
+        }
         table = comparison(summaries, changes, BRIEF)
         how = "answered greedily" if self.evaluator.samples_each == 1 else f"{self.evaluator.samples_each} times each"
         self._report = f"{len(self._samples)} held-out questions, {how}.\n\n{table}"

@@ -42,16 +42,29 @@ def read_weights(file: Path) -> Weights:
     return Weights(file, checkpoint["global_step"], model)
 
 
+def require_fit(model: PreTrainedModel, weights: Weights) -> None:
+    """Refuse the weights of another model.
+
+    Args:
+        model: on any device; ``meta`` will do.
+        weights: of a run.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    require_same_names(saved_names(model), weights.model.keys())
+    expected = model.state_dict()
+    for name, value in weights.model.items():
+        if value.shape != expected[name].shape:
+            shapes = f"{tuple(value.shape)}, expected {tuple(expected[name].shape)}"
+            raise CheckpointError(f"{weights.file}: does not fit the model: {name} is {shapes}")
+
+
 def load_weights(model: PreTrainedModel, weights: Weights) -> None:
     """Put the weights of a run into its model.
 
     Raises:
         CheckpointError: they are those of another model.
     """
-    require_same_names(saved_names(model), weights.model.keys())
-    try:
-        model.load_state_dict(weights.model, strict=False)  # beneath adapters, the model is the checkpoint's
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{weights.file}: does not fit the model: {str(error).splitlines()[-1].strip()}"
-        ) from error
+    require_fit(model, weights)
+    model.load_state_dict(weights.model, strict=False)  # beneath adapters, the model is the checkpoint's

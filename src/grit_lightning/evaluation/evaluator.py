@@ -78,7 +78,10 @@ class Evaluator:
         self.judge = judge
         self.resamples = resamples
         fns: dict[str, Component] = {JUDGE: self._verdict, EXACT_MATCH: _exact_match, **measures}
-        self._scores = Rewards({name: {"weight": 0, "fn": fn} for name, fn in fns.items()})
+        try:
+            self._scores = Rewards({name: {"weight": 0, "fn": fn} for name, fn in fns.items()})
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("reward.components", "evaluation.measures")) from None
 
     @property
     def samples_each(self) -> int:
@@ -128,7 +131,7 @@ class Evaluator:
             for batch in self._batches(samples, prompt):
                 decoded = self._decode(model, backbone, batch)
                 asked = [
-                    self._begin(one, group, backbone.prompt_version) for one, group in zip(batch, decoded, strict=True)
+                    self.begin(one, group, backbone.prompt_version) for one, group in zip(batch, decoded, strict=True)
                 ]
                 while waiting:
                     yield waiting.popleft()()
@@ -136,6 +139,30 @@ class Evaluator:
                 advance(len(batch))
             while waiting:
                 yield waiting.popleft()()
+
+    def begin(
+        self, prompt: Prompt, completions: Sequence[Completion], prompt_version: str
+    ) -> Callable[[], list[Prediction]]:
+        """Have a sample's completions scored. What is returned waits for the scores and gives the predictions.
+
+        Args:
+            prompt: of the sample.
+            completions: what was written about it.
+            prompt_version: of the prompt's template.
+        """
+        scored = self._scores.begin((prompt.sample, completion) for completion in completions)
+        judge = _name_of(self.judge)
+        return lambda: [
+            prediction(
+                prompt,
+                completion,
+                index=index,
+                prompt_version=prompt_version,
+                scores=score.components,
+                judge=judge,
+            )
+            for index, (completion, score) in enumerate(zip(completions, scored(), strict=True))
+        ]
 
     def score_again(self, predictions: Sequence[Prediction]) -> list[Prediction]:
         """The predictions with their scores asked for anew, all at once; a judge's cache knows what it said before."""
@@ -163,24 +190,6 @@ class Evaluator:
         slots = [(_slot(one.sample.id), one) for one in prompts]
         groups = self.sampler.rollout(model, backbone, slots, step=_SAMPLING_STEP, seed=self.seed)
         return [group.completions for group in groups]
-
-    def _begin(
-        self, prompt: Prompt, completions: Sequence[Completion], prompt_version: str
-    ) -> Callable[[], list[Prediction]]:
-        """The records of a sample, once whoever is asked now has answered."""
-        scored = self._scores.begin((prompt.sample, completion) for completion in completions)
-        judge = _name_of(self.judge)
-        return lambda: [
-            prediction(
-                prompt,
-                completion,
-                index=index,
-                prompt_version=prompt_version,
-                scores=score.components,
-                judge=judge,
-            )
-            for index, (completion, score) in enumerate(zip(completions, scored(), strict=True))
-        ]
 
     def _verdict(self, sample: Sample, completion: Completion) -> float | Future[float | None]:
         """The judge's score of the answer. An empty one scores 0 without asking."""

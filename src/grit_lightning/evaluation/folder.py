@@ -65,16 +65,17 @@ class EvaluationFolder:
         return self.path / f"predictions.part{rank}.jsonl"
 
     def is_free(self) -> bool:
-        """Whether nothing is there yet."""
+        """Whether nothing is there, or only the beginning of an evaluation that has not answered anything."""
         if not self.path.is_dir():
             return not self.path.exists()
-        return all(entry == self.lock_file for entry in self.path.iterdir())
+        there = set(self.path.iterdir()) - {self.lock_file}
+        return not there or (self.settings_file in there and there <= {self.settings_file, self.config_file})
 
     def begin(self, settings: Mapping[str, Any], config_yaml: str) -> None:
         """Make the folder. On one process."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.config_file, config_yaml)
         write_atomic(self.settings_file, json.dumps(settings, indent=2, allow_nan=False) + "\n")
+        write_atomic(self.config_file, config_yaml)
 
     def settings(self) -> dict[str, Any] | None:
         """What it was begun with; ``None`` where this is no evaluation.

@@ -21,6 +21,7 @@ from typing import Any
 from grit_lightning import grounding
 from grit_lightning.errors import DataError
 from grit_lightning.files import write_atomic
+from grit_lightning.record_fields import BOXES, SCORES, TEXT, WHOLE, WRITTEN_BOXES, Rule, problem_of
 from grit_lightning.rollout_store import completion_fields, prompt_fields
 from grit_lightning.types import Completion, Prompt
 
@@ -32,12 +33,14 @@ Key = tuple[str, int]
 JUDGE, EXACT_MATCH = "judge", "exact_match"
 """Names of the two scores that every prediction has."""
 
-_REQUIRED: Mapping[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("sample_id", "dataset", "question", "answer", "text", "parsed_answer", "finish"), str),
-    **dict.fromkeys(("completion_index", "num_tokens"), int),
-    **dict.fromkeys(("boxes", "reference_boxes"), list),
-    "scores": dict,
+_FIELDS: Mapping[str, Rule] = {
+    **dict.fromkeys(("sample_id", "dataset", "question", "answer", "text", "parsed_answer", "finish"), TEXT),
+    **dict.fromkeys(("completion_index", "num_tokens"), WHOLE),
+    "boxes": WRITTEN_BOXES,
+    "reference_boxes": BOXES,
+    "scores": SCORES,
 }
+"""What metrics read."""
 
 
 def prediction(
@@ -132,11 +135,5 @@ def _read(line: bytes, source: str) -> Prediction | DataError:
         return DataError(f"not valid JSON ({error}); is the line torn?", source)
     if not isinstance(one, dict):
         return DataError("expected a JSON object", source)
-    for name, kind in _REQUIRED.items():
-        if not isinstance(one.get(name), kind):
-            shown = json.dumps(one[name])[:60] if name in one else "missing"
-            return DataError(f"field '{name}' is {shown}; expected {_KINDS[kind]}", source)
-    return one
-
-
-_KINDS: Mapping[Any, str] = {str: "text", int: "a whole number", list: "a list", dict: "a number or null by name"}
+    problem = problem_of(one, _FIELDS)
+    return one if problem is None else DataError(problem, source)

@@ -82,7 +82,7 @@ def comparison_cells(
         values = [column[OVERALL].get(name) for column in columns.values()]
         if not _is_shown(name, values):
             continue
-        changes = [difference(one.get(name)) for one in differences.values()]
+        changes = [difference(one[name]) if name in one else "" for one in differences.values()]
         rows[TITLES.get(name, name)] = [number(value, name) for value in values] + changes
         if name == "accuracy":
             for dataset in datasets:
@@ -113,9 +113,9 @@ def interval(value: Interval | None) -> str:
     return "" if value is None else f"{number(value.low)} to {number(value.high)}"
 
 
-def difference(value: Difference | None) -> str:
+def difference(value: Difference) -> str:
     """Such as ``+0.104 (+0.061 to +0.146)``; a dash where no sample has both."""
-    if value is None or value.mean is None:
+    if value.mean is None:
         return "-"
     ends = "" if value.interval is None else f" ({_signed(value.interval.low)} to {_signed(value.interval.high)})"
     return f"{_signed(value.mean)}{ends}"

@@ -27,7 +27,7 @@ from grit_lightning.evaluation.folder import EvaluationFolder, complete, first_d
 from grit_lightning.evaluation.predictions import is_scored
 from grit_lightning.evaluation.subset import evenly
 from grit_lightning.launch import is_first_process
-from grit_lightning.run_weights import Weights, load_weights, read_weights
+from grit_lightning.run_weights import Weights, load_weights, read_weights, require_fit
 from grit_lightning.runs import RunFolder
 from grit_lightning.tasks.existing import choices, is_given, refuse_taken, require_writable, run_config
 from grit_lightning.tasks.metrics import metrics_of_file
@@ -115,6 +115,9 @@ def _job(cfg: DictConfig, run: RunFolder | None, weights: Weights | None, max_sa
     samples = evenly(datamodule.val_samples(), max_samples)
     if not samples:
         raise ConfigError("there is nothing to evaluate on: data.val and data.heldout are both null")
+    backbone.weights_folder()
+    if weights is not None:
+        require_fit(backbone.outline(), weights)
     settings = {
         "weights": _identity(backbone, run, weights),
         "model": {key: values["model"][key] for key in _OF_MODEL},
@@ -168,7 +171,7 @@ def _folder(cfg: DictConfig, run: RunFolder | None, job: Job) -> EvaluationFolde
     else:
         path = HydraConfig.get().runtime.output_dir if config.is_sweep() else cfg.out
         folder = EvaluationFolder(Path(path).expanduser().absolute())
-        saved = folder.settings()
+        saved = None if folder.is_free() else folder.settings()
         if saved is None and not (folder.path.is_dir() and folder.is_free()):
             refuse_taken(folder.path)
         if saved is not None and (other := first_difference(saved, job.settings)):
@@ -215,12 +218,12 @@ def _evaluated(job: Job, folder: EvaluationFolder) -> Evaluation:
         num_nodes=trainer["num_nodes"],
         precision=trainer["precision"],
     )
+    if is_first_process() and _unfinished(job, folder):
+        probe_judge(dict(job.values))
     with _alone(folder, is_first=is_first_process()):
-        if is_first_process() and _unfinished(job, folder):
-            probe_judge(dict(job.values))
         fabric.launch()
         folder = EvaluationFolder(Path(fabric.broadcast(str(folder.path))))  # with a time in its name, one of several
-        if fabric.is_global_zero and folder.settings() is None:
+        if fabric.is_global_zero and folder.settings() != job.settings:
             folder.begin(job.settings, job.config_yaml)
         fabric.barrier()
         left = _left(job, folder)

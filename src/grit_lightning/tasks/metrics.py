@@ -40,12 +40,12 @@ def metrics_of_file(cfg: DictConfig) -> dict[str, Metrics]:
         refuse_taken(out)
         require_writable(out)
     predictions, problems = read_predictions(path)
-    if is_given("data"):
-        predictions, more = _of_data(cfg, predictions, path)
-        problems += more
     if not predictions:
         first = f": {problems[0]}" if problems else ""
         raise DataError(f"holds no prediction that can be used{first}", str(path))
+    if is_given("data"):
+        predictions, more = _of_data(cfg, predictions, path)
+        problems += more
     name_problems(problems)
     metrics = summary(predictions)
     found = intervals(predictions, resamples=cfg.evaluation.resamples)
@@ -72,11 +72,11 @@ def _of_data(
     """The predictions on the data's samples, and a problem for each other one, and for each sample without one."""
     datamodule: GroundedQADataModule = instantiate(config.check(cfg, "data")["data"])
     asked = dict.fromkeys(sample.id for sample in datamodule.val_samples())
-    answered = {one["sample_id"] for one in predictions}
-    problems = [
-        DataError(f"sample {name} is not in the data", str(path)) for name in dict.fromkeys(
-            one["sample_id"] for one in predictions
-        ) if name not in asked
-    ]  # fmt: skip
+    answered = dict.fromkeys(one["sample_id"] for one in predictions)
+    kept = [one for one in predictions if one["sample_id"] in asked]
+    if not kept:
+        first, other = next(iter(answered)), next(iter(asked), "none")
+        raise DataError(f"no prediction is on a sample of the data: one is on {first}, the data has {other}", str(path))
+    problems = [DataError(f"sample {name} is not in the data", str(path)) for name in answered if name not in asked]
     problems += [DataError(f"sample {name} has no prediction", str(path)) for name in asked if name not in answered]
-    return [one for one in predictions if one["sample_id"] in asked], problems
+    return kept, problems
