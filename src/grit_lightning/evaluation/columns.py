@@ -73,12 +73,13 @@ class Column:
         """How the predictions were made, on one line."""
         settings = self.settings or {}
         versions = dict.fromkeys(str(one["prompt_version"]) for one in self.predictions if one.get("prompt_version"))
+        samples = len({one["sample_id"] for one in self.predictions})
         parts = [
             _weights(settings.get("weights")),
             f"prompt {' and '.join(map(prompt_name, versions)) or 'not recorded'}",
             decoding_text(settings.get("decoding"), self.samples_each),
             f"judged by {' and '.join(self.judges) or 'whom is not recorded'}",
-            f"{len({one['sample_id'] for one in self.predictions})} samples",
+            "1 sample" if samples == 1 else f"{samples} samples",
         ]
         return ", ".join(filter(None, parts)) + ("" if self.finished else ", not finished")
 

@@ -26,7 +26,7 @@ METRICS = (
     "grounded_format",
     "count_consistency",
 )
-"""Shares of 1, drawn where there are any; accuracy by dataset, too."""
+"""Shares of 1, drawn where there are any; accuracy by dataset, too, and whatever has a published figure beside it."""
 
 _COLOURS = ("#5a6b7b", "#1f4e9c", "#e6007e", "#1a7f37", "#c27c0e", "#7b3fa0", "#008b8b", "#8b4513")
 _BAND = 0.7
@@ -71,7 +71,15 @@ def rows_of(comparison: Comparison) -> list[Row]:
         rows.append(Row(TITLES[metric], OVERALL, metric))
         if metric == "accuracy" and len(datasets) > 1:
             rows += [Row(f"{TITLES[metric]}, {name}", name, metric) for name in datasets]
-    return rows
+    marked = [Row(f"{TITLES[metric]}, {name}", name, metric) for name, metric in _published(comparison)]
+    drawn = {(row.dataset, row.metric) for row in rows}
+    return [*rows, *(row for row in marked if (row.dataset, row.metric) not in drawn)]
+
+
+def _published(comparison: Comparison) -> dict[tuple[str, str], float]:
+    """Published figures by dataset and metric."""
+    found = [one for of_column in comparison.published.values() for one in of_column]
+    return {(one.dataset, one.figure.metric): one.figure.value for one in found}
 
 
 def _values(axes: Axes, comparison: Comparison, rows: Sequence[Row]) -> None:
@@ -83,9 +91,7 @@ def _values(axes: Axes, comparison: Comparison, rows: Sequence[Row]) -> None:
             if (value := metrics.get(row.dataset, {}).get(row.metric)) is not None
         ]
         _points(axes, points, at, len(comparison.columns), column.name)
-    published = {
-        (one.dataset, one.figure.metric): one.figure.value for found in comparison.published.values() for one in found
-    }
+    published = _published(comparison)
     marks = [(published[key], y) for y, row in enumerate(rows) if (key := (row.dataset, row.metric)) in published]
     if marks:
         x, y = zip(*marks, strict=True)

@@ -100,8 +100,8 @@ def flips_text(comparison: Comparison) -> str:
 def pair_line(pair: Pair) -> str:
     """How many samples flipped."""
     return (
-        f"{pair.second} against {pair.first}: {pair.lost} samples right → wrong, {pair.gained} wrong → right, "
-        f"of {pair.samples} that both have"
+        f"{pair.second} against {pair.first}: right → wrong {pair.lost}, wrong → right {pair.gained}, "
+        f"of {pair.samples} in both"
     )
 
 
@@ -116,15 +116,15 @@ def flip_line(flip: Flip) -> str:
 
 
 def published_lines(comparison: Comparison) -> list[str]:
-    """Each published figure that a column may be held against, with that column's."""
-    lines = []
+    """Each published figure with those of the columns that may be held against it."""
+    ours: dict[str, list[str]] = {}
     for name, found in comparison.published.items():
         for one in found:
             metric, dataset = one.figure.metric, one.dataset
-            value = comparison.metrics[name][dataset].get(metric)
+            value = number(comparison.metrics[name][dataset].get(metric))
             ends = interval(comparison.intervals[name][dataset].get(metric))
-            lines.append(f"{one.note()}; {name}: {number(value)}{f' ({ends})' if ends else ''}")
-    return lines
+            ours.setdefault(one.note(), []).append(f"{name}: {value}{f' ({ends})' if ends else ''}")
+    return [f"{note}; {', '.join(values)}" for note, values in ours.items()]
 
 
 # ---- cells ----

@@ -217,16 +217,17 @@ def _without_seed(decoding: Mapping[str, Any]) -> dict[str, Any]:
 
 def _other_samples(first: Column, second: Column) -> list[str]:
     asked, asked_too = _asked(first), _asked(second)
+    only = len(asked.keys() - asked_too.keys()), len(asked_too.keys() - asked.keys())
     changed = sum(asked[name] != asked_too[name] for name in asked.keys() & asked_too.keys())
     found = []
-    if asked.keys() != asked_too.keys():
-        counts = [
-            len(one - other) for one, other in ((asked.keys(), asked_too.keys()), (asked_too.keys(), asked.keys()))
-        ]
+    if any(only):
         found.append(
-            f"{counts[1]} samples are only in {second.name}, {counts[0]} only in {first.name}: differences are over "
+            f"other samples: {only[1]} only in {second.name}, {only[0]} only in {first.name}; differences are over "
             "those in both, means over each one's own"
         )
     if changed:
-        found.append(f"{changed} samples of {second.name} ask something else than those of the same id in {first.name}")
+        found.append(
+            f"the data differs: {changed} of the samples in both {second.name} and {first.name} by their id are other "
+            "questions or have other answers there, and are not paired"
+        )
     return found

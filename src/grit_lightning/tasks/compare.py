@@ -53,7 +53,8 @@ def compare(cfg: DictConfig, *, flips: int) -> Compared:
     if flips < 0:
         raise ConfigError(f"task.flips is {flips}, expected a whole number of at least 0")
     if len(cfg.runs) < 2:
-        raise ConfigError(f"runs has {len(cfg.runs)} entries, expected at least two to compare: 'runs=[A,B]'")
+        count = "1 entry" if len(cfg.runs) == 1 else "0 entries"
+        raise ConfigError(f"runs has {count}, expected at least two to compare: 'runs=[A,B]'")
     folder = _folder(cfg)
     try:
         comparison = compare_columns(_columns(cfg.runs), resamples=cfg.evaluation.resamples)
