@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
+from chat_server import ChatServer
 from compared import SETTINGS, answer, answers, write_evaluation
-from grit_lightning import app
+from grit_lightning import app, config
 from grit_lightning.errors import UserError
 from grit_lightning.evaluation.predictions import write_predictions
 from grit_lightning.prompt_version import known_prompts
 from grit_lightning.tasks.compare import Compared, compare
 
+TINY = config.conf_dir().parent / "src" / "grit_lightning" / "assets" / "tiny"
 FILES = ["comparison.csv", "comparison.md", "comparison.png", "flips.jsonl"]
 
 
@@ -129,6 +132,26 @@ def test_a_published_figure_is_shown_where_the_protocol_is_the_same(
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("published")]
     assert re.fullmatch(r"published: vsr accuracy 0\.729, .+ \(arXiv 2505\.15879; .+\); trained: 0\.500 \(.+\)", line)
     assert "published: vsr accuracy 0.729" in (place / "found" / "comparison.md").read_text()
+
+
+def test_an_evaluation_by_a_published_protocol_ends_with_the_figure(cli: Any, shapes: Path, tmp_path: Path) -> None:
+    """The bundled model under the name of the one that was published, on samples under that set's name."""
+    checkpoint = shutil.copytree(TINY, tmp_path / "Qwen2.5-VL-3B-Instruct")
+    (file,) = shapes.glob("shapes_vsr_train*.jsonl")
+    (shapes / "vsr_val.jsonl").write_text(file.read_text())
+    data = (f"data.root={shapes}", "data.heldout=null", "data.val=[{file: vsr_val.jsonl, images: images}]")
+    server = ChatServer()
+    try:
+        judge = ("judge=local", "judge.model=gpt-4o", f"judge.endpoint.url={server.url}", "judge.cache=null")
+        command = ("task=evaluate", "model=pretrained", f"model.checkpoint={checkpoint}", "prompt=plain", *data)
+        done = cli(*command, *judge, "out=a", cwd=tmp_path, NO_PROXY="127.0.0.1")
+        assert done.returncode == 0, done.stderr
+        assert "\npublished: vsr accuracy, binarised 0.663, " in done.stdout
+        done = cli(*command, "out=b", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "published" not in done.stdout.replace(str(tmp_path), ""), "exact match is another judge"
+    finally:
+        server.kill()
 
 
 @pytest.mark.parametrize(
