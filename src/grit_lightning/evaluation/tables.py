@@ -91,23 +91,21 @@ def comparison_cells(
     if len(datasets) == 1:
         datasets = []
 
-    def values(name: str, dataset: str) -> list[str]:
-        found = of_intervals or {}
-        return [
-            _with_interval(metrics.get(dataset, {}).get(name), found.get(column, {}).get(dataset, {}).get(name), name)
-            for column, metrics in columns.items()
+    def cells(name: str, dataset: str) -> list[str]:
+        ends = {column: found.get(dataset, {}).get(name) for column, found in (of_intervals or {}).items()}
+        values = [
+            _with_interval(of.get(dataset, {}).get(name), ends.get(column), name) for column, of in columns.items()
         ]
+        by_dataset = of_datasets or {column: {OVERALL: found} for column, found in differences.items()}
+        changes = [by_dataset[column].get(dataset, {}).get(name) for column in differences]
+        return values + ["" if one is None else difference(one) for one in changes]
 
     rows: dict[str, list[str]] = {}
     for name in (*names, "samples"):
-        if not _is_shown(name, [column[OVERALL].get(name) for column in columns.values()]):
-            continue
-        rows[TITLES.get(name, name)] = values(name, OVERALL) + [difference(of.get(name)) for of in differences.values()]
-        if name == "accuracy":
-            for dataset in datasets:
-                changes = [(of_datasets or {}).get(column, {}).get(dataset, {}).get(name) for column in differences]
-                cells = [difference(change) if of_datasets else "" for change in changes]
-                rows[f"  {dataset}"] = values(name, dataset) + cells
+        if _is_shown(name, [column[OVERALL].get(name) for column in columns.values()]):
+            rows[TITLES.get(name, name)] = cells(name, OVERALL)
+            if name == "accuracy":
+                rows |= {f"  {dataset}": cells(name, dataset) for dataset in datasets}
     header = [*columns, *(f"{name} - {next(iter(columns))}" for name in differences)]
     return header, rows
 
@@ -133,9 +131,9 @@ def interval(value: Interval | None) -> str:
     return "" if value is None else f"{number(value.low)} to {number(value.high)}"
 
 
-def difference(value: Difference | None) -> str:
+def difference(value: Difference) -> str:
     """Such as ``+0.104 (+0.061 to +0.146)``; a dash where no sample has both."""
-    if value is None or value.mean is None:
+    if value.mean is None:
         return "-"
     ends = "" if value.interval is None else f" ({_signed(value.interval.low)} to {_signed(value.interval.high)})"
     return f"{_signed(value.mean)}{ends}"
