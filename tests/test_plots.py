@@ -27,13 +27,13 @@ BOX_SPACE = (224, 224)
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are saved."""
     saved: list[Figure] = []
-    save = plots._save
+    save = plots.save_figure
 
     def noting(figure: Figure, path: Path) -> None:
         saved.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", noting)
+    monkeypatch.setattr(plots, "save_figure", noting)
     return saved
 
 

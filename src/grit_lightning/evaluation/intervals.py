@@ -12,7 +12,16 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from grit_lightning.evaluation.metrics import MACRO, OVERALL, SampleValues, datasets_of, known, names_of, sample_values
+from grit_lightning.evaluation.metrics import (
+    MACRO,
+    OVERALL,
+    Metrics,
+    SampleValues,
+    datasets_of,
+    known,
+    names_of,
+    sample_values,
+)
 from grit_lightning.evaluation.predictions import Prediction
 
 CONFIDENCE = 0.95
@@ -95,15 +104,40 @@ def differences(
     first: Sequence[SampleValues], second: Sequence[SampleValues], *, resamples: int
 ) -> Mapping[str, Difference]:
     """Each metric's paired difference over the samples that both have, by name."""
-    other = {sample.sample_id: sample for sample in second}
-    pairs = [(sample.values, other[sample.sample_id].values) for sample in first if sample.sample_id in other]
-    return {name: _difference(name, pairs, resamples) for name in names_of(first)}
+    other = {sample.sample_id: sample.values for sample in second}
+    return {name: _difference([_changes(first, other, name)], resamples) for name in names_of(first)}
 
 
-def _difference(name: str, pairs: Sequence[tuple[Mapping[str, float | None], ...]], resamples: int) -> Difference:
-    values = [
+def differences_by_dataset(
+    first: Sequence[SampleValues], second: Sequence[SampleValues], *, resamples: int
+) -> dict[str, Mapping[str, Difference]]:
+    """The same over all samples, under ``OVERALL``, by dataset, and of several their unweighted mean, ``MACRO``."""
+    result = {OVERALL: differences(first, second, resamples=resamples)}
+    by_dataset = datasets_of(first)
+    result |= {name: differences(those, second, resamples=resamples) for name, those in by_dataset.items()}
+    if len(by_dataset) > 1:
+        other = {sample.sample_id: sample.values for sample in second}
+        result[MACRO] = {
+            name: _difference(
+                [changes for those in by_dataset.values() if (changes := _changes(those, other, name))], resamples
+            )
+            for name in names_of(first)
+        }
+    return result
+
+
+def _changes(first: Sequence[SampleValues], second: Mapping[str, Metrics], name: str) -> list[float]:
+    """What a metric changes by on each sample where both have it, second − first."""
+    return [
         after - before
-        for first, second in pairs
-        if (before := first.get(name)) is not None and (after := second.get(name)) is not None
+        for sample in first
+        if (before := sample.values.get(name)) is not None
+        and (after := second.get(sample.sample_id, {}).get(name)) is not None
     ]
-    return Difference(float(np.mean(values)) if values else None, bootstrap([values], resamples), len(values))
+
+
+def _difference(strata: Sequence[Sequence[float]], resamples: int) -> Difference:
+    """Of the unweighted mean of the strata's means."""
+    values = [changes for changes in strata if changes]
+    mean = float(np.mean([np.mean(changes) for changes in values])) if values else None
+    return Difference(mean, bootstrap(values, resamples), sum(map(len, values)))

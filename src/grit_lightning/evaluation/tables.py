@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from grit_lightning.evaluation.intervals import Difference, Interval, Intervals
-from grit_lightning.evaluation.metrics import OVERALL, Metrics
+from grit_lightning.evaluation.metrics import MACRO, OVERALL, Metrics
 
 TITLES = {
     "accuracy": "accuracy",
@@ -50,7 +50,7 @@ def overview(of_datasets: Mapping[str, Metrics], of_intervals: Mapping[str, Inte
             continue
         first, *others = [number(value, name) for value in values]
         rows[title] = [first, interval(found.get(name)), *others]
-    return _table([OVERALL, "95 %", *columns], rows)
+    return text_table([OVERALL, "95 %", *columns], rows)
 
 
 def comparison(
@@ -65,29 +65,47 @@ def comparison(
         differences: of the same names but the first, from the first on the same samples.
         names: the metrics to show.
     """
-    return _table(*comparison_cells(columns, differences, names))
+    return text_table(*comparison_cells(columns, differences, names))
 
 
 def comparison_cells(
     columns: Mapping[str, Mapping[str, Metrics]],
     differences: Mapping[str, Mapping[str, Difference]],
     names: Sequence[str],
+    *,
+    of_intervals: Mapping[str, Mapping[str, Intervals]] | None = None,
+    of_datasets: Mapping[str, Mapping[str, Mapping[str, Difference]]] | None = None,
 ) -> tuple[list[str], dict[str, list[str]]]:
-    """Header and rows of :func:`comparison`."""
-    datasets = dict.fromkeys(name for column in columns.values() for name in column if name != OVERALL)
+    """Header and rows of :func:`comparison`.
+
+    Args:
+        columns: as above.
+        differences: as above.
+        names: as above.
+        of_intervals: of the values, by column and dataset, to stand behind them.
+        of_datasets: differences by column and dataset, for the rows of the datasets.
+    """
+    datasets = sorted(
+        {name for column in columns.values() for name in column} - {OVERALL}, key=lambda one: (one == MACRO, one)
+    )
     if len(datasets) == 1:
-        datasets = {}
+        datasets = []
+
+    def cells(name: str, dataset: str) -> list[str]:
+        ends = {column: found.get(dataset, {}).get(name) for column, found in (of_intervals or {}).items()}
+        values = [
+            _with_interval(of.get(dataset, {}).get(name), ends.get(column), name) for column, of in columns.items()
+        ]
+        by_dataset = of_datasets or {column: {OVERALL: found} for column, found in differences.items()}
+        changes = [by_dataset[column].get(dataset, {}).get(name) for column in differences]
+        return values + ["" if one is None else difference(one) for one in changes]
+
     rows: dict[str, list[str]] = {}
     for name in (*names, "samples"):
-        values = [column[OVERALL].get(name) for column in columns.values()]
-        if not _is_shown(name, values):
-            continue
-        changes = [difference(one[name]) if name in one else "" for one in differences.values()]
-        rows[TITLES.get(name, name)] = [number(value, name) for value in values] + changes
-        if name == "accuracy":
-            for dataset in datasets:
-                found = [column.get(dataset, {}).get(name) for column in columns.values()]
-                rows[f"  {dataset}"] = [number(value) for value in found] + [""] * len(changes)
+        if _is_shown(name, [column[OVERALL].get(name) for column in columns.values()]):
+            rows[TITLES.get(name, name)] = cells(name, OVERALL)
+            if name == "accuracy":
+                rows |= {f"  {dataset}": cells(name, dataset) for dataset in datasets}
     header = [*columns, *(f"{name} - {next(iter(columns))}" for name in differences)]
     return header, rows
 
@@ -109,7 +127,7 @@ def number(value: float | None, name: str = "") -> str:
 
 
 def interval(value: Interval | None) -> str:
-    """Such as ``0.712–0.785``; empty where there is none."""
+    """Such as ``0.712 to 0.785``; empty where there is none."""
     return "" if value is None else f"{number(value.low)} to {number(value.high)}"
 
 
@@ -121,6 +139,10 @@ def difference(value: Difference) -> str:
     return f"{_signed(value.mean)}{ends}"
 
 
+def _with_interval(value: float | None, ends: Interval | None, name: str) -> str:
+    return number(value, name) + (f" ({interval(ends)})" if ends else "")
+
+
 def _signed(value: float) -> str:
     return f"{value:+.3f}" if abs(value) < 10 else f"{value:+.1f}"
 
@@ -129,7 +151,8 @@ def _is_shown(name: str, values: Sequence[float | None]) -> bool:
     return any(values) if name in _SILENT else any(value is not None for value in values)
 
 
-def _table(header: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+def text_table(header: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    """Rows of cells under a header, by their titles."""
     first = max(map(len, rows))
     widths = [max(10, len(name), *(len(row[at]) for row in rows.values())) for at, name in enumerate(header)]
     lines = {"": header, **rows}.items()

@@ -22,7 +22,7 @@ from grit_lightning import config, runs
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.data.datamodule import GroundedQADataModule
 from grit_lightning.errors import ConfigError
-from grit_lightning.evaluation import Evaluator, Intervals, Metrics, Prediction, intervals, overview, summary
+from grit_lightning.evaluation import Evaluator, Intervals, Metrics, Prediction, intervals, overview, published, summary
 from grit_lightning.evaluation.folder import EvaluationFolder, complete, first_difference
 from grit_lightning.evaluation.predictions import is_scored
 from grit_lightning.evaluation.subset import evenly
@@ -299,9 +299,10 @@ def _print(job: Job, result: Evaluation, *, answered: int) -> None:
     each = job.evaluator.samples_each
     how = "answered greedily" if each == 1 else f"{each} completions of each"
     known = "" if answered else ", all answered before"
+    notes = "".join(f"\n{line}" for line in published.notes(settings, result.predictions))
     print(
         f"{title}, {len(job.samples)} samples, {how}, judged by {settings['judge']}{known}\n\n"
-        f"{overview(result.metrics, result.intervals)}\n\nwritten to {result.folder}"
+        f"{overview(result.metrics, result.intervals)}{notes}\n\nwritten to {result.folder}"
     )
     if unscored := result.metrics["overall"]["unscored"]:
         print(f"{unscored} answers have no score: the same command with out={result.folder} asks the judge again")

@@ -15,7 +15,7 @@ from grit_lightning import config
 from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.runs import RunFolder
 
-_OF_THE_TASK = ("task", "ckpt", "rollouts", "predictions", "out")
+_OF_THE_TASK = ("task", "ckpt", "rollouts", "predictions", "runs", "out")
 
 
 def run_config(cfg: DictConfig, run: RunFolder, overrides: list[str]) -> DictConfig:
