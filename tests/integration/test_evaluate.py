@@ -302,7 +302,7 @@ def test_what_is_wrong_with_a_file_is_named_and_the_rest_counts(cli, stored: Pat
     ]
     assert re.search(r"^samples +60 ", done.stdout, re.M)
     stored.write_text("\n".join(lines[1:]))
-    done = cli(*options, cwd=stored.parent)
+    done = cli("task=evaluate", "predictions=stored.jsonl", *options, cwd=stored.parent)
     assert done.stderr.endswith("sample shapes_tallyqa_heldout_30/1 has no prediction\n")
 
 
