@@ -13,7 +13,7 @@ from grit_lightning.checkpoints import StepCheckpoint
 from grit_lightning.errors import ConfigError
 from grit_lightning.evaluation import MACRO, OVERALL, Evaluator, summary, write_predictions
 from grit_lightning.evaluation.in_training import predict_on_all
-from grit_lightning.evaluation.subset import evenly
+from grit_lightning.evaluation.subset import subset
 from grit_lightning.evaluation.tables import number
 from grit_lightning.module import GRPOModule
 from grit_lightning.policy_module import PolicyModule
@@ -34,7 +34,7 @@ class HeldoutEvaluation(Callback):
         out: the run folder.
         evaluator: how samples are answered.
         every_n_steps: optimizer steps between evaluations; ``None`` for none.
-        max_samples: of the held-out samples, evenly; ``None`` for all.
+        max_samples: of the held-out samples, drawn once and for all; ``None`` for all.
         monitor: what is to get better, ``DATASET/METRIC``, such as ``overall/accuracy``.
         mode: whether more of it is better.
         patience: evaluations in a row without a better value that end the training; ``None``: it goes on to its end.
@@ -79,7 +79,7 @@ class HeldoutEvaluation(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Read and check the held-out samples, before weights are loaded."""
         if self.every_n_steps is not None:
-            self._samples = evenly(trainer.datamodule.val_samples(), self.max_samples)  # type: ignore[attr-defined]
+            self._samples = subset(trainer.datamodule.val_samples(), self.max_samples)  # type: ignore[attr-defined]
         if self._samples:
             self._check_monitor()
 
