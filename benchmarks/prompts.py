@@ -55,7 +55,8 @@ def table(found: Mapping[tuple[str, int | None], Sequence[Prediction]]) -> str:
     rows = [["prompt", *heads], ["---", *("--:" for _ in heads)]]
     for prompt in PROMPTS:
         base, trained = found[prompt, None], found[prompt, first]
-        cells = [_cell(which, metric) for metric in METRICS for which in (base, trained)]
+        columns = [_cells(base), _cells(trained)]
+        cells = [column[metric] for metric in METRICS for column in columns]
         change = differences(sample_values(base), sample_values(trained), resamples=RESAMPLES)["accuracy"]
         more = [number(summary(found[prompt, seed])["overall"]["accuracy"]) for seed in others]
         cells[2:2] = [difference(change), ", ".join(more)]
@@ -63,9 +64,9 @@ def table(found: Mapping[tuple[str, int | None], Sequence[Prediction]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _cell(predictions: Sequence[Prediction], metric: str) -> str:
-    value = summary(predictions)["overall"][metric]
-    return f"{number(value)} ({interval(intervals(predictions, resamples=RESAMPLES)['overall'][metric])})"
+def _cells(predictions: Sequence[Prediction]) -> dict[str, str]:
+    values, ends = (of["overall"] for of in (summary(predictions), intervals(predictions, resamples=RESAMPLES)))
+    return {metric: f"{number(values[metric])} ({interval(ends[metric])})" for metric in METRICS}
 
 
 def main() -> None:
