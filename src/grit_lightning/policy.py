@@ -7,7 +7,7 @@ the prompt nor with vocabulary × length.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from grit_lightning.adapters import as_at_start
+from grit_lightning.attention import PackedLayout, arguments, takes_layout
 from grit_lightning.backbones.base import Backbone
-from grit_lightning.packing import PackedBatch, rotary_positions
+from grit_lightning.packing import PackedBatch, block_mask, rotary_positions
 
 T = TypeVar("T")
 
@@ -88,8 +89,8 @@ class Policy(nn.Module):
         hidden_B_S_D = self.model.base_model(
             input_ids=batch.input_ids_B_S,
             position_ids=rotary_positions(batch.position_ids_A_B_S),
-            attention_mask=batch.mask_B_1_S_S,
             use_cache=False,
+            **self._attention(batch),
             **batch.vision,
         ).last_hidden_state
         hidden_T_D = hidden_B_S_D.flatten(0, 1)[batch.source_T]
@@ -101,6 +102,11 @@ class Policy(nn.Module):
         ]
         logprobs, entropies = zip(*chunks, strict=True)
         return TokenLogprobs(torch.cat(logprobs), torch.cat(entropies) if self.entropy else None)
+
+    def _attention(self, batch: PackedBatch) -> dict[str, Any]:
+        if takes_layout(self.model):
+            return arguments(PackedLayout(batch.parts_B))
+        return {"attention_mask": block_mask(batch.segments_B_S)}
 
     def _head(self, hidden_T_D: Tensor, target_T: Tensor) -> tuple[Tensor, Tensor | None]:
         logits_T_V = self.model.lm_head(hidden_T_D).float() / self.temperature

@@ -23,7 +23,7 @@ def sequence_key(seed: int, step: int, slot: int, sample: int) -> int:
     return _signed(int.from_bytes(digest, "little"))
 
 
-def gumbel_noise(keys_B: Tensor, position: int, vocab_size: int) -> Tensor:
+def gumbel_noise(keys_B: Tensor, position: int | Tensor, vocab_size: int) -> Tensor:
     """Standard Gumbel noise, float32, shape (B, V); from the same bits on every device.
 
     The hash is SplitMix64 (Steele et al., OOPSLA 2014): its finalizer over key + counter · golden ratio, in wrapping
@@ -38,6 +38,17 @@ def gumbel_noise(keys_B: Tensor, position: int, vocab_size: int) -> Tensor:
     bits_B_V = _finalize(keys_B[:, None] + counter_V * _signed(_GOLDEN))
     uniform_B_V = (_shift_right(bits_B_V, 41).float() + 0.5) * 2.0**-23
     return -torch.log(-torch.log(uniform_B_V))
+
+
+def draw(scores_B_V: Tensor, keys_B: Tensor, position: Tensor) -> Tensor:
+    """A token of each row from the softmax of its scores, int64, shape (B,).
+
+    Args:
+        scores_B_V: logits that temperature, top-k and top-p have been applied to, float32.
+        keys_B: :func:`sequence_key` of each row, int64.
+        position: index of the token within the completion, a scalar on the scores' device.
+    """
+    return (scores_B_V + gumbel_noise(keys_B, position, scores_B_V.shape[1])).argmax(dim=-1)
 
 
 def _finalize(x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from grit_lightning.adapters import LoRA
+from grit_lightning.attention import SHARED_PREFIX
 from grit_lightning.backbones.family import Family, ImageLimits
 from grit_lightning.backbones.internvl import InternVL
 from grit_lightning.backbones.qwen2_5_vl import Qwen25VL
@@ -47,8 +48,8 @@ class PretrainedBackbone:
         min_pixels, max_pixels: limits on the area of the resized image, for the families that read an image whole.
         max_tiles: most tiles of an image, for the families that cut it up.
         dtype: of the weights: ``float32`` for full fine-tuning (an update of 1e-6 vanishes in bf16), ``bfloat16`` else.
-        attn_implementation: ``auto`` is sdpa, the one that takes the block mask of packed groups as it is: eager
-            attention would add the boolean mask to its scores, flash attention takes none.
+        attn_implementation: ``auto`` is that of :mod:`grit_lightning.attention`, which knows of shared prompts;
+            ``sdpa`` computes packed groups with the whole mask, for comparisons.
         gradient_checkpointing: recompute activations in the backward pass.
         random_weights_seed: build random weights from the checkpoint's config; ``null`` to read its own.
         peft: adapters to train in place of the model, or ``None``.
@@ -80,7 +81,7 @@ class PretrainedBackbone:
         self.prompt = prompt
         self.prefill = prefill
         self.dtype = getattr(torch, dtype)
-        self.attn_implementation = "sdpa" if attn_implementation == "auto" else attn_implementation
+        self.attn_implementation = SHARED_PREFIX if attn_implementation == "auto" else attn_implementation
         self.gradient_checkpointing = gradient_checkpointing
         self.random_weights_seed = random_weights_seed
         self.peft = peft
