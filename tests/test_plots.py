@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from grit_lightning import plots
-from grit_lightning.evaluation import Prediction, prediction
-from grit_lightning.judge import ExactMatch
+from grit_lightning.evaluation import Prediction
 from grit_lightning.plots import chosen, plot_examples, plot_rewards, smoothed, wrapped
 from grit_lightning.synthetic import grounded_completion, make_question, write_dataset
 from grit_lightning.types import Completion, Prompt, Sample
+from predicted import predicted
 
 BOX_SPACE = (224, 224)
 
@@ -27,13 +27,13 @@ BOX_SPACE = (224, 224)
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are saved."""
     saved: list[Figure] = []
-    save = plots._save
+    save = plots.save_figure
 
     def noting(figure: Figure, path: Path) -> None:
         saved.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", noting)
+    monkeypatch.setattr(plots, "save_figure", noting)
     return saved
 
 
@@ -52,7 +52,7 @@ def answered(folder: Path, texts: list[str] | None = None) -> list[Prediction]:
             )  # fmt: skip
             text = texts[len(ones)] if texts else grounded_completion(question, BOX_SPACE)
             prompt = Prompt(sample, "?", torch.zeros(1), torch.zeros(3, 1), {}, BOX_SPACE)
-            ones.append(prediction(prompt, Completion((1,), text, "stop", BOX_SPACE), ExactMatch()))
+            ones += predicted(prompt, Completion((1,), text, "stop", BOX_SPACE))
     return ones
 
 

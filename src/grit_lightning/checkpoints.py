@@ -27,7 +27,7 @@ from torch.utils.hooks import RemovableHandle
 
 from grit_lightning.errors import CheckpointError, ConfigError, JudgeError
 from grit_lightning.files import replacing
-from grit_lightning.runs import LAST_CHECKPOINT
+from grit_lightning.runs import BEST_CHECKPOINT, LAST_CHECKPOINT
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ class StepCheckpoint(Checkpoint):
 
     ``last.ckpt`` always holds the newest state. It is replaced atomically: every ``last_every_n_steps``, at each kept
     checkpoint, at the last step, and when training is stopped by Ctrl-C, SIGTERM or an error. A kept checkpoint,
-    ``step_000050.ckpt``, is a second name (hard link) of the ``last.ckpt`` of its step: it costs no second write.
+    ``step_000050.ckpt``, is a second name (hard link) of the ``last.ckpt`` of its step: it costs no second write. So is
+    ``best.ckpt``, which is replaced whenever :meth:`keep_best` asks for it.
 
     A step that is interrupted counts as not begun: weights and loop counters are saved as they were before it. Where
     its weight update had begun nothing is saved, since such weights belong to no step.
@@ -80,6 +81,7 @@ class StepCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self.last_every_n_steps = last_every_n_steps
         self._saved_step: int | None = None  # None: not training
+        self._is_best = False
         self._within_step = False
         self._update_begun = False
         self._hooks: list[RemovableHandle] = []
@@ -88,6 +90,10 @@ class StepCheckpoint(Checkpoint):
     def last_path(self) -> Path:
         """Where the newest checkpoint lies once there is one."""
         return self.dirpath / LAST_CHECKPOINT
+
+    def keep_best(self) -> None:
+        """Have the step that is ending saved as ``best.ckpt`` too. To be called on every process."""
+        self._is_best = True
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """See to it that files are written whole, whoever asks for them (SLURM's requeue handler does too)."""
@@ -114,10 +120,13 @@ class StepCheckpoint(Checkpoint):
         keep = _is_due(step, self.every_n_steps)
         # The last step's checkpoint is written here, not in `on_train_end`, where Lightning has closed the epoch: so a
         # run continued with more steps goes on exactly as if it had not paused.
-        if keep or _is_due(step, self.last_every_n_steps) or step == trainer.max_steps:
+        if keep or self._is_best or _is_due(step, self.last_every_n_steps) or step == trainer.max_steps:
             self._save_last(trainer)
         if keep:
-            self._keep_last(trainer)
+            self._keep_last(trainer, _free_path(self.dirpath / f"step_{step:06d}.ckpt"))
+        if self._is_best:
+            self._keep_last(trainer, self.dirpath / BEST_CHECKPOINT)
+            self._is_best = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save where training ended before its last step (a time limit, early stopping)."""
@@ -170,9 +179,9 @@ class StepCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.last_path, weights_only=False)
         self._saved_step = trainer.global_step
 
-    def _keep_last(self, trainer: pl.Trainer) -> None:
+    def _keep_last(self, trainer: pl.Trainer, path: Path) -> None:
         if trainer.is_global_zero and self.last_path.exists():
-            _link(self.last_path, _free_path(self.dirpath / f"step_{trainer.global_step:06d}.ckpt"))
+            _link(self.last_path, path)
 
     def _note_update(self, *_: Any) -> None:
         self._update_begun = True

@@ -37,6 +37,8 @@ class Schema:
     resume: str | None = "???"
     ckpt: str | None = "???"
     rollouts: str | None = "???"
+    predictions: str | None = "???"
+    runs: list[str] = "???"  # type: ignore[assignment]
     seed: int = "???"  # type: ignore[assignment]
     threads: int | None = "???"  # type: ignore[assignment]
     task: Any = "???"

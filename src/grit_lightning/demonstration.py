@@ -9,22 +9,23 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
-import torch
-import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
-from transformers import PreTrainedModel
 
-from grit_lightning.data.datamodule import GroundedQADataModule
-from grit_lightning.distributed import gathered
 from grit_lightning.errors import ConfigError
 from grit_lightning.evaluation import (
     Evaluator,
     Prediction,
     comparison,
+    differences,
     read_predictions,
+    sample_values,
     summary,
     write_predictions,
 )
+from grit_lightning.evaluation.in_training import predict_on_all, stopped_early
+from grit_lightning.evaluation.predictions import key
+from grit_lightning.evaluation.subset import evenly
+from grit_lightning.evaluation.tables import BRIEF
 from grit_lightning.files import write_atomic
 from grit_lightning.module import GRPOModule
 from grit_lightning.plots import plot_examples, plot_rewards
@@ -83,14 +84,12 @@ class Demonstration(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Read and check the held-out samples, before weights are loaded."""
         if self.max_samples != 0:
-            self._samples = evenly(_datamodule(trainer).val_samples(), self.max_samples)
+            self._samples = evenly(trainer.datamodule.val_samples(), self.max_samples)  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Answer before the first step."""
         if self._samples and trainer.global_step == 0:
-            before = self._predict(
-                trainer, cast(PolicyModule, pl_module), "answering held-out questions before training"
-            )
+            before = self._predict(trainer, pl_module, "answering held-out questions before training")
             if trainer.is_global_zero:
                 self.run.evaluation.mkdir(parents=True, exist_ok=True)
                 write_predictions(self.before_file, before)
@@ -104,10 +103,11 @@ class Demonstration(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Answer after the last step, and write what changed."""
-        if trainer.received_sigterm or not 0 < trainer.max_steps <= trainer.global_step:
+        at_the_end = 0 < trainer.max_steps <= trainer.global_step or stopped_early(trainer)
+        if trainer.received_sigterm or not at_the_end:
             return
         if self._samples:
-            after = self._predict(trainer, cast(PolicyModule, pl_module), "answering held-out questions after training")
+            after = self._predict(trainer, pl_module, "answering held-out questions after training")
             if trainer.is_global_zero:
                 self._write_answers(after)
         if trainer.is_global_zero and self._history:
@@ -122,11 +122,12 @@ class Demonstration(Callback):
             print(f"\n{self._report}", flush=True)
 
     def _write_answers(self, after: Sequence[Prediction]) -> None:
-        before = read_predictions(self.before_file) if self.before_file.exists() else []
-        if [one["sample_id"] for one in before] == [one["sample_id"] for one in after]:
-            before = self._with_pictures(before)
-        else:
+        before = read_predictions(self.before_file)[0] if self.before_file.exists() else []
+        if list(map(key, before)) != list(map(key, after)):
             before = []  # of other samples: a resume changed the data
+        # Where the pictures lie now: a resume may be on another machine.
+        here = ("image", "source")
+        before = [one | {name: other[name] for name in here} for one, other in zip(before, after, strict=False)]
         answers = {"before": before, "after": after} if before else {"after": after}
         summaries = {when: summary(predictions) for when, predictions in answers.items()}
         self.run.evaluation.mkdir(parents=True, exist_ok=True)
@@ -134,50 +135,16 @@ class Demonstration(Callback):
         text = json.dumps(summaries, indent=2, allow_nan=False)
         write_atomic(self.run.evaluation / "metrics.json", text + "\n")
         self.run.plots.mkdir(parents=True, exist_ok=True)
-        plot_examples(self.run.plots / "examples.png", answers)
-        self._report = f"{len(after)} held-out questions, answered greedily.\n\n{comparison(summaries)}"
+        shown = {when: [one for one in ones if one["completion_index"] == 0] for when, ones in answers.items()}
+        plot_examples(self.run.plots / "examples.png", shown)
+        values = {when: sample_values(predictions) for when, predictions in answers.items()}
+        first, *others = values
+        changes = {
+            when: differences(values[first], values[when], resamples=self.evaluator.resamples) for when in others
+        }
+        table = comparison(summaries, changes, BRIEF)
+        how = "answered greedily" if self.evaluator.samples_each == 1 else f"{self.evaluator.samples_each} times each"
+        self._report = f"{len(self._samples)} held-out questions, {how}.\n\n{table}"
 
-    def _predict(self, trainer: pl.Trainer, module: PolicyModule, what: str) -> list[Prediction]:
-        """The predictions of all processes, on each of them."""
-        policy = module.policy
-        assert policy is not None
-        mine = self._samples[trainer.global_rank :: trainer.world_size]
-
-        def predict(model: PreTrainedModel) -> list[Prediction]:
-            with gathered(policy):
-                return self.evaluator.predict(
-                    model,
-                    module.backbone,
-                    mine,
-                    _datamodule(trainer).prompt,
-                    what=what,
-                    quiet=not trainer.is_global_zero,
-                )
-
-        with torch.no_grad(), trainer.precision_plugin.val_step_context():
-            predictions: list[Prediction] = policy.eval()(predict)
-        policy.train()
-        if trainer.world_size > 1:
-            of_ranks: list[Any] = [None] * trainer.world_size
-            dist.all_gather_object(of_ranks, predictions)
-            predictions = self._with_pictures([one for of_rank in of_ranks for one in of_rank])
-        return predictions
-
-    def _with_pictures(self, predictions: Sequence[Prediction]) -> list[Prediction]:
-        """The predictions in the order of the samples, each naming the files of this process.
-
-        Held-out samples of the shapes world lie in a temporary folder of the process that answered them.
-        """
-        by_id = {one["sample_id"]: one for one in predictions}
-        return [by_id[sample.id] | {"image": str(sample.image), "source": sample.source} for sample in self._samples]
-
-
-def evenly(samples: Sequence[Sample], count: int | None) -> list[Sample]:
-    """``count`` of the samples, at equal distances in their order; all where that is ``None`` or too many."""
-    if count is None or count >= len(samples):
-        return list(samples)
-    return [samples[index * len(samples) // count] for index in range(count)]
-
-
-def _datamodule(trainer: pl.Trainer) -> GroundedQADataModule:
-    return cast(GroundedQADataModule, trainer.datamodule)  # type: ignore[attr-defined]
+    def _predict(self, trainer: pl.Trainer, module: pl.LightningModule, what: str) -> list[Prediction]:
+        return predict_on_all(trainer, cast(PolicyModule, module), self.evaluator, self._samples, what=what)

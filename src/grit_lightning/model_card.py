@@ -8,7 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from grit_lightning.evaluation import OVERALL, TITLES
+from grit_lightning.evaluation.folder import EvaluationFolder
+from grit_lightning.evaluation.metrics import OVERALL
+from grit_lightning.evaluation.tables import BRIEF, TITLES, number
 from grit_lightning.runs import RunFolder
 
 CARD = """\
@@ -100,15 +102,15 @@ def _evaluation(run: RunFolder) -> str:
     if (around := run.evaluation / "metrics.json").is_file():
         found |= {f"{when} training": metrics for when, metrics in _read(around).items()}
     for file in sorted(run.evaluation.glob("*/metrics.json")):
-        found[f"{file.parent.name} ({_read(file)['prompt'][:40].strip()}…)"] = _read(file)["metrics"]
-    rows = [[name, *(_number(metrics[OVERALL][key]) for key in TITLES)] for name, metrics in found.items()]
-    header = ["", *TITLES.values()]
+        settings = EvaluationFolder(file.parent).settings()
+        if settings is not None:
+            prompt = " ".join(settings["prompt"]["template"].split())[:40]
+            found[f"{file.parent.name} ({prompt}…; judge: {settings['judge']})"] = _read(file)["metrics"]
+    names = (*BRIEF, "samples")
+    rows = [[name, *(number(metrics[OVERALL].get(key), key) for key in names)] for name, metrics in found.items()]
+    header = ["", *(TITLES[name] for name in names)]
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]) if rows else ""
 
 
 def _read(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"

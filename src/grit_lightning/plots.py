@@ -1,21 +1,19 @@
 """Pictures of a training for people: its rewards, and what the model wrote and where it pointed.
 
-matplotlib is imported when a picture is drawn, and used without its global state, so that any process may draw.
+matplotlib is imported when a picture is drawn (``figures``).
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import textwrap
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grit_lightning.data.images import load_image
-from grit_lightning.evaluation import Prediction, is_counting
-from grit_lightning.files import replacing
+from grit_lightning.evaluation import Prediction, is_counting, is_right
+from grit_lightning.figures import new_figure, save_figure
 from grit_lightning.rollout_store import from_record
 
 if TYPE_CHECKING:
@@ -42,13 +40,13 @@ def plot_rewards(path: Path, history: Sequence[Mapping[str, float]], only_logged
     """
     names = sorted({name for step in history for name in step} - {"step", "total"})
     rows = math.ceil(len(names) / 4)
-    figure = _figure(12, 3.4 + 2.2 * rows)
+    figure = new_figure(12, 3.4 + 2.2 * rows)
     grid = figure.add_gridspec(1 + rows, 4, height_ratios=[1.5] + [1] * rows)
     _curve(figure.add_subplot(grid[0, :]), history, "total", "total reward", "#1f4e9c")
     for index, name in enumerate(names):
         title = f"{name} (logged, no reward)" if name in only_logged else name
         _curve(figure.add_subplot(grid[1 + index // 4, index % 4]), history, name, title, "#5a6b7b")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_examples(path: Path, answers: Mapping[str, Sequence[Prediction]]) -> None:
@@ -62,7 +60,7 @@ def plot_examples(path: Path, answers: Mapping[str, Sequence[Prediction]]) -> No
             columns each. The samples are those of :func:`chosen`.
     """
     indices = chosen(next(iter(answers.values())))
-    figure = _figure(7 * len(answers), 0.5 + 2.75 * len(indices))
+    figure = new_figure(7 * len(answers), 0.5 + 2.75 * len(indices))
     grid = figure.add_gridspec(len(indices), 2 * len(answers), width_ratios=[1, 1.2] * len(answers))
     for column, (when, predictions) in enumerate(answers.items()):
         for row, index in enumerate(indices):
@@ -70,7 +68,7 @@ def plot_examples(path: Path, answers: Mapping[str, Sequence[Prediction]]) -> No
             _picture(figure.add_subplot(grid[row, 2 * column]), one)
             _words(figure.add_subplot(grid[row, 2 * column + 1]), one, when)
     _legend(figure)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def chosen(predictions: Sequence[Prediction]) -> list[int]:
@@ -132,8 +130,8 @@ def _picture(axes: Axes, one: Prediction) -> None:
 
 def _words(axes: Axes, one: Prediction, when: str) -> None:
     axes.axis("off")
-    right = one["score"] is not None and one["score"] > 0
-    verdict = "not judged" if one["score"] is None else "right" if right else "wrong"
+    right = is_right(one)
+    verdict = "not judged" if right is None else "right" if right else "wrong"
     question = _two_lines(one["question"])
     answer = textwrap.shorten(one["parsed_answer"], 30, placeholder=" …") or "no answer"
     score = _two_lines(f"{answer} – {verdict} (reference: {one['answer']})")
@@ -173,20 +171,3 @@ def _legend(figure: Figure) -> None:
         frameon=False,
         fontsize=9,
     )
-
-
-def _figure(width: float, height: float) -> Figure:
-    """A figure of this size in inches that belongs to no window."""
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it reports that it looks for fonts
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)  # drawn as a box
-        figure.savefig(temporary, format="png")

@@ -32,6 +32,9 @@ from grit_lightning.files import append_line
 LAST_CHECKPOINT = "last.ckpt"
 """Name of the newest checkpoint in ``RunFolder.checkpoints``."""
 
+BEST_CHECKPOINT = "best.ckpt"
+"""Name of the one that held-out samples were answered best with (``heldout``)."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
@@ -176,6 +179,21 @@ def open_run(path: Path | str) -> RunFolder:
     run = RunFolder(Path(path))
     _check_is_run(run)
     return run
+
+
+def open_checkpoint(path: Path) -> tuple[RunFolder, Path]:
+    """A run and one of its checkpoints: of a run folder its newest, else the file itself, which lies in the run's.
+
+    Raises:
+        CheckpointError: it is neither, or there is no checkpoint that can be read.
+    """
+    if not path.is_file():
+        run = open_run(path)
+        return run, run.last_checkpoint()
+    run = open_run(path.parent.parent)
+    if path.parent != run.checkpoints or not _is_whole(path):
+        raise CheckpointError(f"{path} is not a checkpoint of the run {run.path} that can be read.")
+    return run, path
 
 
 def _check_is_run(run: RunFolder) -> None:

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 import torch
+from filelock import FileLock
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from grit_lightning import app
 from grit_lightning.errors import UserError
-from grit_lightning.evaluation import read_predictions, summary
+from grit_lightning.evaluation import Prediction, summary
+from grit_lightning.evaluation import read_predictions as read_with_problems
 from grit_lightning.tasks.evaluate import evaluate
 
 FAST = ("+debug=fast", "threads=1", "trainer.accelerator=cpu", "data.heldout.count=2", "reward=digits")
-FILES = ["config.yaml", "metrics.json", "predictions.jsonl"]
+FILES = ["config.yaml", "evaluation.json", "metrics.json", "predictions.jsonl"]
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    ones, problems = read_with_problems(path)
+    assert problems == []
+    return ones
 
 
 def assert_succeeded(done: CompletedProcess[str]) -> None:
@@ -44,7 +59,9 @@ def run(finished, tmp_path: Path) -> Path:
 
 def test_a_training_ends_with_a_demonstration(finished) -> None:
     run, done = finished
-    assert re.search(r"^4 held-out questions, answered greedily\.\n\n +before +after\naccuracy ", done.stdout, re.M)
+    assert re.search(
+        r"^4 held-out questions, answered greedily\.\n\n +before +after +after - before\naccuracy ", done.stdout, re.M
+    )
     assert done.stdout.index("before") < done.stdout.index("Training ended at step 2.")
     assert f"evaluation   {run}/eval\nplots        {run}/plots\n" in done.stdout
     assert sorted(path.name for path in (run / "plots").iterdir()) == ["examples.png", "rewards.png"]
@@ -72,15 +89,14 @@ def test_a_runs_checkpoint_answers_as_the_run_did_at_its_end(cli, run: Path, lis
     folder = run / "eval" / "step_000002"
     assert sorted(path.name for path in folder.iterdir()) == FILES
     predictions = read_predictions(folder / "predictions.jsonl")
-    expected = read_predictions(run / "eval" / "after.jsonl")
-    moving = ("image", "source")  # held-out pictures are drawn anew, in a folder of their own
-    assert [{k: v for k, v in one.items() if k not in moving} for one in predictions] == [
-        {k: v for k, v in one.items() if k not in moving} for one in expected
-    ]
+    assert predictions == read_predictions(run / "eval" / "after.jsonl")
     about = json.loads((folder / "metrics.json").read_text())
     assert about["metrics"] == summary(predictions)
-    assert about["step"] == 2
-    assert re.search(r"^accuracy +0\.\d+ +\d\.\d+ +\d\.\d+$", done.stdout, re.M)
+    assert about["intervals"].keys() == about["metrics"].keys()
+    settings = json.loads((folder / "evaluation.json").read_text())
+    assert (settings["weights"]["step"], settings["judge"]) == (2, "exact match")
+    assert {settings["prompt"]["version"]} == {one["prompt_version"] for one in predictions}
+    assert re.search(r"^accuracy +0\.\d+ +\d\.\d+ to \d\.\d+ +\d\.\d+ +\d\.\d+ +\d\.\d+$", done.stdout, re.M)
     assert done.stdout.endswith(f"written to {folder}\n")
     after = listing(run)
     assert {name: after[name] for name in before} == before, "nothing of the run itself is touched"
@@ -88,15 +104,15 @@ def test_a_runs_checkpoint_answers_as_the_run_did_at_its_end(cli, run: Path, lis
 
 def test_another_prompt_and_other_values_for_a_runs_checkpoint(cli, run: Path) -> None:
     options = ("prompt=plain", "rollout.max_new_tokens=5", "data.heldout.count=1", "evaluation.batch_size=1")
-    for name in ("short", "short_v2"):
-        done = cli("task=evaluate", "ckpt=moved", "threads=1", "name=short", *options, cwd=run.parent)
+    for name, more in (("short", ()), ("short_v2", ("rollout.max_new_tokens=4",))):
+        done = cli("task=evaluate", "ckpt=moved", "threads=1", "name=short", *options, *more, cwd=run.parent)
         assert_succeeded(done)
         predictions = read_predictions(run / "eval" / name / "predictions.jsonl")
         assert [one["num_tokens"] <= 5 for one in predictions] == [True, True]
     after = {one["sample_id"].rpartition("/")[2]: one for one in read_predictions(run / "eval" / "after.jsonl")}
     assert not {one["prompt_sha256"] for one in predictions} & {one["prompt_sha256"] for one in after.values()}
-    about = json.loads((run / "eval" / "short" / "metrics.json").read_text())
-    assert about["prompt"] == "{question}"
+    settings = json.loads((run / "eval" / "short" / "evaluation.json").read_text())
+    assert settings["prompt"]["template"] == "{question}"
     cfg = OmegaConf.load(run / "eval" / "short" / "config.yaml")
     assert (cfg.optimizer.lr, cfg.model.prompt) == (0.05, "{question}"), "all else is the run's"
 
@@ -111,9 +127,177 @@ def test_the_configs_own_model(cli, tmp_path: Path) -> None:
     assert len(predictions) == 60
     assert all(one["text"].startswith("<think>") and one["num_tokens"] <= 4 for one in predictions)
     assert re.fullmatch(r"(answering: \d+/60 samples\n)+", done.stderr)
-    again = cli("task=evaluate", f"out={folder}", *options, cwd=tmp_path)
-    assert again.returncode == 1
-    assert again.stderr == f"error: out={folder} is taken: choose another out=…\n"
+
+
+def test_it_is_named_after_what_was_chosen(cli, run: Path) -> None:
+    options = ("threads=1", "data.heldout.count=1", "prompt=plain", "evaluation=sampled", "rollout.max_new_tokens=4")
+    assert_succeeded(cli("task=evaluate", "ckpt=moved/checkpoints/last.ckpt", *options, cwd=run.parent))
+    predictions = read_predictions(run / "eval" / "step_000002_plain_sampled" / "predictions.jsonl")
+    assert [one["completion_index"] for one in predictions] == [*range(8)] * 2
+    metrics = json.loads((run / "eval" / "step_000002_plain_sampled" / "metrics.json").read_text())["metrics"]
+    assert {"pass_at_k", "majority_vote", "answer_entropy"} < metrics["overall"].keys()
+
+
+TINY = ("task=evaluate", "threads=1", "trainer.accelerator=cpu", "rollout.max_new_tokens=6", "data.heldout.count=30")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation of sixty samples of several sizes."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    assert_succeeded(cli(*TINY, "out=alone", cwd=folder))
+    return folder / "alone"
+
+
+def test_a_finished_evaluation_is_not_done_again(cli, undisturbed: Path, listing) -> None:
+    before = listing(undisturbed)
+    done = cli(*TINY, "out=alone", "evaluation.batch_size=5", cwd=undisturbed.parent)
+    assert_succeeded(done)
+    assert "60 samples, answered greedily, judged by exact match, all answered before\n" in done.stdout
+    assert listing(undisturbed) == before
+
+
+def test_another_evaluation_in_its_folder_is_refused(cli, undisturbed: Path, listing) -> None:
+    before = listing(undisturbed)
+    for change, name in (
+        ("prompt=plain", "prompt.template"),
+        ("rollout.max_new_tokens=7", "decoding.max_new_tokens"),
+        ("data.heldout.seed=9", "data.sha256"),
+        ("task.max_samples=7", "data.samples"),
+    ):
+        done = cli(*TINY, "out=alone", change, cwd=undisturbed.parent)
+        assert (done.returncode, done.stderr) == (
+            1,
+            f"error: out={undisturbed} holds an evaluation whose {name} differs: choose another out=…\n",
+        )
+    assert listing(undisturbed) == before
+
+
+@pytest.mark.parametrize(
+    "options", [("evaluation.batch_size=1",), ("evaluation.batch_size=7",), ("trainer.devices=2",)]
+)
+def test_batches_and_processes_change_nothing(cli, undisturbed: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    assert_succeeded(cli(*TINY, *options, "out=other", cwd=tmp_path))
+    for file in ("predictions.jsonl", "metrics.json"):
+        assert (tmp_path / "other" / file).read_bytes() == (undisturbed / file).read_bytes()
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+    """Killed again and again, each time after a few more answers; now and then with another number of processes."""
+    command = [sys.executable, "-m", "grit_lightning", *TINY, "out=killed", "evaluation.batch_size=4"]
+    draw = random.Random(0)
+    folder = tmp_path / "killed"
+    killed = 0
+    for attempt in range(30):
+        devices = f"trainer.devices={1 + attempt % 3 // 2}"
+        process = subprocess.Popen(
+            [*command, devices],
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        enough = len(answered(folder)) + draw.randrange(8, 25)
+        while process.poll() is None and len(answered(folder)) < enough:
+            time.sleep(0.002)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            killed += 1
+        _, stderr = process.communicate(timeout=60)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, stderr.decode()
+    assert killed >= 3
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    for file in ("predictions.jsonl", "metrics.json"):
+        assert (folder / file).read_bytes() == (undisturbed / file).read_bytes()
+
+
+def answered(folder: Path) -> list[bytes]:
+    """The lines on disk, torn ones too."""
+    lines: list[bytes] = []
+    for part in folder.glob("predictions*.jsonl"):
+        with suppress(FileNotFoundError):  # the parts go when all is done
+            lines += part.read_bytes().splitlines()
+    return lines
+
+
+def test_two_at_once_do_not_mix(cli, undisturbed: Path) -> None:
+    with FileLock(undisturbed / ".lock"):
+        done = cli(*TINY, "out=alone", cwd=undisturbed.parent)
+    assert done.returncode == 1
+    assert done.stderr == f"error: another process is evaluating into {undisturbed}: wait for it, or give out=…\n"
+    (undisturbed / ".lock").unlink()
+
+
+def test_a_run_that_cannot_be_written_is_evaluated_elsewhere(cli, run: Path, listing) -> None:
+    before = listing(run)
+    done = cli("task=evaluate", "ckpt=moved", "threads=1", "out=elsewhere", cwd=run.parent)
+    assert_succeeded(done)
+    assert listing(run) == before
+    assert sorted(path.name for path in (run.parent / "elsewhere").iterdir()) == FILES
+    assert read_predictions(run.parent / "elsewhere" / "predictions.jsonl") == read_predictions(
+        run / "eval" / "after.jsonl"
+    )
+
+
+# ---- of a file ----
+
+
+@pytest.fixture
+def stored(undisturbed: Path, tmp_path: Path) -> Path:
+    return shutil.copy(undisturbed / "predictions.jsonl", tmp_path / "stored.jsonl")
+
+
+def test_metrics_of_a_file_need_no_model(cli, undisturbed: Path, stored: Path, listing) -> None:
+    before = listing(stored.parent)
+    broken = ("model=pretrained", "model.checkpoint=nowhere")
+    done = cli("task=evaluate", "predictions=stored.jsonl", *broken, cwd=stored.parent)
+    assert_succeeded(done)
+    assert listing(stored.parent) == before
+    of_folder = cli("task=evaluate", f"predictions={undisturbed}", "out=again", cwd=stored.parent)
+    assert_succeeded(of_folder)
+    assert (stored.parent / "again" / "metrics.json").read_bytes() == (undisturbed / "metrics.json").read_bytes()
+    tables = [one.stdout.split("\n\n")[1].strip() for one in (done, of_folder)]
+    assert tables[0] == tables[1]
+
+
+def test_what_is_wrong_with_a_file_is_named_and_the_rest_counts(cli, stored: Path) -> None:
+    lines = stored.read_text().splitlines()
+    stored.write_text("\n".join([*lines, lines[3], lines[0].replace("tallyqa_heldout_30/1", "other/1"), lines[5][:50]]))
+    done = cli(
+        "task=evaluate", "predictions=stored.jsonl", "data=shapes_val", "data.heldout.count=31", cwd=stored.parent
+    )
+    assert done.returncode == 1, "ids of thirty-one others"
+    assert done.stderr == (
+        f"error: {stored}: no prediction is on a sample of the data: one is on shapes_tallyqa_heldout_30/1, "
+        "the data has shapes_tallyqa_heldout_31/1\n"
+    )
+    options = ("data=shapes_val", "data.heldout.count=30")
+    done = cli("task=evaluate", "predictions=stored.jsonl", *options, cwd=stored.parent)
+    assert done.returncode == 0, done.stderr
+    warnings = done.stderr.splitlines()
+    assert [line.split(": ", 3)[-1] for line in warnings] == [
+        "completion 0 of sample shapes_tallyqa_heldout_30/4 is there twice; the first counts",
+        "not valid JSON (Unterminated string starting at: line 1 column 46 (char 45)); is the line torn?",
+        "sample shapes_other/1 is not in the data",
+    ]
+    assert re.search(r"^samples +60 ", done.stdout, re.M)
+    stored.write_text("\n".join(lines[1:]))
+    done = cli(*options, cwd=stored.parent)
+    assert done.stderr.endswith("sample shapes_tallyqa_heldout_30/1 has no prediction\n")
+
+
+def test_a_file_of_something_else(cli, tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("{}\n[]\n")
+    done = cli("task=evaluate", "predictions=x.jsonl", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"error: {tmp_path}/x.jsonl: holds no prediction that can be used: {tmp_path}/x.jsonl:1: "
+        "field 'sample_id' is missing; expected text\n"
+    )
 
 
 # ---- what cannot be evaluated ----
@@ -153,9 +337,20 @@ def untouched(folder: Path) -> None:
         ),
         (of_something_else, ("ckpt=moved",), r"^\S+/last\.ckpt: holds no weights of a policy, expected a checkpoint "),
         (of_fewer_weights, ("ckpt=moved",), r"^the checkpoint does not fit the model: 1 names differ, as model\.lang"),
-        (of_another_shape, ("ckpt=moved",), r"^\S+/last\.ckpt: does not fit the model: size mismatch for model\.lang"),
+        (
+            of_another_shape,
+            ("ckpt=moved",),
+            r"^\S+/last\.ckpt: does not fit the model: model\.language_model\.norm\.weight is ",
+        ),
         (untouched, ("data.heldout=null",), r"^there is nothing to evaluate on: data\.val and data\.heldout are both "),
         (untouched, ("out=moved",), r"^out=\S+/moved is taken: choose another out=…$"),
+        (untouched, ("ckpt=moved/config.yaml",), r"^\S+ is not a (folder|run folder)"),
+        (
+            lambda folder: (folder / "checkpoints" / "torn.ckpt").touch(),
+            ("ckpt=moved/checkpoints/torn.ckpt",),
+            r"^\S+/torn\.ckpt is not a checkpoint of the run \S+/moved that can be read\.$",
+        ),
+        (untouched, ("task.max_samples=0",), r"^task\.max_samples is 0, expected at least 1, or null$"),
         (untouched, ("out=moved/manifest.json/x",), r"^out=\S+/x cannot be made: \S+/manifest\.json is in the way$"),
         (
             untouched,
@@ -172,7 +367,8 @@ def test_what_cannot_be_evaluated_is_refused_and_left_alone(
     spoil(run)
     before = listing(run.parent)
     with pytest.raises((UserError, HydraException)) as error:
-        evaluate(compose_config("task=evaluate", "trainer.accelerator=cpu", *overrides))
+        cfg = compose_config("task=evaluate", "trainer.accelerator=cpu", *overrides)
+        evaluate(cfg, max_samples=cfg.task.max_samples)
     line = app.one_line(error.value)
     assert re.search(message, line), line
     assert listing(run.parent) == before
@@ -182,9 +378,10 @@ def test_what_cannot_be_evaluated_is_refused_and_left_alone(
     ("override", "line"),
     [
         ("+experiment=tiny", "error: +experiment=tiny cannot be given with a run: it has a config of its own\n"),
+        ("name=a/b", "error: name is 'a/b', expected the name of a folder in {run}/eval\n"),
         ("~callbacks", "error: ~callbacks cannot be given with a run: it has a config of its own\n"),
     ],
 )
 def test_a_recipe_for_a_run_that_has_its_own_is_refused(cli, run: Path, override: str, line: str) -> None:
     done = cli("task=evaluate", "ckpt=moved", override, cwd=run.parent)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", line.format(run=run))

@@ -63,7 +63,7 @@ def test_the_card_says_what_was_measured(cli, work: Path) -> None:
     assert cli(*evaluate, "ckpt=run", cwd=work).returncode == 0
     assert cli("task=export", "ckpt=run", "out=measured", cwd=work).returncode == 0
     card = (work / "measured" / "README.md").read_text()
-    assert "| accuracy | grounding IoU |" in card
+    assert "| accuracy | grounding IoU | grounded format |" in card
     assert "| mine (" in card
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from chat_server import ChatServer
-from grit_lightning.evaluation import prediction
 from grit_lightning.rewards import Rewards, answer_match
 from grit_lightning.types import Completion, Group, Prompt, Sample
+from predicted import predicted
 
 SAMPLE = Sample("cats/1", "How many cats?", "2", Path("cats.jpg"), (64, 48), (), "tallyqa", "train", "cats.jsonl:1")
 
@@ -79,6 +79,6 @@ def test_copied_rewards_ask_too(chat: ChatServer, rewards: Rewards) -> None:
 def test_a_prediction_has_the_raw_score_or_none(chat: ChatServer, make_judge) -> None:
     prompt = group().prompt
     judge = make_judge()
-    assert prediction(prompt, answered(0.3), judge)["score"] == 0.3
-    assert prediction(prompt, answered(0.3, "500*"), judge)["score"] is None
-    assert prediction(prompt, completion("<answer> </answer>"), judge)["score"] == 0.0
+    assert predicted(prompt, answered(0.3), judge=judge)[0]["scores"]["judge"] == 0.3
+    assert predicted(prompt, answered(0.3, "500*"), judge=judge)[0]["scores"]["judge"] is None
+    assert predicted(prompt, completion("<answer> </answer>"), judge=judge)[0]["scores"]["judge"] == 0.0

@@ -11,11 +11,10 @@ import torch
 from hydra.utils import instantiate
 
 from grit_lightning.errors import DataError, UserError
-from grit_lightning.evaluation import prediction
-from grit_lightning.judge import ExactMatch
 from grit_lightning.rescoring.stored import count_lines, files_of, read, run_of
 from grit_lightning.rollout_store import RolloutStore, records
 from grit_lightning.types import Completion, Group, Prompt, Sample, Score
+from predicted import predicted
 
 PIECES = (
     *("<think>", "</think>", "<rethink>", "</rethink>", "<answer>", "</answer>", '{"bbox_2d": [1, 1, 9, 9]}', "a cat"),
@@ -65,7 +64,7 @@ def test_scored_again_under_the_same_rewards_every_score_is_exactly_the_same(com
 
 
 def test_a_prediction_of_an_evaluation_is_read_without_scores(tmp_path: Path) -> None:
-    line = json.dumps(prediction(prompt(), completion(), ExactMatch()))
+    line = json.dumps(predicted(prompt(), completion())[0])
     (tmp_path / "after.jsonl").write_text(f"{line}\n{line}\n")
     one, other = read([tmp_path / "after.jsonl"])
     assert one == other

@@ -15,6 +15,8 @@ class Backbone(Protocol):
     """A model family bound to one checkpoint. Cheap to build: weights are read by :meth:`load_model` alone."""
 
     checkpoint: str
+    prompt_version: str
+    """Changes with the text of the prompt and with what the assistant's turn begins with."""
     tokenizer: PreTrainedTokenizerBase
     image_processor: BaseImageProcessor
     pad_token_id: int

@@ -28,6 +28,7 @@ from grit_lightning.backbones.qwen3_vl import Qwen3VL
 from grit_lightning.backbones.random_weights import random_checkpoint
 from grit_lightning.conversion import is_original, native_folder, require_whole
 from grit_lightning.errors import CheckpointError, ConfigError, DataError
+from grit_lightning.prompt_version import prompt_version
 from grit_lightning.types import Completion, FinishReason, Prompt, Sample
 
 AttentionImplementation = Literal["auto", "sdpa"]
@@ -80,6 +81,7 @@ class PretrainedBackbone:
         self.checkpoint = checkpoint = str(Path(checkpoint).expanduser()) if checkpoint[:1] == "~" else checkpoint
         self.prompt = prompt
         self.prefill = prefill
+        self.prompt_version = prompt_version(prompt, prefill)
         self.dtype = getattr(torch, dtype)
         self.attn_implementation = SHARED_PREFIX if attn_implementation == "auto" else attn_implementation
         self.gradient_checkpointing = gradient_checkpointing

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +20,9 @@ from grit_lightning.data.images import load_image
 from grit_lightning.data.prompts import PromptDataModule, at_least
 from grit_lightning.data.stream import PromptStream
 from grit_lightning.errors import ConfigError, DataError
+from grit_lightning.files import cache_folder
 from grit_lightning.launch import is_first_process
-from grit_lightning.synthetic import write_dataset
+from grit_lightning.synthetic import world_version, write_dataset
 from grit_lightning.synthetic.scenes import DIFFICULTIES
 from grit_lightning.types import Prompt, Sample
 
@@ -45,8 +43,8 @@ class GroundedQADataModule(PromptDataModule):
         seed: of the order of samples.
         heldout: ``None``, or ``{"count": ..., "seed": ..., "difficulty": ..., "folder": ...}``: scenes of the shapes
             world that share no image with its training scenes, ``count`` of each kind of question, as hard as
-            ``difficulty`` names (absent: ``standard``), written to ``folder`` (absent or ``None``: a temporary one that
-            is gone when the process ends).
+            ``difficulty`` names (absent: ``standard``), written to ``folder`` (absent or ``None``: one in the cache
+            folder, whose name tells these scenes from all others).
 
     Raises:
         ConfigError: a number out of range, or files that cannot be told apart.
@@ -140,11 +138,11 @@ class GroundedQADataModule(PromptDataModule):
     def _write_heldout(self) -> None:
         if self.heldout is None or self._heldout_files:
             return
-        folder = self.heldout.get("folder")
-        path = Path(folder) if folder else _temporary_folder()
-        difficulty = DIFFICULTIES[self.heldout.get("difficulty", "standard")]
+        difficulty = self.heldout.get("difficulty", "standard")
         count, seed = self.heldout["count"], self.heldout["seed"]
-        files = write_dataset(path, count=count, seed=seed, split="heldout", difficulty=difficulty)
+        folder = self.heldout.get("folder")
+        path = Path(folder) if folder else cache_folder() / "shapes" / f"{count}_{seed}_{difficulty}_{world_version()}"
+        files = write_dataset(path, count=count, seed=seed, split="heldout", difficulty=DIFFICULTIES[difficulty])
         self._heldout_files = [DataFile(file, path / "images") for file in files]
 
     def _load(self, what: str) -> list[Sample]:
@@ -184,9 +182,3 @@ def _data_files(root: Path, what: str, entries: Sequence[Mapping[str, str]]) -> 
         ):
             raise ConfigError(f"data.{what}[{index}] is {entry}; expected {{file: NAME.jsonl, images: FOLDER}}")
     return [DataFile(root / entry["file"], root / entry["images"]) for entry in entries]
-
-
-def _temporary_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="grit_lightning_heldout_"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder

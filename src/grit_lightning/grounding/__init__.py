@@ -7,9 +7,11 @@ from grit_lightning.grounding.boxes import (
     find_boxes,
     giou,
     iou,
+    matched_pairs,
     matched_similarity,
     plain_boxes,
     rescale,
+    union_iou,
     valid_boxes,
 )
 from grit_lightning.grounding.text import TAGS, Grounded, answer_text, before_rethink, parse, section
@@ -25,11 +27,13 @@ __all__ = [
     "find_boxes",
     "giou",
     "iou",
+    "matched_pairs",
     "matched_similarity",
     "normalise",
     "parse",
     "plain_boxes",
     "rescale",
     "section",
+    "union_iou",
     "valid_boxes",
 ]

@@ -136,21 +136,57 @@ def _intersection_and_union(a: Box, b: Box) -> tuple[float, float]:
     return intersection, area(a) + (area(b) - intersection)
 
 
+def matched_pairs(
+    predicted: Sequence[Box], reference: Sequence[Box], *, similarity: Callable[[Box, Box], float]
+) -> list[float]:
+    """Similarities of two sets of boxes in the same pixels, each box paired with one of the other set at most.
+
+    The pairs are those of the largest total (Kuhn 1955, Munkres 1957), as many as the smaller set has boxes.
+    """
+    if not predicted or not reference:
+        return []
+    table = np.array([[similarity(p, r) for r in reference] for p in predicted])
+    return [float(value) for value in table[linear_sum_assignment(table, maximize=True)]]
+
+
 def matched_similarity(
     predicted: Sequence[Box], reference: Sequence[Box], *, similarity: Callable[[Box, Box], float], unmatched: float
 ) -> float:
-    """Mean similarity of two sets of boxes in the same pixels, each box paired with one of the other set at most.
+    """Mean similarity of two sets of boxes, paired as by :func:`matched_pairs`.
 
-    The pairs are those of the largest total (Kuhn 1955, Munkres 1957), as many as the smaller set has boxes. Each box
-    that is left over counts ``unmatched``, and the sum is divided by the size of the larger set: so a missed box and an
-    invented one both cost. ``unmatched`` when either set is empty.
+    Each box that is left over counts ``unmatched``, and the sum is divided by the size of the larger set: so a missed
+    box and an invented one both cost. ``unmatched`` when either set is empty.
     """
-    if not predicted or not reference:
+    pairs = matched_pairs(predicted, reference, similarity=similarity)
+    if not pairs:
         return unmatched
-    table = np.array([[similarity(p, r) for r in reference] for p in predicted])
-    pairs = table[linear_sum_assignment(table, maximize=True)]
-    larger = max(table.shape)
+    larger = max(len(predicted), len(reference))
     return (math.fsum(pairs) + unmatched * (larger - len(pairs))) / larger
+
+
+def union_iou(a: Sequence[Box], b: Sequence[Box]) -> float:
+    """IoU of what the boxes of each set cover together, in the same pixels, 0 to 1; 0 when either covers nothing.
+
+    One large box around several objects, and a box for each, cover much the same: the number of boxes does not count.
+    """
+    a, b = [box for box in a if area(box)], [box for box in b if area(box)]
+    if not a or not b:
+        return 0.0
+    xs = np.unique([x for box in (*a, *b) for x in box[::2]])
+    ys = np.unique([y for box in (*a, *b) for y in box[1::2]])
+    # Shares of the whole: a product of sides may be larger than the largest float.
+    cells = np.outer(np.diff(ys) / np.ptp(ys), np.diff(xs) / np.ptp(xs))
+    inside_a, inside_b = _cover(a, xs, ys), _cover(b, xs, ys)
+    return float(cells[inside_a & inside_b].sum() / cells[inside_a | inside_b].sum())
+
+
+def _cover(boxes: Sequence[Box], xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
+    """Which cells of the grid of all edges the boxes cover, bool, shape (rows, columns)."""
+    covered = np.zeros((len(ys) - 1, len(xs) - 1), dtype=bool)
+    for x1, y1, x2, y2 in boxes:
+        columns = slice(*np.searchsorted(xs, (x1, x2)))
+        covered[slice(*np.searchsorted(ys, (y1, y2))), columns] = True
+    return covered
 
 
 def rescale(box: Box, *, source: Size, target: Size) -> Box:

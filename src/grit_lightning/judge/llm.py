@@ -98,6 +98,11 @@ class LLMJudge:
             endpoint=endpoint, limits=limits, cache=cache, structured_output=structured_output
         )
 
+    @property
+    def name(self) -> str:
+        """The model and the version of the prompt: scores of judges of other names cannot be compared."""
+        return f"{self.model}, prompt {self._prompt.version}"
+
     def __call__(self, question: str, reference: str, answer: str) -> float | None:
         """Ask, and wait for the score."""
         return self.ask(question, reference, answer).result()

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from grit_lightning.errors import DataError
+from grit_lightning.record_fields import (
+    BOXES,
+    COMPONENTS,
+    ERRORS,
+    FINISH,
+    SCORE,
+    SIZE,
+    TEXT,
+    TOKENS,
+    WHOLE,
+    Rule,
+    problem_of,
+)
 from grit_lightning.rollout_store import RolloutStore, from_record
 from grit_lightning.runs import RunFolder, open_run
-from grit_lightning.types import Completion, FinishReason, Sample, Score
+from grit_lightning.types import Completion, Sample, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +36,7 @@ class Stored:
         completion: what was written.
         step: the optimizer step it was sampled for, from 1; ``None`` for a prediction of an evaluation.
         slot: the prompt's number within the step; ``None`` for a prediction.
-        index: its own number within the group; 0 for a prediction.
+        index: its own number within the group, or among the completions of its sample.
         score: what the run's rewards said of it; ``None`` for a prediction, which has no rewards.
     """
 
@@ -118,79 +130,29 @@ def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _stored(record: dict[str, Any], source: str) -> Stored:
-    is_prediction = "rewards" not in record and "score" in record  # as ``evaluation.prediction`` makes them
-    for name, (expected, admits) in (_SAMPLE_FIELDS if is_prediction else _FIELDS).items():
-        if name not in record:
-            raise DataError(f"field '{name}' is missing; expected {expected}", source)
-        if not admits(record[name]):
-            shown = json.dumps(record[name])
-            shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-            raise DataError(f"field '{name}' is {shown}; expected {expected}", source)
+    is_prediction = "rewards" not in record and "scores" in record  # as ``evaluation.predictions`` makes them
+    if problem := problem_of(record, _SAMPLE_FIELDS if is_prediction else _FIELDS):
+        raise DataError(problem, source)
     sample, completion = from_record(record)
     if is_prediction:
-        return Stored(sample, completion, step=None, slot=None, index=0, score=None)
+        return Stored(sample, completion, step=None, slot=None, index=record["completion_index"], score=None)
     score = Score(record["rewards"], record["reward"], record["reward_errors"])
     return Stored(sample, completion, record["step"], record["slot"], record["completion_index"], score)
 
 
-# ---- what the fields hold ----
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(_is_whole(side) and side > 0 for side in value)
-
-
-def _are_boxes(value: object) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)) for box in value
-    )
-
-
-def _are_tokens(value: object) -> bool:
-    return isinstance(value, list) and all(map(_is_whole, value))
-
-
-def _is_score(value: object) -> bool:
-    return value is None or _is_number(value)
-
-
-def _are_scores(value: object) -> bool:
-    return isinstance(value, dict) and all(map(_is_score, value.values()))
-
-
-def _are_errors(value: object) -> bool:
-    return isinstance(value, dict) and all(map(_is_text, value.values()))
-
-
-_Rule = tuple[str, Callable[[Any], bool]]
-_TEXT: _Rule = ("text", _is_text)
-_SIZE: _Rule = ("width and height in pixels", _is_size)
-_WHOLE: _Rule = ("a whole number", _is_whole)
-
-_SAMPLE_FIELDS: Mapping[str, _Rule] = {
-    **dict.fromkeys(("sample_id", "question", "answer", "image", "dataset", "split", "source", "text"), _TEXT),
-    "image_size": _SIZE,
-    "box_space": _SIZE,
-    "reference_boxes": ("a list of [x1, y1, x2, y2] boxes", _are_boxes),
-    "token_ids": ("a list of token ids", _are_tokens),
-    "finish": (", ".join(get_args(FinishReason)), lambda value: value in get_args(FinishReason)),
+_SAMPLE_FIELDS: Mapping[str, Rule] = {
+    **dict.fromkeys(("sample_id", "question", "answer", "image", "dataset", "split", "source", "text"), TEXT),
+    "image_size": SIZE,
+    "box_space": SIZE,
+    "reference_boxes": BOXES,
+    "token_ids": TOKENS,
+    "finish": FINISH,
+    "completion_index": WHOLE,
 }
-_FIELDS: Mapping[str, _Rule] = {
+_FIELDS: Mapping[str, Rule] = {
     **_SAMPLE_FIELDS,
-    **dict.fromkeys(("step", "slot", "completion_index"), _WHOLE),
-    "rewards": ("a number or null by component", _are_scores),
-    "reward": ("a number or null", _is_score),
-    "reward_errors": ("a sentence by component", _are_errors),
+    **dict.fromkeys(("step", "slot"), WHOLE),
+    "rewards": COMPONENTS,
+    "reward": SCORE,
+    "reward_errors": ERRORS,
 }

@@ -71,8 +71,12 @@ class Rewards:
 
     def score_all(self, pairs: Iterable[tuple[Sample, Completion]]) -> list[Score]:
         """Score completions, in order. Whoever is to be asked is asked about all of them, then waited for."""
+        return self.begin(pairs)()
+
+    def begin(self, pairs: Iterable[tuple[Sample, Completion]]) -> Callable[[], list[Score]]:
+        """Ask now whoever is to be asked. What is returned waits for the answers and gives the scores, in order."""
         begun = [(sample, self._begin(sample, completion)) for sample, completion in pairs]
-        return [self._finish(sample, values) for sample, values in begun]
+        return lambda: [self._finish(sample, values) for sample, values in begun]
 
     def score_group(self, group: Group) -> tuple[Score, ...]:
         """Score the completions of one prompt, in order."""

@@ -12,7 +12,7 @@ pixel always shows the background, and no two images of different splits agree i
 
 from grit_lightning.synthetic.completions import corpus, grounded_completion
 from grit_lightning.synthetic.drawing import draw
-from grit_lightning.synthetic.files import make_example, write_dataset
+from grit_lightning.synthetic.files import make_example, world_version, write_dataset
 from grit_lightning.synthetic.questions import KINDS, Kind, Question, make_question, mixed_question
 from grit_lightning.synthetic.scenes import Scene, Shape, Split, image_split, layout_split
 
@@ -31,5 +31,6 @@ __all__ = [
     "make_example",
     "make_question",
     "mixed_question",
+    "world_version",
     "write_dataset",
 ]

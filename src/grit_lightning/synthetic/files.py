@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -10,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
+import PIL
 from PIL import Image, ImageChops
 
 from grit_lightning.errors import DataError
@@ -69,6 +71,14 @@ def write_dataset(
     except OSError as error:
         raise DataError(f"cannot write the data set ({error.strerror or error})", str(folder)) from error
     return list(texts)
+
+
+def world_version() -> str:
+    """Changes with whatever decides the scenes and how they are drawn: this package's source, and Pillow."""
+    digest = hashlib.sha256(PIL.__version__.encode())
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def _is_absent(path: Path, content: T, same: Callable[[Path, T], bool]) -> bool:

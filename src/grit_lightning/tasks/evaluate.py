@@ -2,161 +2,307 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
+import itertools
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
 import torch
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from transformers import PreTrainedModel
 
 from grit_lightning import config, runs
-from grit_lightning.adapters import saved_names
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.data.datamodule import GroundedQADataModule
-from grit_lightning.distributed import require_same_names
-from grit_lightning.errors import CheckpointError, ConfigError
-from grit_lightning.evaluation import Evaluator, Metrics, Prediction, overview, summary, write_predictions
-from grit_lightning.files import write_atomic
-from grit_lightning.policy_module import POLICY_PREFIX
+from grit_lightning.errors import ConfigError
+from grit_lightning.evaluation import Evaluator, Intervals, Metrics, Prediction, intervals, overview, published, summary
+from grit_lightning.evaluation.folder import EvaluationFolder, complete, first_difference
+from grit_lightning.evaluation.predictions import is_scored
+from grit_lightning.evaluation.subset import evenly
+from grit_lightning.launch import is_first_process
+from grit_lightning.run_weights import Weights, load_weights, read_weights, require_fit
 from grit_lightning.runs import RunFolder
-from grit_lightning.tasks.existing import free, is_given, refuse_taken, run_config
+from grit_lightning.tasks.existing import choices, is_given, refuse_taken, require_writable, run_config
+from grit_lightning.tasks.metrics import metrics_of_file
 from grit_lightning.tasks.prepare import prepare, probe_judge
+from grit_lightning.types import Sample
+
+log = logging.getLogger(__name__)
+
+_GROUPS = ("data", "prompt", "evaluation", "judge")
+"""Whose options, where the command line chooses them, are part of an evaluation's name."""
+
+
+_OF_MODEL = ("min_pixels", "max_pixels", "max_tiles", "dtype", "random_weights_seed")
+"""What decides an answer beside the weights."""
 
 
 class Evaluation(NamedTuple):
     """What an evaluation leaves behind.
 
     Attributes:
-        folder: where ``predictions.jsonl``, ``metrics.json`` and ``config.yaml`` lie.
-        predictions: one for each sample.
+        folder: see ``evaluation.folder``.
+        predictions: of each sample, in their order.
         metrics: ``evaluation.summary`` of them.
+        intervals: of these metrics.
     """
 
     folder: Path
     predictions: list[Prediction]
     metrics: dict[str, Metrics]
+    intervals: dict[str, Intervals]
 
 
-class Weights(NamedTuple):
-    """Of a run's last checkpoint.
+class Job(NamedTuple):
+    """An evaluation that has been checked as far as it can be without weights."""
 
-    Attributes:
-        file: the checkpoint.
-        step: optimizer steps done in it.
-        model: the policy's weights by their names in the model.
-    """
+    values: Mapping[str, Any]
+    backbone: Backbone
+    datamodule: GroundedQADataModule
+    evaluator: Evaluator
+    samples: list[Sample]
+    weights: Weights | None
+    settings: dict[str, Any]
+    config_yaml: str
 
-    file: Path
-    step: int
-    model: dict[str, torch.Tensor]
 
-
-def evaluate(cfg: DictConfig) -> Evaluation:
+def evaluate(cfg: DictConfig, *, max_samples: int | None) -> Evaluation | dict[str, Metrics]:
     """Evaluate the config's model; with ``ckpt``, what that run made of its model, under that run's config.
 
-    The folder is ``out``, or a new one in the run's ``eval/``, called ``name`` where that is given, else by the step.
-    Nothing that is there is overwritten.
+    The folder is ``out``, or for a run one in its ``eval/``, called ``name`` where that is given, else by the step and
+    what was chosen. An evaluation that was begun there goes on, and a finished one is not done again; nothing else that
+    is there is touched. With ``predictions``, only metrics are computed: of that file, without a model.
+
+    Several devices (``trainer.devices``) share the samples, each with the whole model.
+
+    Args:
+        cfg: the composed config.
+        max_samples: of the held-out samples, evenly; ``None`` for all.
 
     Raises:
         UserError: a config value, data file or run folder that cannot be used, before the first answer.
     """
-    weights = None
-    if cfg.ckpt is None:
-        if config.is_sweep():
-            cfg.out = HydraConfig.get().runtime.output_dir
-        folder = Path(cfg.out).expanduser().absolute()
-    else:
-        run = runs.open_run(Path(cfg.ckpt).expanduser().absolute())
-        weights = read_weights(run)
-        cfg = run_config(cfg, run, config.overrides())
-        folder = free(run.evaluation / (cfg.name if is_given("name") else f"step_{weights.step:06d}"))
+    if cfg.predictions is not None:
+        return metrics_of_file(cfg)
+    if max_samples is not None and max_samples < 1:
+        raise ConfigError(f"task.max_samples is {max_samples}, expected at least 1, or null")
+    run, weights, used = None, None, cfg
+    if cfg.ckpt is not None:
+        run, checkpoint = runs.open_checkpoint(Path(cfg.ckpt).expanduser().absolute())
+        weights = read_weights(checkpoint)
+        used = run_config(cfg, run, config.overrides())
+    job = _job(used, run, weights, max_samples)
+    folder = _folder(cfg, run, job)
+    try:
+        return _evaluated(job, folder)
+    except OSError as error:
+        raise ConfigError(f"{folder.path} cannot be written: {error.strerror} ({error.filename})") from error
+
+
+def _job(cfg: DictConfig, run: RunFolder | None, weights: Weights | None, max_samples: int | None) -> Job:
     values = prepare(cfg)
-    refuse_taken(folder)
     backbone: Backbone = instantiate(values["model"])
     datamodule: GroundedQADataModule = instantiate(values["data"])
     datamodule.attach(backbone.encode)
     evaluator: Evaluator = instantiate(values["evaluation"])
-    if not datamodule.val_samples():
+    samples = evenly(datamodule.val_samples(), max_samples)
+    if not samples:
         raise ConfigError("there is nothing to evaluate on: data.val and data.heldout are both null")
-    probe_judge(values)
-    predictions = _predict(values["trainer"], backbone, datamodule, evaluator, weights)
-    result = Evaluation(folder, predictions, summary(predictions))
-    _write(result, cfg, weights)
-    print(
-        f"{_title(backbone, weights)}, {len(predictions)} samples\n\n{overview(result.metrics)}\n\nwritten to {folder}"
+    backbone.weights_folder()
+    if weights is not None:
+        require_fit(backbone.outline(), weights)
+    settings = {
+        "weights": _identity(backbone, run, weights),
+        "model": {key: values["model"][key] for key in _OF_MODEL},
+        "precision": values["trainer"]["precision"],
+        "prompt": dict(values["prompt"]) | {"version": backbone.prompt_version},
+        **evaluator.settings(),
+        "data": {
+            "datasets": sorted({sample.dataset for sample in samples}),
+            "samples": len(samples),
+            "sha256": _sha256(samples),
+        },
+    }
+    return Job(
+        values, backbone, datamodule, evaluator, samples, weights, settings, OmegaConf.to_yaml(cfg, resolve=True)
     )
+
+
+def _identity(backbone: Backbone, run: RunFolder | None, weights: Weights | None) -> dict[str, Any]:
+    """What tells these weights from others: of a run which it is and the step, of a checkpoint's folder its files."""
+    source = Path(backbone.checkpoint)
+    identity: dict[str, Any] = {"checkpoint": source.name if source.is_dir() else backbone.checkpoint}
+    if run is not None and weights is not None:
+        return identity | {"run": _short_hash(run.manifest_file.read_bytes()), "step": weights.step}
+    if source.is_dir():
+        files = [(file.name, file.stat()) for file in sorted(source.iterdir()) if file.is_file()]
+        of_files = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in files]
+        identity["files"] = _short_hash("\n".join(of_files).encode())
+    return identity
+
+
+def _sha256(samples: Sequence[Sample]) -> str:
+    """Of what is asked, and about which image."""
+    fields = [(one.id, one.dataset, one.question, one.answer, one.image.name, one.size, one.boxes) for one in samples]
+    return _short_hash(repr(fields).encode())
+
+
+def _short_hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+# ---- the folder ----
+
+
+def _folder(cfg: DictConfig, run: RunFolder | None, job: Job) -> EvaluationFolder:
+    """Where the evaluation is to be written: nothing is there, or what was begun with the same settings."""
+    if run is not None and job.weights is not None and not is_given("out"):
+        name = cfg.name if is_given("name") else "_".join([f"step_{job.weights.step:06d}", *choices(*_GROUPS)])
+        if Path(name).name != name:
+            raise ConfigError(f"name is {name!r}, expected the name of a folder in {run.evaluation}")
+        folder = next(one for one in _versions(run.evaluation / name) if _is_for(one, job.settings))
+    else:
+        path = HydraConfig.get().runtime.output_dir if config.is_sweep() else cfg.out
+        folder = EvaluationFolder(Path(path).expanduser().absolute())
+        saved = None if folder.is_free() else folder.settings()
+        if saved is None and not (folder.path.is_dir() and folder.is_free()):
+            refuse_taken(folder.path)
+        if saved is not None and (other := first_difference(saved, job.settings)):
+            raise ConfigError(f"out={folder.path} holds an evaluation whose {other} differs: choose another out=…")
+    require_writable(folder.path)
+    return folder
+
+
+def _versions(path: Path) -> Iterator[EvaluationFolder]:
+    """``path``, then ``…_v2``, ``…_v3``."""
+    yield EvaluationFolder(path)
+    for version in itertools.count(2):
+        yield EvaluationFolder(path.with_name(f"{path.name}_v{version}"))
+
+
+def _is_for(folder: EvaluationFolder, settings: Mapping[str, Any]) -> bool:
+    return folder.is_free() or folder.settings() == settings
+
+
+@contextmanager
+def _alone(folder: EvaluationFolder, *, is_first: bool) -> Iterator[None]:
+    """Keep other evaluations out of the folder; the processes of this one count as one."""
+    if not is_first:
+        yield
+        return
+    folder.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.lock_file, blocking=False):
+            yield
+            folder.lock_file.unlink(missing_ok=True)
+    except Timeout:
+        raise ConfigError(f"another process is evaluating into {folder.path}: wait for it, or give out=…") from None
+
+
+# ---- the work ----
+
+
+def _evaluated(job: Job, folder: EvaluationFolder) -> Evaluation:
+    trainer = job.values["trainer"]
+    # Of the trainer only what says how to compute: a device needs no other to generate.
+    fabric = L.Fabric(
+        accelerator=trainer["accelerator"],
+        devices=trainer["devices"],
+        num_nodes=trainer["num_nodes"],
+        precision=trainer["precision"],
+    )
+    if is_first_process() and _unfinished(job, folder):
+        probe_judge(dict(job.values))
+    with _alone(folder, is_first=is_first_process()):
+        fabric.launch()
+        folder = EvaluationFolder(Path(fabric.broadcast(str(folder.path))))  # with a time in its name, one of several
+        if fabric.is_global_zero and folder.settings() != job.settings:
+            folder.begin(job.settings, job.config_yaml)
+        fabric.barrier()
+        left = _left(job, folder)
+        fabric.barrier()  # nobody writes before all have read
+        _answer(job, folder, left[fabric.global_rank :: fabric.world_size], fabric)
+        fabric.barrier()
+        if not fabric.is_global_zero:
+            return Evaluation(folder.path, [], {}, {})
+        result = _finished(job, folder)
+    _print(job, result, answered=len(left))
     return result
 
 
-def read_weights(run: RunFolder) -> Weights:
-    """The policy's weights in the last checkpoint of a run, on the CPU.
-
-    Raises:
-        CheckpointError: the run has no checkpoint that can be read, or it is one of something else.
-    """
-    file = run.last_checkpoint()
-    checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    state: dict[str, torch.Tensor] = checkpoint.get("state_dict", {})
-    model = {name.removeprefix(POLICY_PREFIX): value for name, value in state.items() if name.startswith(POLICY_PREFIX)}
-    if not model:
-        raise CheckpointError(f"{file}: holds no weights of a policy, expected a checkpoint of this application")
-    return Weights(file, checkpoint["global_step"], model)
+def _left(job: Job, folder: EvaluationFolder) -> list[Sample]:
+    """The samples that are not answered yet."""
+    done = complete(folder.predictions()[0], job.samples, job.evaluator.samples_each)
+    return [sample for sample in job.samples if sample.id not in done]
 
 
-def _predict(
-    trainer: dict[str, Any],
-    backbone: Backbone,
-    datamodule: GroundedQADataModule,
-    evaluator: Evaluator,
-    weights: Weights | None,
-) -> list[Prediction]:
-    # Of the trainer only what says how to compute: one device is enough to generate.
-    fabric = L.Fabric(accelerator=trainer["accelerator"], devices=1, precision=trainer["precision"])
-    model = backbone.load_model()
-    if weights is not None:
-        load_weights(model, weights)
+def _unfinished(job: Job, folder: EvaluationFolder) -> bool:
+    """Whether anything is left to be answered or scored."""
+    return bool(_left(job, folder)) or not all(map(is_scored, folder.predictions()[0]))
+
+
+def _answer(job: Job, folder: EvaluationFolder, samples: Sequence[Sample], fabric: L.Fabric) -> None:
+    """Answer samples, each on disk before the next."""
+    if not samples:
+        return
+    model = job.backbone.load_model()
+    if job.weights is not None:
+        load_weights(model, job.weights)
     model = model.to(fabric.device).eval()
-    with torch.no_grad(), fabric.autocast():
-        return evaluator.predict(
-            model, backbone, datamodule.val_samples(), datamodule.prompt, what="answering", quiet=False
-        )
-
-
-def load_weights(model: PreTrainedModel, weights: Weights) -> None:
-    """Put the weights of a run into its model.
-
-    Raises:
-        CheckpointError: they are those of another model.
-    """
-    require_same_names(saved_names(model), weights.model.keys())
+    done = 0
     try:
-        model.load_state_dict(weights.model, strict=False)  # beneath adapters, the model is the checkpoint's
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{weights.file}: does not fit the model: {str(error).splitlines()[-1].strip()}"
-        ) from error
+        with torch.no_grad(), fabric.autocast():
+            predicted = job.evaluator.predict(
+                model,
+                job.backbone,
+                samples,
+                job.datamodule.prompt,
+                what="answering",
+                quiet=not fabric.is_global_zero,
+            )
+            for predictions in predicted:
+                folder.append(fabric.global_rank, predictions)
+                done += 1
+    except KeyboardInterrupt:
+        there = len(job.samples) - len(_left(job, folder))
+        of = f"{there} of {len(job.samples)} samples are answered"
+        sys.exit(f"stopped: {of}; the same command with out={folder.path} goes on" if fabric.is_global_zero else 1)
 
 
-def _write(result: Evaluation, cfg: DictConfig, weights: Weights | None) -> None:
-    about = {
-        "model": cfg.model.checkpoint,
-        "step": weights.step if weights else None,
-        "prompt": cfg.prompt.template,
-        "prefill": cfg.prompt.prefill,
-        "metrics": result.metrics,
-    }
-    try:
-        result.folder.mkdir(parents=True, exist_ok=True)
-        write_predictions(result.folder / "predictions.jsonl", result.predictions)
-        write_atomic(result.folder / "metrics.json", json.dumps(about, indent=2, allow_nan=False) + "\n")
-        write_atomic(result.folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    except OSError as error:
-        raise ConfigError(f"{result.folder} cannot be written: {error.strerror} ({error.filename})") from error
+def _finished(job: Job, folder: EvaluationFolder) -> Evaluation:
+    """All predictions put together, with their metrics."""
+    found, problems = folder.predictions()
+    for problem in problems:
+        log.info("%s; it was answered again", problem)
+    done = complete(found, job.samples, job.evaluator.samples_each)
+    predictions = [one for sample in job.samples for one in done[sample.id]]
+    unscored = [index for index, one in enumerate(predictions) if not is_scored(one)]
+    again = job.evaluator.score_again([predictions[index] for index in unscored])
+    for index, one in zip(unscored, again, strict=True):
+        predictions[index] = one
+    metrics = summary(predictions)
+    found_intervals = intervals(predictions, resamples=job.evaluator.resamples)
+    folder.finish(predictions, {"metrics": metrics, "intervals": found_intervals})
+    return Evaluation(folder.path, predictions, metrics, found_intervals)
 
 
-def _title(backbone: Backbone, weights: Weights | None) -> str:
-    return f"model {backbone.checkpoint}" if weights is None else f"{weights.file}, step {weights.step}"
+def _print(job: Job, result: Evaluation, *, answered: int) -> None:
+    weights, settings = job.weights, job.settings
+    title = f"model {job.backbone.checkpoint}" if weights is None else f"{weights.file}, step {weights.step}"
+    each = job.evaluator.samples_each
+    how = "answered greedily" if each == 1 else f"{each} completions of each"
+    known = "" if answered else ", all answered before"
+    notes = "".join(f"\n{line}" for line in published.notes(settings, result.predictions))
+    print(
+        f"{title}, {len(job.samples)} samples, {how}, judged by {settings['judge']}{known}\n\n"
+        f"{overview(result.metrics, result.intervals)}{notes}\n\nwritten to {result.folder}"
+    )
+    if unscored := result.metrics["overall"]["unscored"]:
+        print(f"{unscored} answers have no score: the same command with out={result.folder} asks the judge again")

@@ -5,6 +5,7 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,7 +15,7 @@ from grit_lightning import config
 from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.runs import RunFolder
 
-_OF_THE_TASK = ("task", "ckpt", "rollouts", "out")
+_OF_THE_TASK = ("task", "ckpt", "rollouts", "predictions", "runs", "out")
 
 
 def run_config(cfg: DictConfig, run: RunFolder, overrides: list[str]) -> DictConfig:
@@ -71,3 +72,17 @@ def refuse_taken(folder: Path) -> None:
     taken = next((parent for parent in folder.parents if parent.exists() and not parent.is_dir()), None)
     if taken is not None:
         raise ConfigError(f"out={folder} cannot be made: {taken} is in the way")
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to, before the work is done."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(there, os.W_OK):
+        raise ConfigError(f"{folder} cannot be written: {there} is read-only; give another folder as out=…")
+
+
+def choices(*groups: str) -> list[str]:
+    """The options that the command line chose for these groups, in the order of the groups."""
+    changes = OverridesParser.create().parse_overrides(config.overrides())
+    chosen = {change.key_or_group: str(change.value()) for change in changes if not change.is_delete()}
+    return [chosen[group].replace("/", "_") for group in groups if group in chosen]

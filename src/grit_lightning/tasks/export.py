@@ -18,7 +18,7 @@ from grit_lightning.adapters import has_adapters, merge
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.model_card import model_card
-from grit_lightning.tasks.evaluate import load_weights, read_weights
+from grit_lightning.run_weights import load_weights, read_weights
 from grit_lightning.tasks.existing import refuse_taken, run_config
 from grit_lightning.tasks.prepare import prepare
 
@@ -56,8 +56,8 @@ def export(
     config.check(cfg)
     folder = Path(cfg.out).expanduser().absolute()
     refuse_taken(folder)
-    run = runs.open_run(Path(cfg.ckpt).expanduser().absolute())
-    weights = read_weights(run)
+    run, checkpoint = runs.open_checkpoint(Path(cfg.ckpt).expanduser().absolute())
+    weights = read_weights(checkpoint)
     values = prepare(run_config(cfg, run, config.overrides()))
     if values["model"].get("peft"):
         # Adapters are merged into the weights as they are, not into rounded ones.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -25,7 +23,7 @@ from grit_lightning.rescoring.report import Comparison
 from grit_lightning.rescoring.stored import Stored, count_lines, files_of, read, run_of
 from grit_lightning.rewards import Rewards
 from grit_lightning.runs import RunFolder
-from grit_lightning.tasks.existing import free, is_given, refuse_taken, run_config
+from grit_lightning.tasks.existing import choices, free, is_given, refuse_taken, require_writable, run_config
 from grit_lightning.types import Score
 
 AT_ONCE = 256
@@ -115,22 +113,13 @@ def _folder(cfg: DictConfig, run: RunFolder | None) -> Path:
     if run is None or is_given("out"):
         folder = Path(HydraConfig.get().runtime.output_dir if config.is_sweep() else cfg.out).expanduser().absolute()
     else:
-        name = cfg.name if is_given("name") else _choices()
+        name = cfg.name if is_given("name") else "_".join(choices("reward", "judge")) or "again"
         if Path(name).name != name:
             raise ConfigError(f"name is {name!r}, expected the name of a folder in {run.scores}")
         folder = free(run.scores / name)
     refuse_taken(folder)
-    parent = next(parent for parent in folder.parents if parent.exists())
-    if not os.access(parent, os.W_OK):
-        raise ConfigError(f"{folder} cannot be written: {parent} is read-only; give another folder as out=…")
+    require_writable(folder)
     return folder
-
-
-def _choices() -> str:
-    """What was chosen on the command line, as ``accuracy`` or ``grit_openai``."""
-    changes = OverridesParser.create().parse_overrides(config.overrides())
-    chosen = {change.key_or_group: str(change.value()) for change in changes if not change.is_delete()}
-    return "_".join(chosen[group].replace("/", "_") for group in ("reward", "judge") if group in chosen) or "again"
 
 
 def _whole(items: Iterable[Stored | DataError], torn: list[DataError]) -> Iterator[Stored]:

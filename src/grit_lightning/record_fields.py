@@ -1,0 +1,90 @@
+"""What the fields of stored rollouts and predictions hold, to tell what is wrong with a line of somebody else."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from grit_lightning.types import FinishReason
+
+Rule = tuple[str, Callable[[Any], bool]]
+"""What is expected, in words, and whether a value is that."""
+
+_SHOWN = 60
+"""Characters of a value in a message."""
+
+
+def problem_of(record: Mapping[str, Any], fields: Mapping[str, Rule]) -> str | None:
+    """What is wrong with the first field that is missing or holds something else; ``None`` where all is well."""
+    for name, (expected, admits) in fields.items():
+        if name not in record:
+            return f"field '{name}' is missing; expected {expected}"
+        if not admits(record[name]):
+            shown = json.dumps(record[name])
+            shown = shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
+            return f"field '{name}' is {shown}; expected {expected}"
+    return None
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_number_or_null(value: object) -> bool:
+    return value is None or _is_number(value)
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(_is_whole(side) and side > 0 for side in value)
+
+
+def _are_boxes(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)) for box in value
+    )
+
+
+def _are_written_boxes(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_written_box, value))
+
+
+def _is_written_box(value: object) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("valid"), bool):
+        return False
+    pixels = value.get("pixels")
+    return isinstance(pixels, list) and len(pixels) == 4 and all(map(_is_number_or_null, pixels))
+
+
+def _are_tokens(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_whole, value))
+
+
+def _are_scores(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_number_or_null, value.values()))
+
+
+def _are_errors(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+TEXT: Rule = ("text", _is_text)
+WHOLE: Rule = ("a whole number", _is_whole)
+SIZE: Rule = ("width and height in pixels", _is_size)
+BOXES: Rule = ("a list of [x1, y1, x2, y2] boxes", _are_boxes)
+WRITTEN_BOXES: Rule = ("a list of boxes, each with pixels and valid", _are_written_boxes)
+TOKENS: Rule = ("a list of token ids", _are_tokens)
+FINISH: Rule = (", ".join(get_args(FinishReason)), lambda value: value in get_args(FinishReason))
+SCORE: Rule = ("a number or null", _is_number_or_null)
+SCORES: Rule = ("a number or null by name", _are_scores)
+COMPONENTS: Rule = ("a number or null by component", _are_scores)
+ERRORS: Rule = ("a sentence by component", _are_errors)

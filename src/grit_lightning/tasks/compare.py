@@ -1,0 +1,105 @@
+"""``task=compare``: evaluations side by side, and sample by sample. Needs no model."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from grit_lightning import config
+from grit_lightning.errors import ConfigError, DataError
+from grit_lightning.evaluation import comparison_report as report
+from grit_lightning.evaluation.columns import Column, find, names_of, read
+from grit_lightning.evaluation.comparison_plot import plot_comparison
+from grit_lightning.evaluation.paired import Comparison, compare_columns
+from grit_lightning.files import replacing_folder
+from grit_lightning.tasks.existing import refuse_taken, require_writable
+from grit_lightning.tasks.metrics import name_problems
+
+log = logging.getLogger(__name__)
+
+
+class Compared(NamedTuple):
+    """What a comparison leaves behind.
+
+    Attributes:
+        folder: where ``comparison.md``, ``comparison.csv``, ``comparison.png`` and ``flips.jsonl`` lie.
+        comparison: what is in them.
+    """
+
+    folder: Path
+    comparison: Comparison
+
+
+def compare(cfg: DictConfig, *, flips: int) -> Compared:
+    """Compare predictions on the same samples: print what differs, and write it to ``out``.
+
+    Each of ``runs`` is the folder of an evaluation, a file of predictions, or a run, which stands for its newest
+    evaluation. The others are compared with the first. Nothing is written before all is compared.
+
+    Args:
+        cfg: the composed config.
+        flips: samples that flipped to list.
+
+    Raises:
+        UserError: a config value, an entry or a folder that cannot be used.
+    """
+    config.check(cfg, "task")
+    if flips < 0:
+        raise ConfigError(f"task.flips is {flips}, expected a whole number of at least 0")
+    if len(cfg.runs) < 2:
+        count = "1 entry" if len(cfg.runs) == 1 else "0 entries"
+        raise ConfigError(f"runs has {count}, expected at least two to compare: 'runs=[A,B]'")
+    folder = _folder(cfg)
+    try:
+        comparison = compare_columns(_columns(cfg.runs), resamples=cfg.evaluation.resamples)
+        for pair in comparison.pairs:
+            for caveat in pair.caveats:
+                log.warning("%s", caveat)
+        print(report.terminal(comparison, flips))
+        _write(folder, comparison, flips)
+    except KeyboardInterrupt:
+        sys.exit("stopped: nothing was written; the same command begins anew")
+    print(f"\nwritten to {folder}")
+    return Compared(folder, comparison)
+
+
+def _folder(cfg: DictConfig) -> Path:
+    """Where the comparison is to be written, which nothing is in the way of."""
+    folder = Path(HydraConfig.get().runtime.output_dir if config.is_sweep() else cfg.out).expanduser().absolute()
+    refuse_taken(folder)
+    require_writable(folder)
+    return folder
+
+
+def _columns(entries: Sequence[str]) -> list[Column]:
+    sources = [find(Path(entry).expanduser().absolute()) for entry in entries]
+    columns: list[Column] = []
+    problems: list[DataError] = []
+    for source, name in zip(sources, names_of(sources), strict=True):
+        column, bad = read(source, name)
+        columns.append(column)
+        problems += bad
+    name_problems(problems)
+    return columns
+
+
+def _write(path: Path, comparison: Comparison, flips: int) -> None:
+    files = {
+        "comparison.md": report.markdown(comparison, flips),
+        "comparison.csv": report.csv_text(comparison),
+        "flips.jsonl": report.flips_text(comparison),
+    }
+    try:
+        with replacing_folder(path) as folder:
+            for name, text in files.items():
+                (folder / name).write_text(text, encoding="utf-8")
+            plot_comparison(folder / "comparison.png", comparison)
+    except OSError as error:
+        reason = f"{error.strerror} ({error.filename})"
+        raise ConfigError(f"{path} cannot be written: {reason}; give another folder as out=…") from error

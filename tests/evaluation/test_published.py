@@ -1,0 +1,117 @@
+"""Published figures stand beside an evaluation by the same protocol, and beside no other."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from compared import SETTINGS, answers
+from grit_lightning import config
+from grit_lightning.evaluation.predictions import Prediction
+from grit_lightning.evaluation.published import figures, matching, notes
+from grit_lightning.prompt_version import known_prompts, prompt_name, prompt_version
+
+VSR_VAL = {f"vsr_val/{line}": 1.0 for line in range(1, 9)}
+PROMPTS = sorted(file.stem for file in (config.conf_dir() / "prompt").glob("*.yaml"))
+
+
+def settings(prompt: str = "grounded", **weights: Any) -> dict[str, Any]:
+    """An evaluation of Qwen2.5-VL-3B-Instruct after 200 steps, or with other weights, judged by GPT-4o."""
+    found = weights or {"checkpoint": "Qwen/Qwen2.5-VL-3B-Instruct", "run": "0a1b", "step": 200}
+    judged = {"judge": "gpt-4o, prompt 0a1b", "prompt": {"version": known_prompts()[prompt]}, "weights": found}
+    return copy.deepcopy({**SETTINGS, **judged})
+
+
+UNTRAINED = settings("plain", checkpoint="Qwen/Qwen2.5-VL-3B-Instruct")
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_a_prompt_has_the_version_that_an_evaluation_records(compose_config: Callable[..., Any], name: str) -> None:
+    prompt = compose_config(f"prompt={name}").prompt
+    assert known_prompts()[name] == prompt_version(prompt.template, prompt.prefill)
+    assert prompt_name(known_prompts()[name]) == name
+
+
+def test_of_the_backbone_it_is_the_same_version(backbone: Any) -> None:
+    assert backbone.prompt_version == known_prompts()["grounded"]
+    assert prompt_name("of somebody's own") == "of somebody's own"
+
+
+def test_every_figure_has_a_source_and_a_prompt_that_is_there() -> None:
+    assert [(one.value, one.metric) for one in figures()] == [(0.729, "accuracy"), (0.663, "accuracy_binarised")]
+    for one in figures():
+        assert one.source
+        assert one.prompt in PROMPTS
+
+
+@pytest.mark.parametrize(
+    ("made", "value"),
+    [
+        (settings(), 0.729),
+        (settings(checkpoint="yfan1997/GRIT-20-Qwen2.5-VL-3B"), 0.729),
+        (settings(checkpoint="GRIT-20-Qwen2.5-VL-3B", files="0a1b"), 0.729),
+        (UNTRAINED, 0.663),
+        (settings("plain", checkpoint="Qwen2.5-VL-3B-Instruct", run="0a1b", step=0), 0.663),
+        (settings() | {"judge": "gpt-4o-2024-08-06, prompt 0a1b"}, 0.729),
+        (settings() | {"judge": "openai/gpt-4o, prompt 0a1b"}, 0.729),
+    ],
+)
+def test_the_same_protocol(made: dict[str, Any], value: float) -> None:
+    others = answers({"tallyqa_val/1": 1.0, "tallyqa_val/3": 1.0}, dataset="tallyqa")
+    (found,) = matching(made, answers(VSR_VAL) + others)
+    assert (found.dataset, found.figure.value) == ("vsr", value)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        None,
+        {},
+        settings("grounded_prefilled"),
+        settings("plain"),
+        settings() | {"prompt": {"version": "somebody's own"}},
+        settings() | {"judge": "exact match"},
+        settings() | {"judge": "gpt-4o-mini, prompt 0a1b"},
+        settings() | {"judge": None},
+        settings() | {"decoding": {"sampling": {"num_generations": 8}}},
+        settings() | {"decoding": {}},
+        settings() | {"model": {"random_weights_seed": 0}},
+        settings(checkpoint="Qwen/Qwen2.5-VL-7B-Instruct", run="0a1b", step=200),
+        settings(checkpoint="yfan1997/GRIT-20-Qwen2.5-VL-3B", run="0a1b", step=200),
+        settings(checkpoint="yfan1997/GRIT-20-InternVL-2B"),
+        settings(checkpoint="Qwen/Qwen2.5-VL-3B-Instruct"),  # untrained, with GRIT's prompt
+        settings("plain", checkpoint="Qwen/Qwen2.5-VL-3B-Instruct", run="0a1b", step=200),
+        UNTRAINED | {"judge": "exact match"},
+    ],
+)
+def test_another_protocol(made: dict[str, Any] | None) -> None:
+    assert notes(made, answers(VSR_VAL)) == []
+
+
+@pytest.mark.parametrize(
+    "predictions",
+    [
+        [],
+        answers(dict(list(VSR_VAL.items())[1:])),
+        answers({f"vsr_val/{line}": 1.0 for line in range(1, 20, 2)}),  # some of them, evenly
+        answers({f"shapes_vsr_heldout_20/{line}": 1.0 for line in range(1, 9)}),
+        answers({f"vsr_cot_train_10/{line}": 1.0 for line in range(1, 11)}),
+        answers(VSR_VAL | {"mine/1": 1.0}),
+        answers({"vsr_val": 1.0}),
+    ],
+)
+def test_other_samples(predictions: list[Prediction]) -> None:
+    assert notes(settings(), predictions) == []
+    assert notes(UNTRAINED, predictions) == []
+
+
+def test_the_note_says_what_where_and_what_is_not_known() -> None:
+    assert notes(settings(), answers(VSR_VAL)) == [
+        "published: vsr accuracy 0.729, Qwen2.5-VL-3B-Instruct after GRIT on 20 samples (arXiv 2505.15879; "
+        "GPT-4o was asked in other words, decoding not known)"
+    ]
+    (line,) = notes(UNTRAINED, answers(VSR_VAL))
+    assert line.startswith("published: vsr accuracy, binarised 0.663, Qwen2.5-VL-3B-Instruct untrained (a user's ")
