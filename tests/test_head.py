@@ -169,9 +169,9 @@ def test_those_who_wait_for_a_gradient_are_called_once_a_pass_with_the_sum(tied:
     model.head.weight.register_post_accumulate_grad_hook(lambda value: seen.append(value.grad.clone()))
     gradients(model, plain=False)
     assert len(seen) == len(PASSES)
-    torch.testing.assert_close(seen[-1], gradients(Model(tied=tied), plain=True)[
-        "embedding.weight" if tied else "head.weight"
-    ])
+    torch.testing.assert_close(
+        seen[-1], gradients(Model(tied=tied), plain=True)["embedding.weight" if tied else "head.weight"]
+    )
 
 
 def test_gradients_of_the_weights_dtype_under_autocast() -> None:

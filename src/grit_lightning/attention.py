@@ -1,22 +1,26 @@
 """Attention that never repeats what sequences share: the prompt of packed rows, and of completions being decoded.
 
-Models are loaded with this module's attention (``attn_implementation`` :data:`SHARED_PREFIX`). It is sdpa, unless the
-model is called with a ``layout``, which then attends in its place in the layers of the language model.
+Models are loaded with this module's attention, by one of :data:`NAMES`. It is sdpa, unless the model is called with a
+``layout``, which then attends in its place in the layers of the language model. The names differ in the layout that
+packed rows are given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-SHARED_PREFIX = "shared_prefix"
+NAMES: Mapping[str, str] = {"auto": "shared_prefix", "flex": "shared_prefix_flex", "sdpa": "shared_prefix_mask"}
+"""By the value of ``model.attn_implementation``: what ``transformers`` calls it."""
 
 
 class Layout(Protocol):
@@ -53,8 +57,9 @@ def _attention(
     return output.transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(SHARED_PREFIX, _attention)
-AttentionMaskInterface.register(SHARED_PREFIX, sdpa_mask)
+for _name in NAMES.values():
+    AttentionInterface.register(_name, _attention)
+    AttentionMaskInterface.register(_name, sdpa_mask)
 
 
 def arguments(layout: Layout) -> dict[str, Any]:
@@ -67,8 +72,26 @@ def arguments(layout: Layout) -> dict[str, Any]:
 
 def takes_layout(model: nn.Module) -> bool:
     """Whether a model was loaded with this attention."""
+    return _implementation(model) in NAMES.values()
+
+
+def packed_layout(model: nn.Module, parts_B: Sequence[Sequence[int]], segments_B_S: Tensor) -> Layout | None:
+    """How a model computes packed rows; ``None``: with the whole mask.
+
+    Args:
+        model: the model.
+        parts_B: see :class:`PackedLayout`.
+        segments_B_S: see :class:`FlexLayout`.
+    """
+    name = _implementation(model)
+    if name == NAMES["auto"]:
+        return PackedLayout(parts_B)
+    return FlexLayout(segments_B_S) if name == NAMES["flex"] else None
+
+
+def _implementation(model: nn.Module) -> str:
     implementation: str = model.config.get_text_config()._attn_implementation  # type: ignore[union-attr,operator]
-    return implementation == SHARED_PREFIX
+    return implementation
 
 
 class PackedLayout:
@@ -118,3 +141,34 @@ class PackedLayout:
             sees = torch.ones(length, prompt + length, dtype=torch.bool, device=device)
             self._masks[length, prompt] = sees.tril(diagonal=prompt)
         return self._masks[length, prompt]
+
+
+class FlexLayout:
+    """The same rows in one call, by a kernel that skips the blocks in which nothing is seen. Its gradient needs CUDA.
+
+    Args:
+        segments_B_S: of :func:`~grit_lightning.packing.block_mask`.
+    """
+
+    def __init__(self, segments_B_S: Tensor) -> None:
+        def sees(row: Tensor, _: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            segment = segments_B_S[row, key]
+            return (key <= query) & ((segment == 0) | (segment == segments_B_S[row, query]))
+
+        rows, length = segments_B_S.shape
+        self._blocks = create_block_mask(sees, rows, None, length, length, device=segments_B_S.device)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """The output, shape (B, H, S, D)."""
+        grouped = query.shape[1] != key.shape[1]
+        kernel = _flex_attention(query.device.type)
+        return kernel(query, key, value.to(query.dtype), block_mask=self._blocks, scale=scale, enable_gqa=grouped)
+
+
+@cache
+def _flex_attention(device: str) -> Callable[..., Tensor]:
+    # Compiled it is a kernel; else all scores are computed and most are masked out, which is for tests.
+    compiled: Callable[..., Tensor] = (
+        torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
+    )
+    return compiled

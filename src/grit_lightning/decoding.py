@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from grit_lightning.attention import arguments
+from grit_lightning.attention import arguments, takes_layout
 from grit_lightning.cuda_graphs import Replayed
 from grit_lightning.packing import rotary_positions
 
@@ -34,7 +34,7 @@ class SharedPromptCache:
     """Keys and values: those of P prompts, and of G completions of each.
 
     It is a :class:`~grit_lightning.attention.Layout` for one new token of each of the P · G completions. The scores are
-    float32, whatever the model computes in.
+    float32, whatever the model computes in, under autocast, too.
 
     Args:
         prompts: the prompts' cache.
@@ -128,9 +128,10 @@ class SharedPromptCache:
 
 def _product(first: Tensor, second: Tensor) -> Tensor:
     """Batched matrix product, float32."""
-    if first.dtype == torch.float32:
-        return torch.bmm(first, second)
-    return torch.bmm(first, second, out_dtype=torch.float32)
+    with torch.autocast(first.device.type, enabled=False):
+        if first.dtype == torch.float32:
+            return torch.bmm(first, second)
+        return torch.bmm(first, second, out_dtype=torch.float32)
 
 
 def decode(
@@ -158,6 +159,8 @@ def decode(
         finished: which completions have ended.
         static: see :class:`SharedPromptCache`; on CUDA steps are then replayed as graphs.
     """
+    if not takes_layout(model):
+        raise ValueError("the model was not loaded with grit_lightning.attention")
     cache, logits_N_V = _prefill(model, batch, vision, generations, static=static)
     positions_B = (batch["position_ids"].amax(dim=(0, 2)) + 1).repeat_interleave(generations)
     axes = len(batch["position_ids"])

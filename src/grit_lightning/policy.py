@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from grit_lightning.adapters import as_at_start
-from grit_lightning.attention import PackedLayout, arguments, takes_layout
+from grit_lightning.attention import arguments, packed_layout
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.head import Options, plain_weight, token_logprobs
 from grit_lightning.packing import PackedBatch, block_mask, rotary_positions
@@ -100,9 +100,8 @@ class Policy(nn.Module):
         return TokenLogprobs(*self._head(hidden_T_D, batch.target_T))
 
     def _attention(self, batch: PackedBatch) -> dict[str, Any]:
-        if takes_layout(self.model):
-            return arguments(PackedLayout(batch.parts_B))
-        return {"attention_mask": block_mask(batch.segments_B_S)}
+        layout = packed_layout(self.model, batch.parts_B, batch.segments_B_S)
+        return arguments(layout) if layout else {"attention_mask": block_mask(batch.segments_B_S)}
 
     def _head(self, hidden_T_D: Tensor, target_T: Tensor) -> tuple[Tensor, Tensor | None]:
         options = Options(self.banned, self.temperature, self.logits_chunk, self.entropy)

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from grit_lightning.adapters import LoRA
-from grit_lightning.attention import SHARED_PREFIX
+from grit_lightning.attention import NAMES as ATTENTION
 from grit_lightning.backbones.family import Family, ImageLimits
 from grit_lightning.backbones.internvl import InternVL
 from grit_lightning.backbones.qwen2_5_vl import Qwen25VL
@@ -31,7 +31,7 @@ from grit_lightning.errors import CheckpointError, ConfigError, DataError
 from grit_lightning.prompt_version import prompt_version
 from grit_lightning.types import Completion, FinishReason, Prompt, Sample
 
-AttentionImplementation = Literal["auto", "sdpa"]
+AttentionImplementation = Literal["auto", "sdpa", "flex"]
 Dtype = Literal["float32", "bfloat16"]
 
 FAMILIES: Mapping[str, type[Family]] = {"qwen2_5_vl": Qwen25VL, "qwen3_vl": Qwen3VL, "internvl": InternVL}
@@ -49,8 +49,9 @@ class PretrainedBackbone:
         min_pixels, max_pixels: limits on the area of the resized image, for the families that read an image whole.
         max_tiles: most tiles of an image, for the families that cut it up.
         dtype: of the weights: ``float32`` for full fine-tuning (an update of 1e-6 vanishes in bf16), ``bfloat16`` else.
-        attn_implementation: ``auto`` is that of :mod:`grit_lightning.attention`, which knows of shared prompts;
-            ``sdpa`` computes packed groups with the whole mask, for comparisons.
+        attn_implementation: how packed groups are computed, see :mod:`grit_lightning.attention`. ``auto``: part by part,
+            with sdpa; ``sdpa``: at once, with the whole mask, for comparisons; ``flex``: at once, with a block mask, on
+            CUDA.
         gradient_checkpointing: recompute activations in the backward pass.
         random_weights_seed: build random weights from the checkpoint's config; ``null`` to read its own.
         peft: adapters to train in place of the model, or ``None``.
@@ -83,7 +84,7 @@ class PretrainedBackbone:
         self.prefill = prefill
         self.prompt_version = prompt_version(prompt, prefill)
         self.dtype = getattr(torch, dtype)
-        self.attn_implementation = SHARED_PREFIX if attn_implementation == "auto" else attn_implementation
+        self.attn_implementation = ATTENTION[attn_implementation]
         self.gradient_checkpointing = gradient_checkpointing
         self.random_weights_seed = random_weights_seed
         self.peft = peft
