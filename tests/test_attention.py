@@ -46,7 +46,7 @@ def test_parts_equal_the_whole_mask(key_heads: int, dtype: torch.dtype, atol: fl
     )
     torch.testing.assert_close(output.where(real, 0.0), expected.where(real, 0.0), rtol=0, atol=atol)
     upstream = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=dtype).where(real, 0.0)
-    for values, result in ((ours, output), (theirs, expected)):
+    for result in (output, expected):
         (result * upstream).sum().backward()
     for value, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(value.grad, other.grad, rtol=0, atol=10 * atol)

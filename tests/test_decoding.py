@@ -1,4 +1,4 @@
-"""Decoding against ``generate``, and that neither what has ended, nor compaction, nor a static cache changes a token."""
+"""Decoding against ``generate``; neither what has ended, nor compaction, nor a static cache changes a token."""
 
 from __future__ import annotations
 

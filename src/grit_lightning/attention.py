@@ -166,9 +166,6 @@ class FlexLayout:
 
 
 @cache
-def _flex_attention(device: str) -> Callable[..., Tensor]:
+def _flex_attention(device: str) -> Callable[..., Any]:
     # Compiled it is a kernel; else all scores are computed and most are masked out, which is for tests.
-    compiled: Callable[..., Tensor] = (
-        torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
-    )
-    return compiled
+    return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention

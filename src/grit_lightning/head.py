@@ -96,8 +96,8 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 def _take_gradient(weight_V_D: Tensor) -> Tensor:
     """What to add the gradient to: what earlier passes left, which autograd then is handed back, or zeros.
 
-    So the gradient of a large vocabulary is not there twice, while all activations are. What autograd then does with it,
-    hooks included, is what it does in a first pass. Where it is a view, as in a bucket of DDP's, it stays.
+    So the gradient of a large vocabulary is not there twice, while all activations are. What autograd then does with
+    it, hooks included, is what it does in a first pass. Where it is a view, as in a bucket of DDP's, it stays.
     """
     gradient = weight_V_D.grad if weight_V_D.is_leaf else None
     if type(gradient) is not Tensor or gradient._is_view() or gradient.dtype != weight_V_D.dtype:

@@ -49,9 +49,9 @@ class PretrainedBackbone:
         min_pixels, max_pixels: limits on the area of the resized image, for the families that read an image whole.
         max_tiles: most tiles of an image, for the families that cut it up.
         dtype: of the weights: ``float32`` for full fine-tuning (an update of 1e-6 vanishes in bf16), ``bfloat16`` else.
-        attn_implementation: how packed groups are computed, see :mod:`grit_lightning.attention`. ``auto``: part by part,
-            with sdpa; ``sdpa``: at once, with the whole mask, for comparisons; ``flex``: at once, with a block mask, on
-            CUDA.
+        attn_implementation: how packed groups are computed, see :mod:`grit_lightning.attention`. ``auto``: part by
+            part, with sdpa; ``sdpa``: at once, with the whole mask, for comparisons; ``flex``: at once, with a block
+            mask, on CUDA.
         gradient_checkpointing: recompute activations in the backward pass.
         random_weights_seed: build random weights from the checkpoint's config; ``null`` to read its own.
         peft: adapters to train in place of the model, or ``None``.
