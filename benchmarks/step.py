@@ -12,11 +12,10 @@ of its own, and they take turns step by step.
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from steps.measure import machine, step_table, take_turns, write
+from steps.measure import command, machine, step_table, take_turns, write
 from steps.sizes import SIZES, Size
 
 MODULES = {"ours": "steps.ours", "TRL": "steps.peer"}
@@ -37,9 +36,8 @@ def main() -> None:
     size: Size = SIZES[options.size].changed(options.changes)
     sides = {name: (MODULES[name], size) for name in options.sides}
     steps = take_turns(sides, options.repeats, options.warm_up, options.out / "logs")
-    command = f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}"
-    data = {"command": command, "machine": machine(), "size": asdict(size), "steps": steps}
-    write(options.out, f"step_{size.name}", f"    {command}\n\n{step_table(size, steps)}", data)
+    data = {"command": command(), "machine": machine(), "size": asdict(size), "steps": steps}
+    write(options.out, f"step_{size.name}", f"    {command()}\n\n{step_table(size, steps)}", data)
 
 
 if __name__ == "__main__":

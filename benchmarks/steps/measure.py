@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -99,6 +100,11 @@ def step_table(size: Size, steps: Mapping[str, Steps]) -> str:
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """A table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def command() -> str:
+    """What was typed."""
+    return f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip()
 
 
 def machine() -> dict[str, Any]:

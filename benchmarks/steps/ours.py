@@ -66,7 +66,8 @@ def overrides(size: Size) -> list[str]:
     """Of the application's config."""
     return [
         "model=pretrained", f"model.checkpoint={checkpoint(size)}", "model.random_weights_seed=0",
-        f"model.max_pixels={size.pixels**2}", f"model.gradient_checkpointing={size.gradient_checkpointing}",
+        f"model.max_pixels={size.pixels**2}", f"model.dtype={size.dtype}",
+        f"model.gradient_checkpointing={size.gradient_checkpointing}",
         "prompt=plain", "rollout.stop=never written", "reward=digits", "scheduler=constant", "optimizer.lr=1e-6",
         f"rollout.num_generations={size.generations}", f"rollout.max_new_tokens={size.new_tokens}",
         f"module.max_tokens_per_pass={size.pass_tokens}", f"trainer.precision={size.precision}", "trainer.max_steps=-1",
@@ -103,18 +104,23 @@ def module_of(size: Size, *more: str) -> tuple[MeasuredModule, dict[str, Any]]:
     return module, values
 
 
-def main() -> None:
-    """Take turns until the other end closes."""
-    gate = Gate()
-    gate.imported()
-    size = Size.from_json(sys.argv[1])
-    module, values = module_of(size)
-    trainer = L.Trainer(
-        max_steps=-1, accelerator=values["trainer"]["accelerator"], devices=1, precision=size.precision, logger=False,
-        callbacks=[TakesTurns(gate, size)], enable_checkpointing=False, enable_progress_bar=False,
+def prompt_tokens(module: GRPOModule, size: Size) -> int:
+    """Of the prompts of a size."""
+    return module.backbone.encode(_sample(size, 0), image(size, 0)).num_tokens
+
+
+def trainer_of(size: Size, values: dict[str, Any], *callbacks: L.Callback, max_steps: int = -1) -> L.Trainer:
+    """Without anything that a step does not need."""
+    return L.Trainer(
+        max_steps=max_steps, accelerator=values["trainer"]["accelerator"], devices=1, precision=size.precision,
+        logger=False, callbacks=list(callbacks), enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
-    trainer.fit(module, torch.utils.data.DataLoader(_Stream(size), batch_size=None))
+
+
+def stream(size: Size) -> Any:
+    """What the trainer reads."""
+    return torch.utils.data.DataLoader(_Stream(size), batch_size=None)
 
 
 class _Stream(torch.utils.data.IterableDataset[Batch]):
@@ -123,6 +129,15 @@ class _Stream(torch.utils.data.IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         return batches(self.size)
+
+
+def main() -> None:
+    """Take turns until the other end closes."""
+    gate = Gate()
+    gate.imported()
+    size = Size.from_json(sys.argv[1])
+    module, values = module_of(size)
+    trainer_of(size, values, TakesTurns(gate, size)).fit(module, stream(size))
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def trainer_of(size: Size, gate: Gate, output: str) -> MeasuredTrainer:
     from transformers import AutoConfig
 
     weights = random_checkpoint(AutoConfig.from_pretrained(folder), 0, tokenizer, image_processor)
-    model = AutoModelForImageTextToText.from_pretrained(weights, dtype=torch.float32, attn_implementation="sdpa")
+    model = AutoModelForImageTextToText.from_pretrained(weights, dtype=size.dtype, attn_implementation="sdpa")
     rows = [{"prompt": [{"role": "user", "content": question(size, i)}], "image": image(size, i)} for i in range(64)]
     arguments = GRPOConfig(
         output_dir=output, max_steps=10_000, use_cpu=not torch.cuda.is_available(), report_to=[], save_strategy="no",
@@ -128,8 +128,8 @@ def trainer_of(size: Size, gate: Gate, output: str) -> MeasuredTrainer:
         num_generations=size.generations, max_completion_length=size.new_tokens, temperature=1.0, top_k=0,
         generation_kwargs={"min_new_tokens": size.new_tokens}, beta=0.01, loss_type="grpo", num_iterations=1,
         learning_rate=1e-6, lr_scheduler_type="constant", adam_beta2=0.99, max_grad_norm=1.0,
-        bf16=size.precision == "bf16-mixed", gradient_checkpointing=size.gradient_checkpointing,
-        model_init_kwargs={"dtype": "float32", "attn_implementation": "sdpa"},
+        bf16=size.precision.startswith("bf16"), gradient_checkpointing=size.gradient_checkpointing,
+        model_init_kwargs={"dtype": size.dtype, "attn_implementation": "sdpa"},
     )  # fmt: skip
     turns = TakesTurns(gate)
     trainer = MeasuredTrainer(

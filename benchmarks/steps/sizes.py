@@ -28,6 +28,7 @@ class Size:
         prompts: of a step.
         generations: G, completions of each.
         new_tokens: exact length of every completion.
+        dtype: of the weights.
         precision: of ``lightning.Trainer``.
         gradient_checkpointing: for both sides.
         pass_tokens: ours: ``module.max_tokens_per_pass``.
@@ -42,6 +43,7 @@ class Size:
     prompts: int
     generations: int
     new_tokens: int
+    dtype: str
     precision: str
     gradient_checkpointing: bool
     pass_tokens: int
@@ -79,7 +81,7 @@ class Size:
 
 TINY = Size(
     name="tiny", text={}, vision={}, pixels=224, prompt_words=20, prompts=4, generations=8, new_tokens=112,
-    precision="32-true", gradient_checkpointing=False, pass_tokens=8192, peer_rows=32,
+    dtype="float32", precision="32-true", gradient_checkpointing=False, pass_tokens=8192, peer_rows=32,
 )  # fmt: skip
 
 SMALL = Size(
@@ -94,10 +96,11 @@ SMALL = Size(
         "fullatt_block_indexes": [3, 6],
     },
     pixels=448, prompt_words=10, prompts=2, generations=8, new_tokens=128,
-    precision="32-true", gradient_checkpointing=False, pass_tokens=1400, peer_rows=16,
+    dtype="float32", precision="32-true", gradient_checkpointing=False, pass_tokens=1400, peer_rows=16,
 )  # fmt: skip
 
-# Sizes of Qwen/Qwen2.5-VL-3B-Instruct's config.json; the published batch, images of at most 256 tokens.
+# Sizes of Qwen/Qwen2.5-VL-3B-Instruct's config.json; the published batch, images of at most 256 tokens. All in bf16, so
+# that policy, reference, gradient and optimizer state fit one GPU of 80 GB.
 THREE_B = Size(
     name="3b",
     text={
@@ -110,7 +113,7 @@ THREE_B = Size(
         "fullatt_block_indexes": [7, 15, 23, 31],
     },
     pixels=448, prompt_words=60, prompts=32, generations=4, new_tokens=300,
-    precision="bf16-mixed", gradient_checkpointing=True, pass_tokens=16384, peer_rows=16,
+    dtype="bfloat16", precision="bf16-true", gradient_checkpointing=True, pass_tokens=16384, peer_rows=16,
 )  # fmt: skip
 
 SIZES = {size.name: size for size in (TINY, SMALL, THREE_B)}

@@ -168,4 +168,5 @@ class FlexLayout:
 @cache
 def _flex_attention(device: str) -> Callable[..., Any]:
     # Compiled it is a kernel; else all scores are computed and most are masked out, which is for tests.
-    return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
+    function: Any = flex_attention
+    return torch.compile(function, dynamic=True) if device == "cuda" else function
