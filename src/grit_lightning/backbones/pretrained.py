@@ -18,6 +18,8 @@ from transformers import (
     GenerationConfig,
     PreTrainedModel,
 )
+from transformers.integrations.liger import apply_liger_kernel
+from transformers.utils import is_liger_kernel_available
 
 from grit_lightning.adapters import LoRA
 from grit_lightning.attention import NAMES as ATTENTION
@@ -56,9 +58,12 @@ class PretrainedBackbone:
         random_weights_seed: build random weights from the checkpoint's config; ``null`` to read its own.
         peft: adapters to train in place of the model, or ``None``.
         freeze: what is not trained: ``vision``, ``projector``, ``language``, or beginnings of names of parameters.
+        liger: compute norms, rotations and gates with Liger's kernels (arXiv 2410.10989), on a GPU. Its head is not
+            used: ours makes no logits of a whole pass either.
 
     Raises:
         CheckpointError: the folder is missing files, or holds another architecture.
+        ConfigError: a prompt without a question; no liger-kernel.
     """
 
     def __init__(
@@ -76,7 +81,10 @@ class PretrainedBackbone:
         random_weights_seed: int | None,
         peft: LoRA | None,
         freeze: Sequence[str],
+        liger: bool = False,
     ) -> None:
+        if liger and not is_liger_kernel_available():
+            raise ConfigError("model.liger needs liger-kernel: pip install 'grit-lightning[liger]'")
         if "{question}" not in prompt:
             raise ConfigError("prompt.template lacks {question}, so the model would never see the question")
         self.checkpoint = checkpoint = str(Path(checkpoint).expanduser()) if checkpoint[:1] == "~" else checkpoint
@@ -86,6 +94,7 @@ class PretrainedBackbone:
         self.dtype = getattr(torch, dtype)
         self.attn_implementation = ATTENTION[attn_implementation]
         self.gradient_checkpointing = gradient_checkpointing
+        self.liger = liger
         self.random_weights_seed = random_weights_seed
         self.peft = peft
         self.freeze = tuple(freeze)
@@ -194,6 +203,8 @@ class PretrainedBackbone:
         # generate() fills whatever its config leaves open from the checkpoint's own generation config, which for the
         # released models sets a repetition penalty: rollouts would not follow the policy's distribution.
         model.generation_config = GenerationConfig()
+        if self.liger:
+            apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
         self._choose_what_is_trained(model)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
