@@ -19,6 +19,7 @@ from grit_lightning import callbacks as module
 from grit_lightning.callbacks import RolloutWriter, StepProgressBar, TrainingSummary, places, table
 from grit_lightning.checkpoints import StepCheckpoint
 from grit_lightning.demonstration import Demonstration
+from grit_lightning.heldout import HeldoutEvaluation
 from grit_lightning.runs import RunFolder, create
 from toy_run import Toy, fit
 
@@ -225,6 +226,7 @@ class TestConfig:
         assert {name: type(callback) for name, callback in built.items()} == {
             "checkpoint": StepCheckpoint,
             "demonstration": Demonstration,
+            "heldout": HeldoutEvaluation,
             "progress": StepProgressBar,
             "rollouts": RolloutWriter,
             "summary": TrainingSummary,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 import toy_run
@@ -82,6 +83,21 @@ class TestOccasions:
         fit(Toy(), [step_checkpoint(tmp_path, every=2)], steps=4, ckpt_path=tmp_path / "step_000002.ckpt")
         assert names(tmp_path) == ["last.ckpt", "step_000002.ckpt", "step_000004.ckpt", "step_000004_v2.ckpt"]
         assert (tmp_path / "step_000004.ckpt").read_bytes() == before
+
+    def test_the_best_so_far_is_a_second_name_that_is_replaced(self, tmp_path):
+        checkpoint = step_checkpoint(tmp_path, last=3)
+
+        class Best(Callback):
+            def on_train_batch_end(self, trainer, *_):
+                if trainer.global_step in (2, 4):
+                    checkpoint.keep_best()
+
+        seen = []
+        look = lambda: seen.append([saved_step(tmp_path / name) for name in names(tmp_path)])  # noqa: E731
+        fit(Toy(at={2: look, 4: look}), [checkpoint, Best()], steps=5)
+        assert seen == [[2, 2], [4, 4]]
+        assert names(tmp_path) == ["best.ckpt", "last.ckpt"]
+        assert [saved_step(tmp_path / name) for name in names(tmp_path)] == [4, 5]
 
     def test_file_system_without_hard_links(self, tmp_path, monkeypatch):
         def refuse(*_):

@@ -18,7 +18,6 @@ from grit_lightning.demonstration import Demonstration
 from grit_lightning.errors import ConfigError
 from grit_lightning.evaluation import Evaluator, Prediction, summary
 from grit_lightning.evaluation import read_predictions as read_with_problems
-from grit_lightning.evaluation.subset import evenly
 from grit_lightning.policy import Policy
 from predicted import evaluator
 
@@ -230,13 +229,6 @@ def test_processes_share_the_questions_and_the_first_one_writes(tmp_path, traine
         assert "plots/examples.png" in written(tmp_path / "two")
     else:
         assert written(tmp_path / "two") == []
-
-
-@pytest.mark.parametrize(
-    ("count", "expected"), [(None, "abcdef"), (6, "abcdef"), (99, "abcdef"), (3, "ace"), (2, "ad"), (1, "a"), (0, "")]
-)
-def test_a_selection_is_even(count: int | None, expected: str) -> None:
-    assert "".join(evenly("abcdef", count)) == expected
 
 
 def test_a_negative_number_of_samples_is_refused(tmp_path) -> None:

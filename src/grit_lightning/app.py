@@ -88,4 +88,7 @@ def _hydra_line(error: HydraException, first: str) -> str:
         return f"{key} is unknown: --help shows the keys there are; one that code of yours reads is added by +{key}=…"
     first = first.removeprefix("Error merging override ").removesuffix(":")
     reason = str(error.__cause__).split("\n", 1)[0] if error.__cause__ else ""
+    if reason.endswith("is not a ListConfig, list or tuple."):
+        key, _, value = first.partition("=")
+        reason = f"expected a list, '{key}=[{value}]'"
     return ": ".join(filter(None, (first, reason)))

@@ -24,7 +24,7 @@ from grit_lightning.evaluation import (
 )
 from grit_lightning.evaluation.in_training import predict_on_all, stopped_early
 from grit_lightning.evaluation.predictions import key
-from grit_lightning.evaluation.subset import evenly
+from grit_lightning.evaluation.subset import subset
 from grit_lightning.evaluation.tables import BRIEF
 from grit_lightning.files import write_atomic
 from grit_lightning.module import GRPOModule
@@ -50,7 +50,7 @@ class Demonstration(Callback):
     Args:
         out: the run folder.
         evaluator: how samples are answered.
-        max_samples: of the held-out samples, evenly; ``None`` for all, 0 for none.
+        max_samples: of the held-out samples, drawn once and for all; ``None`` for all, 0 for none.
     """
 
     def __init__(self, *, out: str, evaluator: Evaluator, max_samples: int | None) -> None:
@@ -84,7 +84,7 @@ class Demonstration(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Read and check the held-out samples, before weights are loaded."""
         if self.max_samples != 0:
-            self._samples = evenly(trainer.datamodule.val_samples(), self.max_samples)  # type: ignore[attr-defined]
+            self._samples = subset(trainer.datamodule.val_samples(), self.max_samples)  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Answer before the first step."""

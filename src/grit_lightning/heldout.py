@@ -11,9 +11,9 @@ from lightning.pytorch.callbacks import Callback
 
 from grit_lightning.checkpoints import StepCheckpoint
 from grit_lightning.errors import ConfigError
-from grit_lightning.evaluation import OVERALL, Evaluator, summary, write_predictions
+from grit_lightning.evaluation import MACRO, OVERALL, Evaluator, summary, write_predictions
 from grit_lightning.evaluation.in_training import predict_on_all
-from grit_lightning.evaluation.subset import evenly
+from grit_lightning.evaluation.subset import subset
 from grit_lightning.evaluation.tables import number
 from grit_lightning.module import GRPOModule
 from grit_lightning.policy_module import PolicyModule
@@ -34,7 +34,7 @@ class HeldoutEvaluation(Callback):
         out: the run folder.
         evaluator: how samples are answered.
         every_n_steps: optimizer steps between evaluations; ``None`` for none.
-        max_samples: of the held-out samples, evenly; ``None`` for all.
+        max_samples: of the held-out samples, drawn once and for all; ``None`` for all.
         monitor: what is to get better, ``DATASET/METRIC``, such as ``overall/accuracy``.
         mode: whether more of it is better.
         patience: evaluations in a row without a better value that end the training; ``None``: it goes on to its end.
@@ -54,8 +54,6 @@ class HeldoutEvaluation(Callback):
         for key, value in (("every_n_steps", every_n_steps), ("max_samples", max_samples), ("patience", patience)):
             if value is not None and value < 1:
                 raise ConfigError(f"callbacks.heldout.{key} is {value}, expected at least 1, or null")
-        if monitor.count("/") != 1:
-            raise ConfigError(f"callbacks.heldout.monitor is {monitor!r}, expected such as overall/accuracy")
         self.folder = RunFolder(Path(out)).evaluation / "training"
         self.evaluator = evaluator
         self.every_n_steps = every_n_steps
@@ -81,7 +79,9 @@ class HeldoutEvaluation(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Read and check the held-out samples, before weights are loaded."""
         if self.every_n_steps is not None:
-            self._samples = evenly(trainer.datamodule.val_samples(), self.max_samples)  # type: ignore[attr-defined]
+            self._samples = subset(trainer.datamodule.val_samples(), self.max_samples)  # type: ignore[attr-defined]
+        if self._samples:
+            self._check_monitor()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Evaluate, where it is due."""
@@ -96,9 +96,6 @@ class HeldoutEvaluation(Callback):
             module.judge_watch.reset()  # what was asked here is not of a training step
         found = summary(predictions)
         values = {f"{name}/{key}": value for name, column in found.items() for key, value in column.items()}
-        if self.monitor not in values:
-            known = ", ".join(f"{OVERALL}/{key}" for key in found[OVERALL])
-            raise ConfigError(f"callbacks.heldout.monitor is {self.monitor!r}, expected such as {known}")
         for logger in trainer.loggers:
             numbers = {f"heldout/{key}": float(value) for key, value in values.items() if value is not None}
             logger.log_metrics(numbers | {"step": float(step)}, step=step)
@@ -106,6 +103,17 @@ class HeldoutEvaluation(Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_predictions(self.folder / f"step_{step:06d}.jsonl", predictions)
         self._judge_step(trainer, values[self.monitor])
+
+    def _check_monitor(self) -> None:
+        """Now, not after the first evaluation."""
+        datasets = sorted({sample.dataset for sample in self._samples})
+        datasets = [OVERALL, *datasets, *([MACRO] if len(datasets) > 1 else [])]
+        dataset, _, metric = self.monitor.partition("/")
+        if dataset not in datasets or metric not in self.evaluator.metric_names:
+            raise ConfigError(
+                f"callbacks.heldout.monitor is {self.monitor!r}, expected DATASET/METRIC of the held-out samples: "
+                f"one of {', '.join(datasets)}, and one of {', '.join(self.evaluator.metric_names)}"
+            )
 
     def _judge_step(self, trainer: pl.Trainer, value: float | None) -> None:
         """Keep what is better than ever before; end what has not been for too long. The same on every process."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from grit_lightning.packing import completion_lengths, pack, plan_rows
 from grit_lightning.policy import Policy
 from grit_lightning.rollout import Sampler
 from grit_lightning.sampling import GumbelNoise, sequence_key
+from grit_lightning.targets import target_text
 from grit_lightning.types import Prompt, Sample
+from predicted import predicted
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
@@ -153,6 +156,29 @@ def test_a_completion_is_read_as_it_was_written_but_for_its_end(backbone, prompt
     written = backbone.target(text, prompts[0])
     assert written.token_ids[-1] in backbone.eos_token_ids
     assert backbone.completion(written.token_ids, "eos", prompts[0]).text == text
+
+
+@pytest.mark.parametrize("size", [(224, 112), (30, 500), (640, 480), (1333, 751), (113, 207), (20, 20)])
+def test_boxes_come_back_from_the_models_space_within_half_of_its_pixels(backbone, size: tuple[int, int]) -> None:
+    """From a sample's boxes through written tokens to a prediction's; most of these images are resized."""
+    drawn = random.Random(0)
+    width, height = size
+    boxes = [(0.0, 0.0, float(width), float(height))]
+    for _ in range(20):
+        (x1, x2), (y1, y2) = (sorted(round(drawn.uniform(0, side), 2) for _ in range(2)) for side in size)
+        boxes.append((x1, y1, x2, y2))
+    sample = Sample("f/1", "How many?", "21", Path("x.png"), size, tuple(boxes), "tallyqa", "train", "f.jsonl:1")
+    prompt = backbone.encode(sample, Image.new("RGB", size))
+    written = backbone.target(target_text(sample, prompt.box_space), prompt)
+    read = backbone.completion(written.token_ids, "eos", prompt)
+    (one,) = predicted(prompt, read)
+    assert one["box_space"] == list(prompt.box_space)
+    assert one["scores"]["exact_match"] == 1.0
+    pixel = [side / model_side for side, model_side in zip(size, prompt.box_space, strict=True)] * 2
+    assert len(one["boxes"]) == len(boxes)
+    for before, after in zip(boxes, one["boxes"], strict=True):
+        off = [abs(a - b) / p for a, b, p in zip(before, after["pixels"], pixel, strict=True)]
+        assert max(off) <= 0.5 + 1e-9, (before, after)
 
 
 def test_no_token_of_images_or_turns_is_sampled(backbone) -> None:

@@ -28,7 +28,7 @@ def assert_succeeded(done: CompletedProcess[str]) -> None:
 def test_help_shows_groups_and_commands_without_loading_torch(cli, tmp_path: Path) -> None:
     done = cli("--help", cwd=tmp_path, python=("-X", "importtime"))
     assert done.returncode == 0
-    assert "\ndata: grit, grit20, grit_eval, shapes20, shapes_lessons\n" in done.stdout
+    assert "\ndata: grit, grit20, grit_eval, shapes20, shapes_lessons, shapes_val\n" in done.stdout
     assert (
         "\nexperiment: internvl2b, paper, qwen3b, qwen3b_lora, qwen3vl_4b, qwen7b_lora, tiny, tiny_pretrain\n"
         in done.stdout

@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from grit_lightning import app
 from grit_lightning.errors import UserError
@@ -46,7 +47,7 @@ def assert_succeeded(done: CompletedProcess[str]) -> None:
 def finished(cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CompletedProcess[str]]:
     """A run whose steps are so large that the model answers otherwise after them."""
     folder = tmp_path_factory.mktemp("work")
-    done = cli(*FAST, "optimizer.lr=0.05", "out=run", cwd=folder)
+    done = cli(*FAST, "optimizer.lr=0.05", "out=run", "callbacks.heldout.every_n_steps=1", cwd=folder)
     assert_succeeded(done)
     return folder / "run", done
 
@@ -69,8 +70,23 @@ def test_a_training_ends_with_a_demonstration(finished) -> None:
     assert tokens[0] != tokens[1]
 
 
-def test_a_training_is_the_same_without_its_demonstration(cli, finished, tmp_path: Path) -> None:
-    done = cli(*FAST, "optimizer.lr=0.05", "out=run", "~callbacks.demonstration", cwd=tmp_path)
+def test_a_training_answers_held_out_questions_on_its_way(finished) -> None:
+    run, done = finished
+    files = [run / "eval" / "training" / f"step_00000{step}.jsonl" for step in (1, 2)]
+    assert read_predictions(files[1]) == read_predictions(run / "eval" / "after.jsonl")
+    said = re.findall(r"^held-out overall/accuracy after step (\d): (\S+), (.+)$", done.stdout, re.M)
+    accuracies = [summary(read_predictions(file))["overall"]["accuracy"] for file in files]
+    assert [(step, value) for step, value, _ in said] == [("1", f"{accuracies[0]:.3f}"), ("2", f"{accuracies[1]:.3f}")]
+    best = 2 if accuracies[1] > accuracies[0] else 1
+    assert torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == best
+    curves = EventAccumulator(str(run / "tensorboard")).Reload()
+    found = [(event.step, event.value) for event in curves.Scalars("heldout/overall/accuracy")]
+    assert found == [(1, pytest.approx(accuracies[0])), (2, pytest.approx(accuracies[1]))]
+
+
+def test_a_training_is_the_same_without_its_evaluations(cli, finished, tmp_path: Path) -> None:
+    without = ("~callbacks.demonstration", "~callbacks.heldout")
+    done = cli(*FAST, "optimizer.lr=0.05", "out=run", *without, cwd=tmp_path)
     assert_succeeded(done)
     assert not (tmp_path / "run" / "eval").exists()
     for file in ("rollouts/step_000001.jsonl", "rollouts/step_000002.jsonl"):
@@ -286,7 +302,7 @@ def test_what_is_wrong_with_a_file_is_named_and_the_rest_counts(cli, stored: Pat
     ]
     assert re.search(r"^samples +60 ", done.stdout, re.M)
     stored.write_text("\n".join(lines[1:]))
-    done = cli(*options, cwd=stored.parent)
+    done = cli("task=evaluate", "predictions=stored.jsonl", *options, cwd=stored.parent)
     assert done.stderr.endswith("sample shapes_tallyqa_heldout_30/1 has no prediction\n")
 
 

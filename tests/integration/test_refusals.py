@@ -114,6 +114,7 @@ CONFIG = {
 }
 
 COMPOSITION = {
+    "runs=A": r"^runs=A: expected a list, 'runs=\[A\]'$",
     "colour=red": r"^colour is unknown: --help shows the keys there are; .*\+colour=…$",
     "data.colour=red": r"^data\.colour is unknown: --help shows the keys there are; .*\+data\.colour=…$",
     "objective=ppo": r"^objective=ppo is unknown: the options of objective are dapo, dr_grpo, grpo, gspo$",

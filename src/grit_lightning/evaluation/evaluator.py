@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.errors import ConfigError
+from grit_lightning.evaluation.metrics import metric_names
 from grit_lightning.evaluation.predictions import EXACT_MATCH, JUDGE, Prediction, given_answer, prediction
 from grit_lightning.judge import ExactMatch, Judge, begin
 from grit_lightning.rewards import Rewards
@@ -88,6 +89,15 @@ class Evaluator:
         """Completions of each sample."""
         return 1 if self.sampler is None else self.sampler.num_generations
 
+    @property
+    def metric_names(self) -> list[str]:
+        """The metrics that its predictions have."""
+        return metric_names(self._measures, several=self.samples_each > 1)
+
+    @property
+    def _measures(self) -> list[str]:
+        return [name for name in self._scores.names if name not in (JUDGE, EXACT_MATCH)]
+
     def settings(self) -> dict[str, Any]:
         """All that decides what is predicted and how it is scored, JSON-ready."""
         sampling: str | dict[str, Any] = "greedy"
@@ -101,7 +111,7 @@ class Evaluator:
                 "sampling": sampling,
             },
             "judge": _name_of(self.judge),
-            "measures": [name for name in self._scores.names if name not in (JUDGE, EXACT_MATCH)],
+            "measures": self._measures,
         }
 
     def predict(

@@ -222,6 +222,16 @@ def names_of(samples: Sequence[SampleValues]) -> list[str]:
     return list(dict.fromkeys(name for sample in samples for name in sample.values))
 
 
+def metric_names(measures: Iterable[str], *, several: bool) -> list[str]:
+    """The metrics that :func:`summary` will have.
+
+    Args:
+        measures: further scores of the predictions.
+        several: whether there are several completions of a sample.
+    """
+    return [*_OF_COMPLETION, *measures, *(_OF_GROUP if several else ()), *COUNTS]
+
+
 def datasets_of(samples: Sequence[SampleValues]) -> dict[str, list[SampleValues]]:
     """The samples of each dataset, by name."""
     names = sorted({sample.dataset for sample in samples})

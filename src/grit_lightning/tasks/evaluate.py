@@ -25,7 +25,7 @@ from grit_lightning.errors import ConfigError
 from grit_lightning.evaluation import Evaluator, Intervals, Metrics, Prediction, intervals, overview, published, summary
 from grit_lightning.evaluation.folder import EvaluationFolder, complete, first_difference
 from grit_lightning.evaluation.predictions import is_scored
-from grit_lightning.evaluation.subset import evenly
+from grit_lightning.evaluation.subset import subset
 from grit_lightning.launch import is_first_process
 from grit_lightning.run_weights import Weights, load_weights, read_weights, require_fit
 from grit_lightning.runs import RunFolder
@@ -84,7 +84,7 @@ def evaluate(cfg: DictConfig, *, max_samples: int | None) -> Evaluation | dict[s
 
     Args:
         cfg: the composed config.
-        max_samples: of the held-out samples, evenly; ``None`` for all.
+        max_samples: of the held-out samples, drawn once and for all; ``None`` for all.
 
     Raises:
         UserError: a config value, data file or run folder that cannot be used, before the first answer.
@@ -112,7 +112,7 @@ def _job(cfg: DictConfig, run: RunFolder | None, weights: Weights | None, max_sa
     datamodule: GroundedQADataModule = instantiate(values["data"])
     datamodule.attach(backbone.encode)
     evaluator: Evaluator = instantiate(values["evaluation"])
-    samples = evenly(datamodule.val_samples(), max_samples)
+    samples = subset(datamodule.val_samples(), max_samples)
     if not samples:
         raise ConfigError("there is nothing to evaluate on: data.val and data.heldout are both null")
     backbone.weights_folder()

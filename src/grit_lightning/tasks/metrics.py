@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -13,7 +14,7 @@ from omegaconf import DictConfig
 from grit_lightning import config
 from grit_lightning.data.datamodule import GroundedQADataModule
 from grit_lightning.errors import DataError
-from grit_lightning.evaluation import Metrics, Prediction, intervals, overview, read_predictions, summary
+from grit_lightning.evaluation import Metrics, Prediction, intervals, overview, published, read_predictions, summary
 from grit_lightning.evaluation.folder import EvaluationFolder
 from grit_lightning.files import write_atomic
 from grit_lightning.tasks.existing import is_given, refuse_taken, require_writable
@@ -46,10 +47,15 @@ def metrics_of_file(cfg: DictConfig) -> dict[str, Metrics]:
     if is_given("data"):
         predictions, more = _of_data(cfg, predictions, path)
         problems += more
+    try:
+        settings = _settings(path)
+    except DataError as error:  # the figures are defined without it
+        settings, problems = None, [*problems, error]
     name_problems(problems)
     metrics = summary(predictions)
     found = intervals(predictions, resamples=cfg.evaluation.resamples)
-    print(f"{path}, {len(predictions)} predictions\n\n{overview(metrics, found)}")
+    notes = "".join(f"\n{line}" for line in published.notes(settings, predictions))
+    print(f"{path}, {len(predictions)} predictions\n\n{overview(metrics, found)}{notes}")
     if is_given("out"):
         out.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"metrics": metrics, "intervals": found}, indent=2, allow_nan=False)
@@ -64,6 +70,12 @@ def name_problems(problems: Sequence[DataError]) -> None:
         log.warning("left out: %s", problem)
     if len(problems) > NAMED:
         log.warning("and %d more problems like these", len(problems) - NAMED)
+
+
+def _settings(path: Path) -> dict[str, Any] | None:
+    """How predictions were made, where they are those of an evaluation's folder."""
+    folder = EvaluationFolder(path.parent)
+    return folder.settings() if path == folder.predictions_file else None
 
 
 def _of_data(

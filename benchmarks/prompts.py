@@ -1,0 +1,88 @@
+"""Every prompt on the bundled shapes world, before and after training, as a Markdown table with 95 % intervals.
+
+    python benchmarks/prompts.py OUT
+
+The trained model is that of the bare command: the runs ``GRPO-GR_S`` of ``shapes.py`` below ``OUT``, made if missing.
+What is there already is not evaluated again, so a stopped benchmark goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from shapes import LINES, SEEDS, measure
+from tqdm import tqdm
+
+from grit_lightning.evaluation import Prediction, differences, intervals, read_predictions, sample_values, summary
+from grit_lightning.evaluation.tables import difference, interval, number
+
+PROMPTS = ("plain", "cot", "boxes_then_answer", "grounded", "grounded_icl", "grounded_prefilled")
+RESAMPLES = 2000
+TRAINED = next(line for line in LINES if line.name == "GRPO-GR")
+METRICS = {"accuracy": "accuracy", "grounding_iou": "IoU", "grounded_format": "grounded form"}
+
+
+def evaluated(out: Path, prompt: str, seed: int | None) -> list[Prediction]:
+    """The predictions of the bundled model, or of what was trained from it with a seed.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
+    folder = out / "prompts" / (f"{prompt}_base" if seed is None else f"{prompt}_trained_{seed}")
+    if not (folder / "metrics.json").is_file():
+        command = [sys.executable, "-m", "grit_lightning", "task=evaluate", f"prompt={prompt}", "threads=1"]
+        of_run = [] if seed is None else [f"ckpt={out / f'{TRAINED.name}_{seed}'}"]
+        with (out / "prompts" / f"{folder.name}.log").open("w") as log:
+            done = subprocess.run(
+                [*command, *of_run, f"out={folder}"], stdout=log, stderr=subprocess.STDOUT, check=False
+            )
+        if done.returncode:
+            raise RuntimeError(f"{folder.name}: failed, see {log.name}")
+    return read_predictions(folder / "predictions.jsonl")[0]
+
+
+def table(found: Mapping[tuple[str, int | None], Sequence[Prediction]]) -> str:
+    """A line for each prompt: the base, the first seed with what it differs by, and the accuracies of the others."""
+    first, *others = SEEDS
+    heads = [f"{title}, {which}" for title in METRICS.values() for which in ("base", "trained")]
+    heads[2:2] = ["difference", f"seeds {', '.join(map(str, others))}"]
+    rows = [["prompt", *heads], ["---", *("--:" for _ in heads)]]
+    for prompt in PROMPTS:
+        base, trained = found[prompt, None], found[prompt, first]
+        cells = [_cell(which, metric) for metric in METRICS for which in (base, trained)]
+        change = differences(sample_values(base), sample_values(trained), resamples=RESAMPLES)["accuracy"]
+        more = [number(summary(found[prompt, seed])["overall"]["accuracy"]) for seed in others]
+        cells[2:2] = [difference(change), ", ".join(more)]
+        rows.append([prompt, *cells])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cell(predictions: Sequence[Prediction], metric: str) -> str:
+    value = summary(predictions)["overall"][metric]
+    return f"{number(value)} ({interval(intervals(predictions, resamples=RESAMPLES)['overall'][metric])})"
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description="Every prompt on the bundled shapes world, before and after training.")
+    parser.add_argument("out", type=Path, help="folder of the runs")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at once, of one thread each (2)")
+    options = parser.parse_args()
+    out: Path = options.out.absolute()
+    (out / "prompts").mkdir(parents=True, exist_ok=True)
+    tasks = [(prompt, seed) for seed in (None, *SEEDS) for prompt in PROMPTS]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(lambda seed: measure(TRAINED, seed, out), SEEDS))
+        every: Any = pool.map(lambda task: evaluated(out, *task), tasks)
+        found = dict(zip(tasks, tqdm(every, total=len(tasks), unit="evaluation"), strict=True))
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
