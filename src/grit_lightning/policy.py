@@ -6,7 +6,8 @@ the prompt nor with vocabulary × length.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -142,6 +143,19 @@ class Reference(nn.Module):
     def forward(self, batch: PackedBatch) -> Tensor:
         """Log π_ref of the completion tokens, float32, shape (T,)."""
         return self.policy(batch).logprobs_T
+
+
+@contextmanager
+def borrowed(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Within it, a module's weights are on a device; after it they are where they were, and nothing is copied back."""
+    homes = [(value, value.data) for value in module.parameters()]
+    for value, home in homes:
+        value.data = home.to(device)
+    try:
+        yield
+    finally:
+        for value, home in homes:
+            value.data = home
 
 
 class PolicyAtStart:
