@@ -12,7 +12,8 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor
 
-from grit_lightning import config
+from grit_lightning import config, policy
+from grit_lightning import module as grpo
 from grit_lightning.data.stream import Batch
 from grit_lightning.errors import CheckpointError
 from grit_lightning.module import GRPOModule
@@ -220,6 +221,24 @@ def test_the_reference_is_frozen_and_not_saved(compose_config) -> None:
         assert torch.equal(value, run.before[name])
     assert not any(key.startswith("reference") for key in run.module.state_dict())
     assert run.record.metrics[0]["kl"] == pytest.approx(0, abs=1e-6) and run.record.metrics[1]["kl"] > 1e-4
+
+
+def test_an_offloaded_reference_gives_the_same_step(compose_config, monkeypatch) -> None:
+    borrowed: list[Any] = []
+    original = grpo.borrowed
+    monkeypatch.setattr(grpo, "borrowed", lambda *given: (borrowed.append(given), original(*given))[1])
+    run = Run(compose_config(*GRADIENT, "objective.beta=0.1", "module.offload_reference=true"), steps=2)
+    assert borrowed == [(run.module.reference, torch.device("cpu"))] * 2
+    assert_same(Run(compose_config(*GRADIENT, "objective.beta=0.1"), steps=2).change, run.change)
+
+
+def test_what_is_borrowed_returns_to_where_it_was() -> None:
+    layer = torch.nn.Linear(2, 3)
+    homes = [value.data_ptr() for value in layer.parameters()]
+    with pytest.raises(RuntimeError), policy.borrowed(layer, torch.device("cpu")):
+        layer.weight.data = torch.zeros(3, 2)
+        raise RuntimeError
+    assert [value.data_ptr() for value in layer.parameters()] == homes
 
 
 def test_without_kl_there_is_no_reference(compose_config) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
-from grit_lightning.optimizers import MuonAdamW, is_hidden_matrix
+from grit_lightning import optimizers
+from grit_lightning.errors import ConfigError
+from grit_lightning.optimizers import MuonAdamW, adamw_8bit, is_hidden_matrix
 
 OPTIONS = {"lr": 0.02, "adamw_lr": 0.003, "momentum": 0.9, "betas": (0.9, 0.95), "weight_decay": 0.01}
 
@@ -77,3 +80,27 @@ def test_a_schedule_moves_both_rates() -> None:
     optimizer.step()
     schedule.step()
     assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.0015]
+
+
+ADAMW = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}
+
+
+def test_adamw_of_8_bits_follows_that_of_32_in_a_quarter_of_the_memory() -> None:
+    pytest.importorskip("bitsandbytes")
+    weights = [nn.Parameter(torch.randn(64, 128, generator=torch.Generator().manual_seed(0))) for _ in range(2)]
+    small, plain = adamw_8bit([("weight", weights[0])], **ADAMW), torch.optim.AdamW(weights[1:], **ADAMW)
+    for step in range(5):
+        gradient = torch.randn(64, 128, generator=torch.Generator().manual_seed(step))
+        for weight, optimizer in zip(weights, (small, plain), strict=True):
+            weight.grad = gradient.clone()
+            optimizer.step()
+    change = weights[1].detach() - torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
+    assert (weights[0] - weights[1]).abs().mean() < 0.05 * change.abs().mean()
+    kept = [value.nbytes for value in small.state[weights[0]].values() if isinstance(value, torch.Tensor)]
+    assert sum(kept) < 0.3 * 2 * weights[0].nbytes + 2 * 256 * 4  # and the values of each code
+
+
+def test_without_bitsandbytes_it_says_what_to_install(monkeypatch) -> None:
+    monkeypatch.setattr(optimizers, "is_bitsandbytes_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"optimizer=adamw8bit needs bitsandbytes: pip install"):
+        adamw_8bit([], **ADAMW)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import cast
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel
@@ -22,12 +24,13 @@ from grit_lightning.adapters import has_adapters
 from grit_lightning.backbones.base import Backbone
 from grit_lightning.data.stream import Batch
 from grit_lightning.distributed import full_value, gathered, gradient_sync, shard
+from grit_lightning.errors import ConfigError
 from grit_lightning.judge import Judge
 from grit_lightning.judge_watch import JudgeWatch
 from grit_lightning.metrics import PhaseTimer, StepSums, reward_table
 from grit_lightning.objective import LossTerms, Objective
 from grit_lightning.packing import PackedBatch, completion_lengths, truncated
-from grit_lightning.policy import Policy, PolicyAtStart, Reference, TokenLogprobs
+from grit_lightning.policy import Policy, PolicyAtStart, Reference, TokenLogprobs, borrowed
 from grit_lightning.policy_module import NamedParameters, PolicyModule
 from grit_lightning.rewards import Rewards
 from grit_lightning.rollout import Sampler
@@ -51,6 +54,10 @@ class GRPOModule(PolicyModule):
         logits_chunk: completion tokens per pass through the LM head; bounds the memory of logits.
         max_grad_norm: the gradient's norm is clipped to this.
         seed: of the sampling noise.
+        offload_reference: hold the reference's weights on the CPU but for its pass.
+
+    Raises:
+        ConfigError: the reference is sharded, and to be offloaded.
     """
 
     def __init__(
@@ -67,6 +74,7 @@ class GRPOModule(PolicyModule):
         logits_chunk: int,
         max_grad_norm: float,
         seed: int,
+        offload_reference: bool,
     ) -> None:
         super().__init__(
             backbone=backbone,
@@ -81,6 +89,7 @@ class GRPOModule(PolicyModule):
         self.judge_watch = JudgeWatch(judge)
         self.objective = objective
         self.seed = seed
+        self.offload_reference = offload_reference
         self.reference: Reference | PolicyAtStart | None = None
 
     def load_policy(self, *, entropy: bool = True) -> Policy:
@@ -100,10 +109,15 @@ class GRPOModule(PolicyModule):
             # One after the other, so that a process never holds more than one of them whole.
             self.reference = Reference(self.load_policy(entropy=False))
             shard(self.reference, self.trainer)
+            if self.offload_reference and isinstance(self.reference, FSDPModule):
+                raise ConfigError("module.offload_reference is true, which strategy=fsdp does not take: it is sharded")
 
     def on_train_start(self) -> None:
         """What was asked before the first step, by an evaluation, is not of it."""
         self.judge_watch.reset()
+        if self.offload_reference and isinstance(self.reference, Reference):
+            for value in self.reference.parameters():  # buffers stay: DDP sends them around
+                value.data = value.data.cpu()
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, StepOutput]:
         """Roll out, score, and update the policy once on this rank's prompts."""
@@ -137,14 +151,17 @@ class GRPOModule(PolicyModule):
 
     def _reference_logprobs(self, groups: list[Group]) -> Tensor | None:
         """Log π_ref of all completion tokens of this rank, in order; ``None`` without a reference."""
-        if self.reference is None:
+        reference = self.reference
+        if reference is None:
             return None
+        lent = self.offload_reference and isinstance(reference, Reference)
         logprobs = torch.zeros(int(completion_lengths(groups).sum()), device=self.device)
-        for rows, live in self._passes(groups, skip=[False] * len(groups)):
-            packed = self._pack(rows, groups)
-            values = self.reference(packed)
-            if live:
-                logprobs[packed.token_T] = values
+        with borrowed(reference, self.device) if lent else nullcontext():  # type: ignore[arg-type]
+            for rows, live in self._passes(groups, skip=[False] * len(groups)):
+                packed = self._pack(rows, groups)
+                values = reference(packed)
+                if live:
+                    logprobs[packed.token_T] = values
         return logprobs
 
     def _advantages(self, rewards_P_G: Tensor) -> Tensor:

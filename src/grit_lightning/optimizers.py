@@ -1,4 +1,4 @@
-"""Muon for the matrices of a model's layers and AdamW for everything else, as one optimizer."""
+"""Optimizers beside those of torch: Muon with AdamW for what is no matrix, and AdamW with a small state."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
+from transformers.utils import is_bitsandbytes_available
+
+from grit_lightning.errors import ConfigError
 
 
 class MuonAdamW(Optimizer):
@@ -74,3 +77,25 @@ class MuonAdamW(Optimizer):
 def is_hidden_matrix(name: str, parameter: Parameter) -> bool:
     """Whether a parameter is a 2-D weight inside the network, neither an embedding nor the head."""
     return parameter.ndim == 2 and not any(part in name for part in ("embed", "lm_head"))
+
+
+def adamw_8bit(
+    named_parameters: Iterable[tuple[str, Parameter]],
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+) -> Optimizer:
+    """AdamW whose state is held in 8 bits, in blocks (Dettmers et al., arXiv 2110.02861); small tensors' in 32.
+
+    Does not take sharded parameters: for one device, or ``strategy=ddp``.
+
+    Raises:
+        ConfigError: no bitsandbytes.
+    """
+    if not is_bitsandbytes_available():
+        raise ConfigError("optimizer=adamw8bit needs bitsandbytes: pip install 'grit-lightning[quantize]'")
+    from bitsandbytes.optim import AdamW8bit
+
+    return AdamW8bit(list(named_parameters), lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +46,8 @@ class PackedBatch:
     Attributes:
         input_ids_B_S: int64; rows padded on the right.
         position_ids_A_B_S: int64, rotary positions per axis.
-        mask_B_1_S_S: bool, True where a query (third axis) may see a key (last axis).
+        segments_B_S: int64, what a position belongs to; see :func:`block_mask`, which tells what it may see.
+        parts_B: of each row the lengths of its segments, in their order: prompt, completions, padding.
         vision: the vision tower's arguments, concatenated over rows.
         source_T: int64, for each completion token the index into the flattened (B·S) hidden states that predicts it.
         target_T: int64, the token ids.
@@ -55,7 +57,8 @@ class PackedBatch:
 
     input_ids_B_S: Tensor
     position_ids_A_B_S: Tensor
-    mask_B_1_S_S: Tensor
+    segments_B_S: Tensor
+    parts_B: tuple[tuple[int, ...], ...]
     vision: Mapping[str, Tensor]
     source_T: Tensor
     target_T: Tensor
@@ -64,10 +67,9 @@ class PackedBatch:
 
     def to(self, device: torch.device) -> PackedBatch:
         """The same batch on another device."""
-        tensors = {
-            name: getattr(self, name).to(device, non_blocking=True)
-            for name in self.__dataclass_fields__
-            if name != "vision"
+        values: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        tensors: dict[str, Any] = {
+            name: value.to(device, non_blocking=True) for name, value in values.items() if isinstance(value, Tensor)
         }
         return replace(self, vision={key: value.to(device) for key, value in self.vision.items()}, **tensors)
 
@@ -149,7 +151,8 @@ def pack(rows: Sequence[Row], groups: Sequence[Group], pad_token_id: int) -> Pac
     return PackedBatch(
         input_ids_B_S=input_ids_B_S,
         position_ids_A_B_S=position_ids_A_B_S,
-        mask_B_1_S_S=block_mask(segments_B_S),
+        segments_B_S=segments_B_S,
+        parts_B=tuple(_parts(row, groups[row.group], length) for row in rows),
         vision=concatenate_vision([groups[row.group].prompt for row in rows]),
         source_T=torch.cat([source_T + index * length for index, (*_, source_T) in enumerate(packed)]),
         target_T=torch.tensor([token for row in rows for token in _targets(groups[row.group], row)]),
@@ -217,6 +220,11 @@ def concatenate_vision(prompts: Sequence[Prompt]) -> dict[str, Tensor]:
 def rotary_positions(position_ids_A_B_S: Tensor) -> Tensor:
     """As models take them: (A, B, S) where there are several axes, (B, S) for one."""
     return position_ids_A_B_S[0] if len(position_ids_A_B_S) == 1 else position_ids_A_B_S
+
+
+def _parts(row: Row, group: Group, length: int) -> tuple[int, ...]:
+    completions = (len(group.completions[member].token_ids) - 1 for member in row.completions)
+    return (group.prompt.num_tokens, *completions, length - row.num_tokens)
 
 
 def _targets(group: Group, row: Row) -> list[int]:

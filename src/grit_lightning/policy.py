@@ -1,13 +1,14 @@
 """The policy and its frozen reference: log-probabilities of the completions of a packed micro-batch.
 
-Only positions that predict a completion token reach the LM head, in checkpointed chunks, so memory grows neither with
+Only positions that predict a completion token reach the LM head, in chunks, so memory grows neither with
 the prompt nor with vocabulary × length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,11 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from grit_lightning.adapters import as_at_start
+from grit_lightning.attention import arguments, packed_layout
 from grit_lightning.backbones.base import Backbone
-from grit_lightning.packing import PackedBatch, rotary_positions
+from grit_lightning.head import Options, plain_weight, token_logprobs
+from grit_lightning.packing import PackedBatch, block_mask, rotary_positions
+from grit_lightning.tied_embedding import share_gradient
 
 T = TypeVar("T")
 
@@ -61,6 +65,7 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
+        share_gradient(model)
         self.temperature = temperature
         self.logits_chunk = logits_chunk
         self.entropy = entropy
@@ -88,21 +93,29 @@ class Policy(nn.Module):
         hidden_B_S_D = self.model.base_model(
             input_ids=batch.input_ids_B_S,
             position_ids=rotary_positions(batch.position_ids_A_B_S),
-            attention_mask=batch.mask_B_1_S_S,
             use_cache=False,
+            **self._attention(batch),
             **batch.vision,
         ).last_hidden_state
         hidden_T_D = hidden_B_S_D.flatten(0, 1)[batch.source_T]
-        chunks = [
-            checkpoint(self._head, hidden, target, use_reentrant=False)
-            for hidden, target in zip(
-                hidden_T_D.split(self.logits_chunk), batch.target_T.split(self.logits_chunk), strict=True
-            )
-        ]
-        logprobs, entropies = zip(*chunks, strict=True)
-        return TokenLogprobs(torch.cat(logprobs), torch.cat(entropies) if self.entropy else None)
+        return TokenLogprobs(*self._head(hidden_T_D, batch.target_T))
+
+    def _attention(self, batch: PackedBatch) -> dict[str, Any]:
+        layout = packed_layout(self.model, batch.parts_B, batch.segments_B_S)
+        return arguments(layout) if layout else {"attention_mask": block_mask(batch.segments_B_S)}
 
     def _head(self, hidden_T_D: Tensor, target_T: Tensor) -> tuple[Tensor, Tensor | None]:
+        options = Options(self.banned, self.temperature, self.logits_chunk, self.entropy)
+        weight = plain_weight(self.model.lm_head)
+        if weight is not None:
+            return token_logprobs(hidden_T_D, weight, target_T, options)
+        # Whatever it computes, chunk by chunk, and again in the backward pass.
+        pairs = zip(hidden_T_D.split(self.logits_chunk), target_T.split(self.logits_chunk), strict=True)
+        chunks = [checkpoint(self._any_head, hidden, target, use_reentrant=False) for hidden, target in pairs]
+        logprobs, entropies = zip(*chunks, strict=True)
+        return torch.cat(logprobs), torch.cat(entropies) if self.entropy else None
+
+    def _any_head(self, hidden_T_D: Tensor, target_T: Tensor) -> tuple[Tensor, Tensor | None]:
         logits_T_V = self.model.lm_head(hidden_T_D).float() / self.temperature
         logits_T_V = logits_T_V.index_fill(1, self.banned, -torch.inf)
         logprobs_T_V = logits_T_V.log_softmax(dim=-1)
@@ -130,6 +143,19 @@ class Reference(nn.Module):
     def forward(self, batch: PackedBatch) -> Tensor:
         """Log π_ref of the completion tokens, float32, shape (T,)."""
         return self.policy(batch).logprobs_T
+
+
+@contextmanager
+def borrowed(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Within it, a module's weights are on a device; after it they are where they were, and nothing is copied back."""
+    homes = [(value, value.data) for value in module.parameters()]
+    for value, home in homes:
+        value.data = home.to(device)
+    try:
+        yield
+    finally:
+        for value, home in homes:
+            value.data = home
 
 
 class PolicyAtStart:

@@ -1,36 +1,31 @@
 """Completions of prompts: G samples of each, or the most likely one.
 
-A prompt is prefilled once, its cache is repeated for its completions, and these are decoded together.
+Prompts of similar length are decoded together; see :mod:`.decoding`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 from transformers import (
-    DynamicCache,
-    GenerationConfig,
     LogitsProcessor,
-    LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     StoppingCriteria,
-    StoppingCriteriaList,
     StopStringCriteria,
-    SuppressTokensLogitsProcessor,
-    TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
 from grit_lightning.backbones.base import Backbone
+from grit_lightning.decoding import Choose, decode
 from grit_lightning.errors import ConfigError
-from grit_lightning.packing import concatenate_vision, rotary_positions
-from grit_lightning.sampling import GumbelNoise, sequence_key
+from grit_lightning.packing import concatenate_vision
+from grit_lightning.sampling import draw, sequence_key
 from grit_lightning.types import Completion, FinishReason, Group, Prompt
 
 
@@ -100,23 +95,32 @@ class Sampler:
     def _decode(
         self, model: PreTrainedModel, backbone: Backbone, prompts: Sequence[Prompt], keys: Sequence[int]
     ) -> list[Completion]:
-        return _decode(
+        keys_B = torch.tensor(keys, device=model.device)
+        truncating = self._truncating()
+
+        def choose(logits_N_V: Tensor, rows_N: Tensor, position: Tensor) -> Tensor:
+            scores_N_V = logits_N_V.div_(self.temperature)
+            for truncate in truncating:
+                scores_N_V = truncate(None, scores_N_V)
+            return draw(scores_N_V, keys_B[rows_N], position)
+
+        return _complete(
             model,
             backbone,
             prompts,
-            repeats=self.num_generations,
+            generations=self.num_generations,
             max_new_tokens=self.max_new_tokens,
             stop=self.stop,
-            processors=lambda length: self._processors(torch.tensor(keys, device=model.device), length),
+            choose=choose,
         )
 
-    def _processors(self, keys_B: Tensor, length: int) -> list[LogitsProcessor]:
-        processors: list[LogitsProcessor] = [TemperatureLogitsWarper(self.temperature)]
+    def _truncating(self) -> list[LogitsProcessor]:
+        processors: list[LogitsProcessor] = []
         if self.top_k > 0:
             processors.append(TopKLogitsWarper(self.top_k))
         if self.top_p < 1:
             processors.append(TopPLogitsWarper(self.top_p))
-        return [*processors, GumbelNoise(keys_B, length)]
+        return processors
 
 
 def greedy(
@@ -133,41 +137,46 @@ def greedy(
         max_new_tokens: limit on a completion's tokens.
         stop: text that ends a completion, included in it.
     """
-    return _decode(
-        model, backbone, prompts, repeats=1, max_new_tokens=max_new_tokens, stop=stop, processors=lambda _: []
+    return _complete(
+        model,
+        backbone,
+        prompts,
+        generations=1,
+        max_new_tokens=max_new_tokens,
+        stop=stop,
+        choose=lambda logits_N_V, *_: logits_N_V.argmax(dim=-1),
     )
 
 
-def _decode(
+def _complete(
     model: PreTrainedModel,
     backbone: Backbone,
     prompts: Sequence[Prompt],
     *,
-    repeats: int,
+    generations: int,
     max_new_tokens: int,
     stop: str,
-    processors: Callable[[int], Sequence[LogitsProcessor]],
+    choose: Choose,
 ) -> list[Completion]:
-    """``repeats`` completions of each prompt. ``processors`` is given the padded length of the prompts."""
-    batch = left_pad(prompts, backbone.pad_token_id)
-    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-    length = batch["input_ids"].shape[1]
-    finish = FinishRecorder(backbone, stop, length, max_new_tokens)
-    banned = SuppressTokensLogitsProcessor(list(backbone.banned_token_ids), device=model.device)
-    sequences_B_S = generate_from_prefix(
+    """``generations`` completions of each prompt, whose next tokens are chosen among those that may be sampled."""
+    finish = FinishRecorder(backbone, stop, 0, max_new_tokens)
+    banned = torch.tensor(backbone.banned_token_ids, device=model.device)
+    tokens_B_T = decode(
         model,
-        batch,
+        {name: tensor.to(model.device) for name, tensor in left_pad(prompts, backbone.pad_token_id).items()},
         {key: value.to(model.device) for key, value in concatenate_vision(prompts).items()},
-        repeats=repeats,
-        config=GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=backbone.pad_token_id),
-        processors=LogitsProcessorList([banned, *processors(length)]),
-        stopping=StoppingCriteriaList([finish]),
+        generations=generations,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=backbone.pad_token_id,
+        choose=lambda logits_N_V, *which: choose(logits_N_V.index_fill_(1, banned, -torch.inf), *which),
+        finished=finish,
+        static=model.device.type == "cuda",
     )
-    owners = [prompt for prompt in prompts for _ in range(repeats)]
+    owners = [prompt for prompt in prompts for _ in range(generations)]
     return [
         backbone.completion(ids[:count], reason, prompt)
         for ids, count, reason, prompt in zip(
-            sequences_B_S[:, length:].tolist(), finish.lengths(), finish.reasons(), owners, strict=True
+            tokens_B_T.tolist(), finish.lengths(), finish.reasons(), owners, strict=True
         )
     ]
 
@@ -185,42 +194,6 @@ def left_pad(prompts: Sequence[Prompt], pad_token_id: int) -> dict[str, Tensor]:
         attention_mask_P_S[index, start:] = 1
         position_ids_A_P_S[:, index, start:] = prompt.position_ids_A_S
     return {"input_ids": input_ids_P_S, "attention_mask": attention_mask_P_S, "position_ids": position_ids_A_P_S}
-
-
-def generate_from_prefix(
-    model: PreTrainedModel,
-    batch: dict[str, Tensor],
-    vision: dict[str, Tensor],
-    *,
-    repeats: int,
-    config: GenerationConfig,
-    processors: LogitsProcessorList,
-    stopping: StoppingCriteriaList,
-) -> Tensor:
-    """``generate`` for ``repeats`` copies of each prompt, the prompts prefilled once. Token ids, shape (P·repeats, S).
-
-    All but the last prompt token go into the cache; ``generate`` starts from that token, of which each copy makes its
-    own first prediction.
-    """
-    cache = DynamicCache(config=model.config)
-    model.base_model(
-        input_ids=batch["input_ids"][:, :-1],
-        attention_mask=batch["attention_mask"][:, :-1],
-        position_ids=rotary_positions(batch["position_ids"][..., :-1]),
-        past_key_values=cache,
-        use_cache=True,
-        **vision,
-    )
-    cache.batch_repeat_interleave(repeats)
-    return model.generate(
-        batch["input_ids"].repeat_interleave(repeats, dim=0),
-        attention_mask=batch["attention_mask"].repeat_interleave(repeats, dim=0),
-        position_ids=rotary_positions(batch["position_ids"].repeat_interleave(repeats, dim=1)),
-        past_key_values=cache,
-        generation_config=config,
-        logits_processor=processors,
-        stopping_criteria=stopping,
-    )
 
 
 @lru_cache(maxsize=4)

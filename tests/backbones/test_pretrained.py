@@ -6,14 +6,17 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import original_internvl as original
+from grit_lightning.backbones import pretrained
 from grit_lightning.backbones.pretrained import PretrainedBackbone
 from grit_lightning.backbones.random_weights import random_checkpoint
 from grit_lightning.errors import CheckpointError, ConfigError, DataError
@@ -294,3 +297,19 @@ def test_parts_can_be_frozen_by_name(backbone) -> None:
 def test_a_name_to_freeze_that_is_none_is_refused(backbone) -> None:
     with pytest.raises(ConfigError, match=r"model\.freeze: eyes is none of vision, projector, language, and"):
         load(backbone.weights_folder(), freeze=("eyes",)).load_model()
+
+
+def test_without_liger_it_says_what_to_install(compose_config, monkeypatch) -> None:
+    monkeypatch.setattr(pretrained, "is_liger_kernel_available", lambda: False)
+    with pytest.raises(InstantiationException) as raised:
+        instantiate(compose_config("model.liger=true").model)
+    assert isinstance(raised.value.__cause__, ConfigError)
+    assert str(raised.value.__cause__) == "model.liger needs liger-kernel: pip install 'grit-lightning[liger]'"
+
+
+def test_liger_patches_the_model_but_not_its_head(compose_config, monkeypatch) -> None:
+    patched: list[tuple[Any, dict[str, bool]]] = []
+    monkeypatch.setattr(pretrained, "is_liger_kernel_available", lambda: True)
+    monkeypatch.setattr(pretrained, "apply_liger_kernel", lambda *given: patched.append(given))
+    model = instantiate(compose_config("model.liger=true").model).load_model()
+    assert patched == [(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})]

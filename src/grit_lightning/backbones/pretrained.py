@@ -18,8 +18,11 @@ from transformers import (
     GenerationConfig,
     PreTrainedModel,
 )
+from transformers.integrations.liger import apply_liger_kernel
+from transformers.utils import is_liger_kernel_available
 
 from grit_lightning.adapters import LoRA
+from grit_lightning.attention import NAMES as ATTENTION
 from grit_lightning.backbones.family import Family, ImageLimits
 from grit_lightning.backbones.internvl import InternVL
 from grit_lightning.backbones.qwen2_5_vl import Qwen25VL
@@ -30,7 +33,7 @@ from grit_lightning.errors import CheckpointError, ConfigError, DataError
 from grit_lightning.prompt_version import prompt_version
 from grit_lightning.types import Completion, FinishReason, Prompt, Sample
 
-AttentionImplementation = Literal["auto", "sdpa"]
+AttentionImplementation = Literal["auto", "sdpa", "flex"]
 Dtype = Literal["float32", "bfloat16"]
 
 FAMILIES: Mapping[str, type[Family]] = {"qwen2_5_vl": Qwen25VL, "qwen3_vl": Qwen3VL, "internvl": InternVL}
@@ -48,15 +51,19 @@ class PretrainedBackbone:
         min_pixels, max_pixels: limits on the area of the resized image, for the families that read an image whole.
         max_tiles: most tiles of an image, for the families that cut it up.
         dtype: of the weights: ``float32`` for full fine-tuning (an update of 1e-6 vanishes in bf16), ``bfloat16`` else.
-        attn_implementation: ``auto`` is sdpa, the one that takes the block mask of packed groups as it is: eager
-            attention would add the boolean mask to its scores, flash attention takes none.
+        attn_implementation: how packed groups are computed, see :mod:`grit_lightning.attention`. ``auto``: part by
+            part, with sdpa; ``sdpa``: at once, with the whole mask, for comparisons; ``flex``: at once, with a block
+            mask, on CUDA.
         gradient_checkpointing: recompute activations in the backward pass.
         random_weights_seed: build random weights from the checkpoint's config; ``null`` to read its own.
         peft: adapters to train in place of the model, or ``None``.
         freeze: what is not trained: ``vision``, ``projector``, ``language``, or beginnings of names of parameters.
+        liger: compute norms, rotations and gates with Liger's kernels (arXiv 2410.10989), on a GPU. Its head is not
+            used: ours makes no logits of a whole pass either.
 
     Raises:
         CheckpointError: the folder is missing files, or holds another architecture.
+        ConfigError: a prompt without a question; no liger-kernel.
     """
 
     def __init__(
@@ -74,7 +81,10 @@ class PretrainedBackbone:
         random_weights_seed: int | None,
         peft: LoRA | None,
         freeze: Sequence[str],
+        liger: bool = False,
     ) -> None:
+        if liger and not is_liger_kernel_available():
+            raise ConfigError("model.liger needs liger-kernel: pip install 'grit-lightning[liger]'")
         if "{question}" not in prompt:
             raise ConfigError("prompt.template lacks {question}, so the model would never see the question")
         self.checkpoint = checkpoint = str(Path(checkpoint).expanduser()) if checkpoint[:1] == "~" else checkpoint
@@ -82,8 +92,9 @@ class PretrainedBackbone:
         self.prefill = prefill
         self.prompt_version = prompt_version(prompt, prefill)
         self.dtype = getattr(torch, dtype)
-        self.attn_implementation = "sdpa" if attn_implementation == "auto" else attn_implementation
+        self.attn_implementation = ATTENTION[attn_implementation]
         self.gradient_checkpointing = gradient_checkpointing
+        self.liger = liger
         self.random_weights_seed = random_weights_seed
         self.peft = peft
         self.freeze = tuple(freeze)
@@ -192,6 +203,8 @@ class PretrainedBackbone:
         # generate() fills whatever its config leaves open from the checkpoint's own generation config, which for the
         # released models sets a repetition penalty: rollouts would not follow the policy's distribution.
         model.generation_config = GenerationConfig()
+        if self.liger:
+            apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
         self._choose_what_is_trained(model)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})

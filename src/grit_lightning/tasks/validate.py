@@ -94,13 +94,13 @@ def _devices(values: Mapping[str, Any]) -> int:
 
 
 def _optimizer_values(make: Any) -> float:
-    """Numbers an optimizer keeps for each number of a weight matrix: seen in a step on a small one."""
-    weight = Parameter(torch.zeros(8, 8))
+    """Float32 numbers' worth an optimizer keeps for each number of a weight matrix: seen in a step on a small one."""
+    weight = Parameter(torch.zeros(256, 256))
     optimizer = make([("weight", weight)])
     weight.grad = torch.ones_like(weight)
     optimizer.step()
     kept = [value for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor)]
-    return sum(value.numel() for value in kept if value.numel() > 1) / weight.numel()
+    return sum(value.nbytes for value in kept if value.numel() > 1) / weight.nbytes
 
 
 def _device() -> tuple[str, float]:

@@ -1,0 +1,83 @@
+"""Where the time of a step of ours goes: phases beside their two floors, and the operators that take most.
+
+    python benchmarks/profile_step.py small
+    python benchmarks/profile_step.py tiny generations=16
+
+One process: a step to warm up, one whose phases are timed, one under torch's profiler, which slows it down.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from steps.floors import Model, floor_table, floors, rates
+from steps.measure import command, machine, markdown, write
+from steps.ours import module_of, prompt_tokens, stream, trainer_of
+from steps.sizes import SIZES, Size
+from torch.profiler import ProfilerActivity, profile
+
+SHOWN = 15
+
+
+class Profiled(L.Callback):
+    """Keeps the phases of the second step, and a profile of the third."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, float] = {}
+        self.operators: list[tuple[str, int, float]] = []
+        self._profile: profile | None = None
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, index: int) -> None:
+        """Begin a profile."""
+        if index == 2:
+            on_gpu = [ProfilerActivity.CUDA] if module.device.type == "cuda" else []
+            self._profile = profile(activities=[ProfilerActivity.CPU, *on_gpu])
+            self._profile.__enter__()
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        """Keep it."""
+        if index == 1:
+            logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
+            self.phases = {key: logged[f"time/{key}"] for key in ("rollout", "reference", "update", "step")}
+        if self._profile is not None:
+            self._profile.__exit__(None, None, None)
+            on_gpu = module.device.type == "cuda"
+            taken = [
+                (event.key, event.count, event.self_device_time_total if on_gpu else event.self_cpu_time_total)
+                for event in self._profile.key_averages()
+            ]
+            self.operators = sorted(taken, key=lambda one: -one[2])
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description="Where the time of a step of ours goes.")
+    parser.add_argument("size", choices=SIZES)
+    parser.add_argument("changes", nargs="*", help="of the size, KEY=VALUE")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (runs/benchmarks)")
+    options = parser.parse_args()
+    size: Size = SIZES[options.size].changed(options.changes)
+    module, values = module_of(size)
+    record = Profiled()
+    trainer_of(size, values, record, max_steps=3).fit(module, stream(size))
+    rate = rates(module.device, size.dtype)
+    bounds = floors(size, Model.of(module.backbone, prompt_tokens(module, size)), rate)
+    total = sum(taken for *_, taken in record.operators)
+    rows = [["operator", "calls", "share"], ["---", "--:", "--:"]]
+    rows += [[name, str(count), f"{taken / total:.1%}"] for name, count, taken in record.operators[:SHOWN]]
+    text = (
+        f"    {command()}\n\n{torch.get_num_threads()} threads; a copy moves {rate['copy_gb_s']:.0f} GB/s, a matrix "
+        f"product does {rate['product_gflop_s']:.0f} GFLOP/s. The step took {record.phases['step']:.2f} s.\n\n"
+        f"{markdown(floor_table(record.phases, bounds))}\n\n{markdown(rows)}"
+    )
+    data = {"command": command(), "machine": machine(), "size": asdict(size), "rates": rate, "floors": bounds}
+    write(options.out, f"profile_{size.name}", text, data | {"phases": record.phases, "operators": record.operators})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""What may not change a result, on the device at hand: each check gives the largest difference, and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from grit_lightning.decoding import decode
+from grit_lightning.packing import concatenate_vision, pack, plan_rows
+from grit_lightning.policy import Policy
+from grit_lightning.rollout import left_pad
+from grit_lightning.sampling import draw
+from grit_lightning.types import Completion, Group
+from steps.ours import MeasuredModule, batches, module_of
+from steps.sizes import TINY
+
+SIZE = replace(TINY, prompts=3, generations=4, new_tokens=200)
+
+
+def _groups(module: MeasuredModule) -> list[Group]:
+    """Completions of random tokens, of many lengths."""
+    generator = torch.Generator().manual_seed(0)
+    groups = []
+    for slot, pair in next(batches(SIZE)).prompts:
+        prompt = module.backbone.encode(*pair)
+        lengths = torch.randint(1, 60, (SIZE.generations,), generator=generator).tolist()
+        ids = [torch.randint(10, 480, (length,), generator=generator).tolist() for length in lengths]
+        groups.append(
+            Group(slot, prompt, tuple(Completion(tuple(tokens), "", "length", prompt.box_space) for tokens in ids))
+        )
+    return groups
+
+
+def _packed(device: torch.device, choice: str, max_tokens: int, *, gradient: bool = True) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of all tokens, and the gradient of the model, as one vector."""
+    module, _ = module_of(SIZE, f"model.attn_implementation={choice}")
+    policy = Policy.load(module.backbone, temperature=0.9, logits_chunk=50).to(device).requires_grad_(gradient)
+    groups = _groups(module)
+    count = sum(len(completion.token_ids) for group in groups for completion in group.completions)
+    logprobs = torch.zeros(count, device=device)
+    for rows in plan_rows(groups, max_tokens, [False] * len(groups)):
+        batch = pack(rows, groups, module.backbone.pad_token_id).to(device)
+        values = policy(batch).logprobs_T
+        logprobs[batch.token_T] = values.detach()
+        if gradient:
+            (values.square().sum() / count).backward()
+    parts = [value.grad.flatten() for value in policy.parameters() if value.grad is not None]
+    return logprobs, torch.cat(parts) if gradient else logprobs
+
+
+def _difference(device: torch.device, choice: str, max_tokens: int, *, gradient: bool = True) -> float:
+    """From one completion a pass, computed with the whole mask."""
+    expected, found = (
+        _packed(device, "sdpa", 1, gradient=gradient),
+        _packed(device, choice, max_tokens, gradient=gradient),
+    )
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True))
+
+
+def _decoded(device: torch.device, *, static: bool) -> Tensor:
+    module, _ = module_of(SIZE)
+    model, backbone = module.backbone.load_model().to(device), module.backbone
+    prompts = [group.prompt for group in _groups(module)]
+    keys = torch.arange(SIZE.prompts * SIZE.generations, device=device) * 7919
+    ends = torch.arange(20, 20 + 15 * len(keys), 15, device=device)  # one after the other: the batch shrinks
+    with torch.no_grad():
+        return decode(
+            model,
+            {name: value.to(device) for name, value in left_pad(prompts, backbone.pad_token_id).items()},
+            {name: value.to(device) for name, value in concatenate_vision(prompts).items()},
+            generations=SIZE.generations,
+            max_new_tokens=SIZE.new_tokens,
+            pad_token_id=backbone.pad_token_id,
+            choose=lambda logits, rows, place: draw(logits, keys[rows], place),
+            finished=lambda ids, _: ids.shape[1] >= ends,
+            static=static,
+        )
+
+
+def packed(device: torch.device) -> tuple[float, float]:
+    """Log-probabilities and gradient."""
+    return _difference(device, "auto", 100_000), 1e-4
+
+
+def flex(device: torch.device) -> tuple[float, float]:
+    """The same with a block mask; without the gradient on a CPU, which has none."""
+    return _difference(device, "flex", 100_000, gradient=device.type == "cuda"), 1e-4
+
+
+def graphs(device: torch.device) -> tuple[float, float]:
+    """The share of tokens that differ."""
+    return float((_decoded(device, static=True) != _decoded(device, static=False)).float().mean()), 0.0
+
+
+CHECKS: Mapping[str, Callable[[torch.device], tuple[float, float]]] = {
+    "packed, against one completion a pass (relative)": packed,
+    "packed with flex attention, against the same (relative)": flex,
+    "tokens of a static cache, on CUDA as graphs, against eager": graphs,
+}

@@ -1,0 +1,144 @@
+"""Our side: the application's own module and trainer, from its own config."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from grit_lightning import config
+from grit_lightning.data.stream import Batch
+from grit_lightning.module import GRPOModule
+from grit_lightning.tasks.prepare import prepare
+from grit_lightning.types import Sample, StepOutput
+from steps.gate import Gate
+from steps.sizes import Size, checkpoint, image, question
+
+
+class MeasuredModule(GRPOModule):
+    """Encodes its prompts within the step, as the other side does; the application would have them cached."""
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Packing moves what it needs."""
+        return batch
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, StepOutput]:
+        """A step on samples and their images."""
+        start = time.perf_counter()
+        prompts = tuple((slot, self.backbone.encode(*pair)) for slot, pair in batch.prompts)
+        self.encode_seconds = time.perf_counter() - start
+        return super().training_step(Batch(batch.step, prompts), batch_idx)
+
+
+class TakesTurns(L.Callback):
+    """Begins a step when told to, and reports it."""
+
+    def __init__(self, gate: Gate, size: Size) -> None:
+        self.gate = gate
+        self.size = size
+        self.start = 0.0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Wait."""
+        self.gate.wait()
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, *_: Any) -> None:
+        """Report."""
+        seconds = time.perf_counter() - self.start
+        lengths = {len(c.token_ids) for group in outputs["output"].groups for c in group.completions}
+        assert lengths == {self.size.new_tokens}, lengths
+        logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        phases = {key: logged[f"time/{key}"] for key in ("rollout", "reference", "update")}
+        phases["other"] = seconds - sum(phases.values())
+        peak = logged["memory/peak_gib"] if module.device.type == "cuda" else None
+        self.gate.report(seconds, {"encode": module.encode_seconds, **phases}, peak)
+
+
+def overrides(size: Size) -> list[str]:
+    """Of the application's config."""
+    return [
+        "model=pretrained", f"model.checkpoint={checkpoint(size)}", "model.random_weights_seed=0",
+        f"model.max_pixels={size.pixels**2}", f"model.dtype={size.dtype}",
+        f"model.gradient_checkpointing={size.gradient_checkpointing}",
+        "prompt=plain", "rollout.stop=never written", "reward=digits", "scheduler=constant", "optimizer.lr=1e-6",
+        f"rollout.num_generations={size.generations}", f"rollout.max_new_tokens={size.new_tokens}",
+        f"module.max_tokens_per_pass={size.pass_tokens}", f"trainer.precision={size.precision}", "trainer.max_steps=-1",
+        "logger=csv", "~logger", "~callbacks", "module._target_=steps.ours.MeasuredModule",
+    ]  # fmt: skip
+
+
+def batches(size: Size) -> Iterator[Batch]:
+    """Endless steps, each with images of its own."""
+    step = 0
+    while True:
+        pairs: list[tuple[int, Any]] = []
+        for slot in range(size.prompts):
+            index = step * size.prompts + slot
+            pairs.append((slot, (_sample(size, index), image(size, index))))
+        yield Batch(step, tuple(pairs))
+        step += 1
+
+
+def _sample(size: Size, index: int) -> Sample:
+    resized = (size.pixels, size.pixels)
+    return Sample(str(index), question(size, index), "2", Path("noise"), resized, (), "tallyqa", "train", str(index))
+
+
+def module_of(size: Size, *more: str) -> tuple[MeasuredModule, dict[str, Any]]:
+    """The module, and the config's values."""
+    config.register()
+    with initialize_config_dir(str(config.conf_dir()), version_base="1.3"):
+        values = prepare(compose("config", [*overrides(size), *more]))
+    module: MeasuredModule = instantiate(values["module"])
+    # Every completion takes its full length.
+    backbone = module.backbone
+    backbone.banned_token_ids = tuple(sorted({*backbone.banned_token_ids, *backbone.eos_token_ids}))
+    return module, values
+
+
+def prompt_tokens(module: GRPOModule, size: Size) -> int:
+    """Of the prompts of a size."""
+    return module.backbone.encode(_sample(size, 0), image(size, 0)).num_tokens
+
+
+def trainer_of(size: Size, values: dict[str, Any], *callbacks: L.Callback, max_steps: int = -1) -> L.Trainer:
+    """Without anything that a step does not need."""
+    return L.Trainer(
+        max_steps=max_steps, accelerator=values["trainer"]["accelerator"], devices=1, precision=size.precision,
+        logger=False, callbacks=list(callbacks), enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False,
+    )  # fmt: skip
+
+
+def stream(size: Size) -> Any:
+    """What the trainer reads."""
+    return torch.utils.data.DataLoader(_Stream(size), batch_size=None)
+
+
+class _Stream(torch.utils.data.IterableDataset[Batch]):
+    def __init__(self, size: Size) -> None:
+        self.size = size
+
+    def __iter__(self) -> Iterator[Batch]:
+        return batches(self.size)
+
+
+def main() -> None:
+    """Take turns until the other end closes."""
+    gate = Gate()
+    gate.imported()
+    size = Size.from_json(sys.argv[1])
+    module, values = module_of(size)
+    trainer_of(size, values, TakesTurns(gate, size)).fit(module, stream(size))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""What is measured: a random-weight Qwen2.5-VL, its images, prompts and completions, the same for every side."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+import grit_lightning
+from grit_lightning.files import cache_folder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Size:
+    """One line of a table.
+
+    Attributes:
+        name: of the size.
+        text, vision: what differs from the bundled model's config; its tokenizer is grown to ``vocab_size``.
+        pixels: side of the square images, a multiple of 28.
+        prompt_words: of the question.
+        prompts: of a step.
+        generations: G, completions of each.
+        new_tokens: exact length of every completion.
+        dtype: of the weights.
+        precision: of ``lightning.Trainer``.
+        gradient_checkpointing: for both sides.
+        pass_tokens: ours: ``module.max_tokens_per_pass``.
+        peer_rows: TRL's: completions in one forward and backward pass.
+    """
+
+    name: str
+    text: dict[str, Any]
+    vision: dict[str, Any]
+    pixels: int
+    prompt_words: int
+    prompts: int
+    generations: int
+    new_tokens: int
+    dtype: str
+    precision: str
+    gradient_checkpointing: bool
+    pass_tokens: int
+    peer_rows: int
+
+    @property
+    def completion_tokens(self) -> int:
+        """Of a step."""
+        return self.prompts * self.generations * self.new_tokens
+
+    @property
+    def image_tokens(self) -> int:
+        """Of a prompt."""
+        return (self.pixels // 28) ** 2
+
+    def to_json(self) -> str:
+        """For :meth:`from_json`."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What another process wrote with :meth:`to_json`."""
+        return cls(**json.loads(text))
+
+    def changed(self, changes: Sequence[str]) -> Size:
+        """With ``KEY=VALUE`` applied; ``text.KEY=VALUE`` and ``vision.KEY=VALUE`` change the model."""
+        size = self
+        for change in changes:
+            key, _, value = change.partition("=")
+            part, _, inner = key.partition(".")
+            new = json.loads(value)
+            size = replace(size, **{part: getattr(size, part) | {inner: new} if inner else new})
+        return size
+
+
+TINY = Size(
+    name="tiny", text={}, vision={}, pixels=224, prompt_words=20, prompts=4, generations=8, new_tokens=112,
+    dtype="float32", precision="32-true", gradient_checkpointing=False, pass_tokens=8192, peer_rows=32,
+)  # fmt: skip
+
+SMALL = Size(
+    name="small",
+    text={
+        "vocab_size": 1024, "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8,
+        "num_attention_heads": 8, "num_key_value_heads": 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12]},
+    },
+    vision={
+        "depth": 7, "hidden_size": 320, "intermediate_size": 864, "num_heads": 5, "out_hidden_size": 512,
+        "fullatt_block_indexes": [3, 6],
+    },
+    pixels=448, prompt_words=10, prompts=2, generations=8, new_tokens=128,
+    dtype="float32", precision="32-true", gradient_checkpointing=False, pass_tokens=1400, peer_rows=16,
+)  # fmt: skip
+
+# Sizes of Qwen/Qwen2.5-VL-3B-Instruct's config.json; the published batch, images of at most 256 tokens. All in bf16, so
+# that policy, reference, gradient and optimizer state fit one GPU of 80 GB.
+THREE_B = Size(
+    name="3b",
+    text={
+        "vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
+        "num_attention_heads": 16, "num_key_value_heads": 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+    },
+    vision={
+        "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 2048,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+    },
+    pixels=448, prompt_words=60, prompts=32, generations=4, new_tokens=300,
+    dtype="bfloat16", precision="bf16-true", gradient_checkpointing=True, pass_tokens=16384, peer_rows=16,
+)  # fmt: skip
+
+SIZES = {size.name: size for size in (TINY, SMALL, THREE_B)}
+
+
+def checkpoint(size: Size) -> Path:
+    """The folder of config, tokenizer and image processor, written on first use; it has no weights.
+
+    Entries of the vocabulary beyond the bundled tokenizer's are words that no text is made of.
+    """
+    source = Path(grit_lightning.__file__).parent / "assets" / "tiny"
+    config = json.loads((source / "config.json").read_text())
+    config["text_config"] |= size.text
+    config["text_config"].pop("layer_types")
+    config["vision_config"] |= size.vision
+    return write_checkpoint(source, config)
+
+
+def write_checkpoint(source: Path, config: dict[str, Any]) -> Path:
+    """``source`` with another config and as many tokens as it says; named by its content."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+    folder = cache_folder() / "benchmarks" / digest
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("chat_template.jinja", "preprocessor_config.json", "tokenizer_config.json"):
+        (folder / name).write_text((source / name).read_text())
+    tokenizer = json.loads((source / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary |= {token["content"]: token["id"] for token in tokenizer["added_tokens"]}  # else they are renumbered
+    known = set(vocabulary.values())
+    vocabulary |= {f"word{i}": i for i in range(config["text_config"]["vocab_size"]) if i not in known}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def question(size: Size, index: int) -> str:
+    """Of the step's ``index``-th prompt."""
+    return " ".join(["How many red circles are there?", *["and"] * size.prompt_words, str(index)])
+
+
+def image(size: Size, index: int) -> Image.Image:
+    """The ``index``-th image: noise, so that no two are alike."""
+    pixels = np.random.default_rng(index).integers(0, 256, (size.pixels, size.pixels, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)

@@ -1,0 +1,45 @@
+"""Peak memory of a step of ours with a small and a large vocabulary, beyond what weights and optimizer take.
+
+python benchmarks/vocabulary.py
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from steps.floors import Model
+from steps.measure import command, machine, markdown, peak, take_turns, write
+from steps.ours import module_of
+from steps.sizes import SIZES
+
+VOCABULARIES = (1024, 151936)
+
+COPIES = 5
+"""Float32 numbers for each parameter: the weight, the reference's, the gradient, and two of AdamW."""
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description="Peak memory with a small and a large vocabulary.")
+    parser.add_argument("--size", default="small", choices=SIZES)
+    parser.add_argument("--repeats", type=int, default=1, help="measured steps of each, after one (1)")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (runs/benchmarks)")
+    options = parser.parse_args()
+    sizes = {str(count): SIZES[options.size].changed([f"text.vocab_size={count}"]) for count in VOCABULARIES}
+    rows = [["tokens of the vocabulary", "peak, GiB", "weights, gradient, optimizer, GiB", "beyond, GiB", ""]]
+    rows.append(["--:"] * 5)
+    steps, beyond = {}, []
+    for name, size in sizes.items():  # one after the other: memory is measured, not time
+        steps |= take_turns({name: ("steps.ours", size)}, options.repeats, 1, options.out / "logs")
+        held = COPIES * 4 * Model.of(module_of(size)[0].backbone, prompt=0).parameters / 2**30
+        beyond.append(peak(steps[name]) - held)
+        more = f"{beyond[-1] / beyond[0] - 1:+.0%}" if len(beyond) > 1 else ""
+        rows.append([f"{int(name):,}", f"{peak(steps[name]):.2f}", f"{held:.2f}", f"{beyond[-1]:.2f}", more])
+    data = {"command": command(), "machine": machine(), "size": asdict(SIZES[options.size]), "steps": steps}
+    write(options.out, f"vocabulary_{options.size}", f"    {command()}\n\n{markdown(rows)}", data)
+
+
+if __name__ == "__main__":
+    main()
