@@ -96,7 +96,7 @@ SMALL = Size(
         "fullatt_block_indexes": [3, 6],
     },
     pixels=448, prompt_words=10, prompts=2, generations=8, new_tokens=128,
-    dtype="float32", precision="32-true", gradient_checkpointing=False, pass_tokens=1400, peer_rows=16,
+    dtype="float32", precision="32-true", gradient_checkpointing=False, pass_tokens=1400, peer_rows=8,
 )  # fmt: skip
 
 # Sizes of Qwen/Qwen2.5-VL-3B-Instruct's config.json; the published batch, images of at most 256 tokens. All in bf16, so
