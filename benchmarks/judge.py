@@ -18,12 +18,12 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from grit_lightning import config
-from grit_lightning.config import check
-from grit_lightning.judge.service import close_all
+from grit_lightning.app import config
+from grit_lightning.app.config import check
+from grit_lightning.judge.chat.service import close_all
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from chat_server import ChatServer
+from support.chat_server import ChatServer
 
 
 def ask(judge: Any, answers: list[str]) -> float:

@@ -13,10 +13,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from PIL import Image
 
-from grit_lightning import config
-from grit_lightning.backbones.pretrained import PretrainedBackbone
+from grit_lightning.app import config
+from grit_lightning.model.backbones.pretrained import PretrainedBackbone
 from grit_lightning.types import Group, Prompt, Sample
-from hostile_server import HostileServer, serve
+from support.hostile_server import HostileServer, serve
+
+pytest_plugins = ["support.judge_fixtures"]
 
 REPOSITORY = Path(__file__).parents[1]
 VSR10 = REPOSITORY.parent / "shared" / "data" / "vsr10"

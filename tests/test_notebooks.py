@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops
 
-from grit_lightning.backbones.pretrained import PretrainedBackbone
+from grit_lightning.model.backbones.pretrained import PretrainedBackbone
 from grit_lightning.tasks.train import train
 from grit_lightning.types import Completion
 

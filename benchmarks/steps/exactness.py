@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from grit_lightning.decoding import decode
-from grit_lightning.packing import concatenate_vision, pack, plan_rows
-from grit_lightning.policy import Policy
-from grit_lightning.rollout import left_pad
-from grit_lightning.sampling import draw
+from grit_lightning.model.packing import concatenate_vision, pack, plan_rows
+from grit_lightning.model.policy import Policy
+from grit_lightning.rollout.decoding import decode
+from grit_lightning.rollout.noise import draw
+from grit_lightning.rollout.sampler import left_pad
 from grit_lightning.types import Completion, Group
 from steps.ours import MeasuredModule, batches, module_of
 from steps.sizes import TINY

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from grit_lightning.backbones.pretrained import PretrainedBackbone
+from grit_lightning.model.backbones.pretrained import PretrainedBackbone
 from steps.sizes import Size
 
 

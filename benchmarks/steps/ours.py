@@ -13,10 +13,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from grit_lightning import config
+from grit_lightning.app import config
+from grit_lightning.app.startup import prepare
 from grit_lightning.data.stream import Batch
-from grit_lightning.module import GRPOModule
-from grit_lightning.tasks.prepare import prepare
+from grit_lightning.training.grpo import GRPOModule
 from grit_lightning.types import Sample, StepOutput
 from steps.gate import Gate
 from steps.sizes import Size, checkpoint, image, question

@@ -9,9 +9,9 @@ import pytest
 
 from grit_lightning.errors import DataError
 from grit_lightning.evaluation import Prediction, write_predictions
-from grit_lightning.evaluation.folder import EvaluationFolder, complete, first_difference
+from grit_lightning.evaluation.evaluation_folder import EvaluationFolder, complete, first_difference
 from grit_lightning.types import Sample
-from predicted import grounded, record, records
+from support.predicted import grounded, record, records
 
 SAMPLES = [
     Sample(f"f/{number}", "q", "1", Path("x.png"), (9, 9), (), "vsr", "val", f"f:{number}") for number in range(4)

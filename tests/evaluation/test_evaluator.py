@@ -14,9 +14,9 @@ import torch
 
 from grit_lightning.errors import ConfigError
 from grit_lightning.evaluation import Prediction, evaluator
-from grit_lightning.rollout import Sampler, greedy
+from grit_lightning.rollout.sampler import Sampler, greedy
 from grit_lightning.types import Prompt
-from predicted import evaluator as make_evaluator
+from support.predicted import evaluator as make_evaluator
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from grit_lightning.evaluation import differences, intervals, sample_values, summary
 from grit_lightning.evaluation.intervals import bootstrap
-from predicted import grounded, record, records
+from support.predicted import grounded, record, records
 
 
 def test_the_interval_of_a_mean_is_that_of_resampled_means() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from grit_lightning import config
+from grit_lightning.app import config
 
 SHAPES = config.conf_dir().parent / "src" / "grit_lightning" / "assets" / "shapes20"
 

@@ -15,13 +15,14 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
-from chat_server import ChatServer
-from compared import SETTINGS, answer, answers, write_evaluation
-from grit_lightning import app, config
+from grit_lightning.app import config
+from grit_lightning.app import main as app
 from grit_lightning.errors import UserError
 from grit_lightning.evaluation.predictions import write_predictions
-from grit_lightning.prompt_version import known_prompts
+from grit_lightning.model.backbones.prompts import known_prompts
 from grit_lightning.tasks.compare import Compared, compare
+from support.chat_server import ChatServer
+from support.compared import SETTINGS, answer, answers, write_evaluation
 
 TINY = config.conf_dir().parent / "src" / "grit_lightning" / "assets" / "tiny"
 FILES = ["comparison.csv", "comparison.md", "comparison.png", "flips.jsonl"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig
 
-import original_internvl as original
+from support import original_internvl as original
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FAST = ("task=convert", "threads=1")

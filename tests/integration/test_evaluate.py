@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from grit_lightning import app
+from grit_lightning.app import main as app
 from grit_lightning.errors import UserError
 from grit_lightning.evaluation import Prediction, summary
 from grit_lightning.evaluation import read_predictions as read_with_problems

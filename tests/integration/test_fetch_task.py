@@ -19,10 +19,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
-import hostile_server as hostile
 from grit_lightning.errors import ConfigError
 from grit_lightning.tasks.fetch import fetch
-from hostile_server import Forever, HostileServer
+from support import hostile_server as hostile
+from support.hostile_server import Forever, HostileServer
 
 VSR = [f"00000000000{number}.jpg" for number in range(4)]
 TALLYQA = ["VG_100K/7.jpg", "VG_100K_2/8.jpg", "VG_100K_2/9.jpg"]

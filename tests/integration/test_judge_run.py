@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from chat_server import ChatServer
+from support.chat_server import ChatServer
 
 CANARY = "sk-canary-81b0f2c6aa"
 STEPS = 6

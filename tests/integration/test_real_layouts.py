@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from grit_lightning.types import Sample
-
-sys.path.append(str(Path(__file__).parents[1] / "backbones"))
-from released import MAKERS
+from support.released import MAKERS
 
 VSR10 = Path(__file__).parents[3] / "shared" / "data" / "vsr10"
 SHORT = ("trainer.max_steps=3", "rollout.num_generations=4", "rollout.max_new_tokens=24", "rollout.stop=q")

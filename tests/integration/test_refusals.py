@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
-from grit_lightning import app
+from grit_lightning.app import main as app
 from grit_lightning.errors import UserError
 from grit_lightning.tasks.train import train
 

@@ -18,7 +18,7 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from grit_lightning import app
+from grit_lightning.app import main as app
 from grit_lightning.errors import UserError
 from grit_lightning.tasks.score import score
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from grit_lightning.runs import RunFolder
+from grit_lightning.runs.run_folder import RunFolder
 
 FAST = ("task=sft", "+debug=fast", "threads=1", "trainer.accelerator=cpu", "logger=csv", "~callbacks.demonstration")
 

@@ -4,7 +4,7 @@ from grit_lightning.evaluation.evaluator import Evaluator
 from grit_lightning.evaluation.intervals import Difference, Interval, Intervals, differences, intervals
 from grit_lightning.evaluation.metrics import MACRO, OVERALL, Metrics, is_counting, is_right, sample_values, summary
 from grit_lightning.evaluation.predictions import Prediction, read_predictions, write_predictions
-from grit_lightning.evaluation.tables import comparison, overview
+from grit_lightning.evaluation.tables import comparison_table, overview
 
 __all__ = [
     "MACRO",
@@ -15,7 +15,7 @@ __all__ = [
     "Intervals",
     "Metrics",
     "Prediction",
-    "comparison",
+    "comparison_table",
     "differences",
     "intervals",
     "is_counting",

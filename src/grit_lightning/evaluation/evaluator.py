@@ -13,15 +13,15 @@ from typing import Any
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import PreTrainedModel
 
-from grit_lightning.backbones.base import Backbone
 from grit_lightning.errors import ConfigError
 from grit_lightning.evaluation.metrics import metric_names
 from grit_lightning.evaluation.predictions import EXACT_MATCH, JUDGE, Prediction, given_answer, prediction
 from grit_lightning.judge import ExactMatch, Judge, begin
+from grit_lightning.model.backbones.protocol import Backbone
 from grit_lightning.rewards import Rewards
-from grit_lightning.rewards.total import Component
-from grit_lightning.rollout import Sampler, greedy
-from grit_lightning.rollout_store import from_record
+from grit_lightning.rewards.weighted_sum import Component
+from grit_lightning.rollout.sampler import Sampler, greedy
+from grit_lightning.runs.rollout_store import from_record
 from grit_lightning.types import Completion, Prompt, Sample
 
 PROGRESS_FROM = 50

@@ -20,9 +20,9 @@ from typing import Any
 
 from grit_lightning import grounding
 from grit_lightning.errors import DataError
-from grit_lightning.files import write_atomic
-from grit_lightning.record_fields import BOXES, SCORES, TEXT, WHOLE, WRITTEN_BOXES, Rule, problem_of
-from grit_lightning.rollout_store import completion_fields, prompt_fields
+from grit_lightning.runs.record_rules import BOXES, SCORES, TEXT, WHOLE, WRITTEN_BOXES, Rule, problem_of
+from grit_lightning.runs.rollout_store import completion_fields, prompt_fields
+from grit_lightning.system.files import write_atomic
 from grit_lightning.types import Completion, Prompt
 
 Prediction = dict[str, Any]

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from grit_lightning.evaluation.predictions import Prediction
 from grit_lightning.evaluation.tables import TITLES, number
-from grit_lightning.prompt_version import known_prompts
+from grit_lightning.model.backbones.prompts import known_prompts
 
 FILE = "assets/published.yaml"
 

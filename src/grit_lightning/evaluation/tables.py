@@ -53,7 +53,7 @@ def overview(of_datasets: Mapping[str, Metrics], of_intervals: Mapping[str, Inte
     return text_table([OVERALL, "95 %", *columns], rows)
 
 
-def comparison(
+def comparison_table(
     columns: Mapping[str, Mapping[str, Metrics]],
     differences: Mapping[str, Mapping[str, Difference]],
     names: Sequence[str],
@@ -76,7 +76,7 @@ def comparison_cells(
     of_intervals: Mapping[str, Mapping[str, Intervals]] | None = None,
     of_datasets: Mapping[str, Mapping[str, Mapping[str, Difference]]] | None = None,
 ) -> tuple[list[str], dict[str, list[str]]]:
-    """Header and rows of :func:`comparison`.
+    """Header and rows of :func:`comparison_table`.
 
     Args:
         columns: as above.

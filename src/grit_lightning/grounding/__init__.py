@@ -14,7 +14,7 @@ from grit_lightning.grounding.boxes import (
     union_iou,
     valid_boxes,
 )
-from grit_lightning.grounding.text import TAGS, Grounded, answer_text, before_rethink, parse, section
+from grit_lightning.grounding.sections import TAGS, Grounded, answer_text, before_rethink, parse, section
 
 __all__ = [
     "TAGS",

@@ -4,9 +4,9 @@
 OpenAI's protocol.
 """
 
-from grit_lightning.judge.cache import CacheOptions
-from grit_lightning.judge.client import Limits
-from grit_lightning.judge.endpoint import AzureEndpoint, Endpoint
+from grit_lightning.judge.chat.client import Limits
+from grit_lightning.judge.chat.endpoint import AzureEndpoint, Endpoint
+from grit_lightning.judge.chat.reply_cache import CacheOptions
 from grit_lightning.judge.exact import ExactMatch
 from grit_lightning.judge.llm import LLMJudge, Price
 from grit_lightning.judge.protocol import AsksAhead, Judge, begin, gather, then

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from grit_lightning.errors import ConfigError, JudgeError
-from grit_lightning.judge.cache import CacheOptions
-from grit_lightning.judge.client import FAILURES, Limits, reason
-from grit_lightning.judge.endpoint import Endpoint
+from grit_lightning.judge.chat.client import FAILURES, Limits, reason
+from grit_lightning.judge.chat.endpoint import Endpoint
+from grit_lightning.judge.chat.reply import Refused
+from grit_lightning.judge.chat.reply_cache import CacheOptions
+from grit_lightning.judge.chat.service import Request, ServiceOptions, make_client, running, service, with_verdict
+from grit_lightning.judge.chat.statistics import Counts, Statistics
 from grit_lightning.judge.prompt import PromptTemplate
-from grit_lightning.judge.reply import Refused
-from grit_lightning.judge.service import Request, ServiceOptions, make_client, running, service, with_verdict
-from grit_lightning.judge.statistics import Counts, Statistics
 
 _OWN_FIELDS = ("messages", "model", "n", "response_format", "stream")
 """Of a request: not to be given as parameters."""

@@ -5,11 +5,11 @@ GRIT's published code, less its defects, each of which is named where it would h
 """
 
 from grit_lightning.rewards.answer import answer_bleu, answer_match
+from grit_lightning.rewards.boxes import box_giou, box_iou, box_valid, grounded_region
 from grit_lightning.rewards.consistency import Consistency
-from grit_lightning.rewards.regions import box_giou, box_iou, box_valid, grounded_region
-from grit_lightning.rewards.tags import answer_format, think_rethink
+from grit_lightning.rewards.format import answer_format, think_rethink
 from grit_lightning.rewards.text_statistics import digit_share, length_budget, repetition
-from grit_lightning.rewards.total import Rewards, Scored
+from grit_lightning.rewards.weighted_sum import Rewards, Scored
 
 __all__ = [
     "Consistency",

@@ -8,7 +8,7 @@ from collections import Counter
 from concurrent.futures import Future
 from functools import partial
 
-from grit_lightning.grounding.text import answer_text
+from grit_lightning.grounding.sections import answer_text
 from grit_lightning.judge import AsksAhead, Judge, then
 from grit_lightning.types import Completion, Sample
 

@@ -11,15 +11,15 @@ from typing import NamedTuple
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from grit_lightning import config
+from grit_lightning.app import config
+from grit_lightning.app.overrides import refuse_taken, require_writable
 from grit_lightning.errors import ConfigError, DataError
-from grit_lightning.evaluation import comparison_report as report
-from grit_lightning.evaluation.columns import Column, find, names_of, read
-from grit_lightning.evaluation.comparison_plot import plot_comparison
-from grit_lightning.evaluation.paired import Comparison, compare_columns
-from grit_lightning.files import replacing_folder
-from grit_lightning.tasks.existing import refuse_taken, require_writable
-from grit_lightning.tasks.metrics import name_problems
+from grit_lightning.evaluation.comparison import report
+from grit_lightning.evaluation.comparison.differences import Comparison, compare_columns
+from grit_lightning.evaluation.comparison.plot import plot_comparison
+from grit_lightning.evaluation.comparison.sources import Column, find, names_of, read
+from grit_lightning.system.files import replacing_folder
+from grit_lightning.tasks.evaluate_file import name_problems
 
 log = logging.getLogger(__name__)
 

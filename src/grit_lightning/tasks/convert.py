@@ -6,9 +6,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from grit_lightning.conversion import internvl, source_folder
-from grit_lightning.tasks.existing import refuse_taken
-from grit_lightning.tasks.prepare import prepare
+from grit_lightning.app.overrides import refuse_taken
+from grit_lightning.app.startup import prepare
+from grit_lightning.model.conversion import internvl, source_folder
 
 
 def convert(cfg: DictConfig, *, checkpoint: str) -> Path:

@@ -18,20 +18,21 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from grit_lightning import config, runs
-from grit_lightning.backbones.base import Backbone
-from grit_lightning.data.datamodule import GroundedQADataModule
+from grit_lightning.app import config
+from grit_lightning.app.overrides import choices, is_given, refuse_taken, require_writable, run_config
+from grit_lightning.app.startup import prepare, probe_judge
+from grit_lightning.data.file_datamodule import GroundedQADataModule
+from grit_lightning.data.subset import subset
 from grit_lightning.errors import ConfigError
 from grit_lightning.evaluation import Evaluator, Intervals, Metrics, Prediction, intervals, overview, published, summary
-from grit_lightning.evaluation.folder import EvaluationFolder, complete, first_difference
+from grit_lightning.evaluation.evaluation_folder import EvaluationFolder, complete, first_difference
 from grit_lightning.evaluation.predictions import is_scored
-from grit_lightning.evaluation.subset import subset
-from grit_lightning.launch import is_first_process
-from grit_lightning.run_weights import Weights, load_weights, read_weights, require_fit
-from grit_lightning.runs import RunFolder
-from grit_lightning.tasks.existing import choices, is_given, refuse_taken, require_writable, run_config
-from grit_lightning.tasks.metrics import metrics_of_file
-from grit_lightning.tasks.prepare import prepare, probe_judge
+from grit_lightning.model.backbones.protocol import Backbone
+from grit_lightning.runs import run_folder as runs
+from grit_lightning.runs.run_folder import RunFolder
+from grit_lightning.system.rank import is_first_process
+from grit_lightning.tasks.evaluate_file import metrics_of_file
+from grit_lightning.training.checkpoint_weights import Weights, load_weights, read_weights, require_fit
 from grit_lightning.types import Sample
 
 log = logging.getLogger(__name__)

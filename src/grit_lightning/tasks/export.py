@@ -13,14 +13,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from transformers import GenerationConfig
 
-from grit_lightning import config, runs
-from grit_lightning.adapters import has_adapters, merge
-from grit_lightning.backbones.base import Backbone
+from grit_lightning.app import config
+from grit_lightning.app.overrides import refuse_taken, run_config
+from grit_lightning.app.startup import prepare
 from grit_lightning.errors import CheckpointError, ConfigError
-from grit_lightning.model_card import model_card
-from grit_lightning.run_weights import load_weights, read_weights
-from grit_lightning.tasks.existing import refuse_taken, run_config
-from grit_lightning.tasks.prepare import prepare
+from grit_lightning.model.adapters import has_adapters, merge
+from grit_lightning.model.backbones.protocol import Backbone
+from grit_lightning.runs import run_folder as runs
+from grit_lightning.tasks.model_card import model_card
+from grit_lightning.training.checkpoint_weights import load_weights, read_weights
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.msgpack", "*.h5", "*.index.json", "*.gguf", "*.onnx")
 """Files of a checkpoint that an export writes anew, or that are of no use beside it."""

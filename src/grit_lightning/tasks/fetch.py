@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from grit_lightning import config
-from grit_lightning.data.datamodule import GroundedQADataModule
-from grit_lightning.data.download import Downloader
-from grit_lightning.data.fetch import Addresses, Outcome, Report, alone_in, fetch_missing
+from grit_lightning.app import config
+from grit_lightning.data.download_file import Downloader
+from grit_lightning.data.fetch_missing import Addresses, Outcome, Report, alone_in, fetch_missing
+from grit_lightning.data.file_datamodule import GroundedQADataModule
 from grit_lightning.errors import ConfigError
-from grit_lightning.tables import table
+from grit_lightning.system.tables import table
 
 
 def fetch(

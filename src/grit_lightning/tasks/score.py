@@ -13,17 +13,17 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from grit_lightning import config
+from grit_lightning.app import config
+from grit_lightning.app.overrides import choices, free, is_given, refuse_taken, require_writable, run_config
 from grit_lightning.errors import ConfigError, DataError
-from grit_lightning.files import replacing_folder
 from grit_lightning.judge import LLMJudge
-from grit_lightning.rescoring import comparison, report
-from grit_lightning.rescoring.comparison import Rescored
-from grit_lightning.rescoring.report import Comparison
-from grit_lightning.rescoring.stored import Stored, count_lines, files_of, read, run_of
 from grit_lightning.rewards import Rewards
-from grit_lightning.runs import RunFolder
-from grit_lightning.tasks.existing import choices, free, is_given, refuse_taken, require_writable, run_config
+from grit_lightning.rewards.rescoring import changes, report
+from grit_lightning.rewards.rescoring.changes import Rescored
+from grit_lightning.rewards.rescoring.report import Comparison
+from grit_lightning.rewards.rescoring.stored import Stored, count_lines, files_of, read, run_of
+from grit_lightning.runs.run_folder import RunFolder
+from grit_lightning.system.files import replacing_folder
 from grit_lightning.types import Score
 
 AT_ONCE = 256
@@ -152,9 +152,9 @@ def _compared(
     total = " + ".join(f"{weight:g} · {name}" for name, weight in rewards.weights.items() if weight) or "0"
     return Comparison(
         what=f"{len(rows)} completions of {path}, scored again.\nThe new total is {total}.",
-        components=comparison.compare(rows),
-        ranking=comparison.ranking(rows),
-        most_changed=comparison.most_changed(rows, count),
+        components=changes.compare(rows),
+        ranking=changes.ranking(rows),
+        most_changed=changes.most_changed(rows, count),
         torn=torn,
     )
 

@@ -18,16 +18,17 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
-from grit_lightning import config, runs
-from grit_lightning.callbacks import ResumeNote
-from grit_lightning.data.prompts import PromptDataModule
+from grit_lightning.app import config
+from grit_lightning.app.startup import prepare, probe_judge
+from grit_lightning.data.prompt_datamodule import PromptDataModule
 from grit_lightning.errors import CheckpointError, ConfigError
-from grit_lightning.files import sha256
-from grit_lightning.launch import is_first_process
-from grit_lightning.manifest import manifest
-from grit_lightning.policy_module import PolicyModule
-from grit_lightning.runs import RunFolder
-from grit_lightning.tasks.prepare import prepare, probe_judge
+from grit_lightning.runs import run_folder as runs
+from grit_lightning.runs.manifest import manifest
+from grit_lightning.runs.run_folder import RunFolder
+from grit_lightning.system.files import sha256
+from grit_lightning.system.rank import is_first_process
+from grit_lightning.training.callbacks.summary import ResumeNote
+from grit_lightning.training.policy_module import PolicyModule
 from grit_lightning.types import Sample
 
 log = logging.getLogger(__name__)

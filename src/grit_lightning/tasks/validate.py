@@ -12,13 +12,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch.nn import Parameter
 
-from grit_lightning.adapters import trained_sentence
-from grit_lightning.backbones.base import Backbone
+from grit_lightning.app.startup import prepare
 from grit_lightning.data.checks import FileCheck, describe
-from grit_lightning.data.datamodule import GroundedQADataModule
-from grit_lightning.memory_estimate import Setup, StepSize, estimate
-from grit_lightning.tables import table
-from grit_lightning.tasks.prepare import prepare
+from grit_lightning.data.file_datamodule import GroundedQADataModule
+from grit_lightning.model.adapters import trained_sentence
+from grit_lightning.model.backbones.protocol import Backbone
+from grit_lightning.system.tables import table
+from grit_lightning.training.memory import Setup, StepSize, estimate
 
 
 def validate(cfg: DictConfig) -> list[FileCheck]:

@@ -1,0 +1,221 @@
+"""The composition root's helpers: where ``conf/`` lies, its types and resolvers, and a check against constructors.
+
+Nothing here imports torch: ``--help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from grit_lightning.errors import ConfigError
+from grit_lightning.system.files import cache_folder
+
+_HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+_ABSENT = object()
+
+
+@dataclass
+class Schema:
+    """Types of the top-level scalars; their values are in ``conf/config.yaml``. Groups are checked by ``check``."""
+
+    name: str = "???"
+    out: str = "???"
+    resume: str | None = "???"
+    ckpt: str | None = "???"
+    rollouts: str | None = "???"
+    predictions: str | None = "???"
+    runs: list[str] = "???"  # type: ignore[assignment]
+    seed: int = "???"  # type: ignore[assignment]
+    threads: int | None = "???"  # type: ignore[assignment]
+    task: Any = "???"
+    model: Any = "???"
+    peft: Any = None
+    prompt: Any = "???"
+    data: Any = "???"
+    reward: Any = "???"
+    judge: Any = "???"
+    module: Any = "???"
+    objective: Any = "???"
+    rollout: Any = "???"
+    evaluation: Any = "???"
+    optimizer: Any = "???"
+    scheduler: Any = "???"
+    trainer: Any = "???"
+    # These two may be taken away: ~logger ~callbacks
+    logger: Any = None
+    callbacks: Any = None
+
+
+def conf_dir() -> Path:
+    """The folder of configs: inside the installed package, or at the top of the repository in an editable install."""
+    package = Path(__file__).parents[1]
+    return package / "conf" if (package / "conf").is_dir() else package.parents[1] / "conf"
+
+
+def register() -> None:
+    """Make the schema and the resolvers known to Hydra.
+
+    ``${asset:NAME}`` is a path inside the package, ``${cache:NAME}`` one in the folder of what can be had again.
+    """
+    ConfigStore.instance().store(name="schema", node=Schema)
+    OmegaConf.register_new_resolver("asset", _asset, replace=True)
+    OmegaConf.register_new_resolver("cache", lambda name: str(cache_folder() / name), replace=True)
+
+
+def _asset(name: str) -> str:
+    return str(resources.files("grit_lightning") / "assets" / name)
+
+
+def overrides() -> list[str]:
+    """The command line's overrides of this job; none outside of a Hydra application."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def is_sweep() -> bool:
+    """Whether this is one job of a ``--multirun``."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def apply(config: DictConfig, changes: Sequence[str]) -> None:
+    """Apply overrides of values, ``KEY=VALUE``, to a config that is composed already.
+
+    Raises:
+        ConfigError: an override of another kind, or of a key the config does not have.
+    """
+    for change in OverridesParser.create().parse_overrides(list(changes)):
+        key = change.key_or_group
+        if change.is_delete() or change.is_sweep_override() or (conf_dir() / key).is_dir():
+            raise ConfigError(f"{change.input_line} cannot be applied to a run that exists, expected KEY=VALUE")
+        if not change.is_add() and OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
+            raise ConfigError(f"{key} is unknown: the run's config has no such key")
+        OmegaConf.update(config, key, change.value(), force_add=True)
+
+
+def check(config: DictConfig, *groups: str) -> dict[str, Any]:
+    """Resolve a config and check every node that names a constructor against that constructor's signature.
+
+    Args:
+        config: the composed config.
+        groups: the top-level groups to resolve and check, where others are of no concern; all where none is given.
+
+    Returns:
+        The config, or these groups of it, as plain values.
+
+    Raises:
+        ConfigError: a key the constructor does not take, one it lacks, or a value of the wrong type.
+        omegaconf.MissingMandatoryValue: a ``???`` was left.
+    """
+    values = _resolved(config) if not groups else {key: _resolved(config[key]) for key in groups}
+    known = {field.name for field in fields(Schema)}
+    for key in map(str, values):
+        # A mapping may be a group of the user's own, there to be interpolated; a scalar nobody reads is a slip.
+        if key not in known and not isinstance(values[key], dict):
+            raise ConfigError(f"{key} is unknown: the top-level keys are {', '.join(sorted(known))}")
+    # Other groups interpolate the trainer's values and the module holds other groups: a slip is named where it is made.
+    for key in sorted(map(str, values), key=lambda key: {"trainer": 0, "module": 2}.get(key, 1)):
+        _check_node(values[key], key)
+    return values
+
+
+def _resolved(node: DictConfig) -> Any:
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+
+
+def _check_node(node: object, path: str) -> None:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            _check_node(value, f"{path}.{key}")
+        if "_target_" in node:
+            _check_call(node, path)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            _check_node(value, f"{path}[{index}]")
+
+
+def _check_call(node: Mapping[str, Any], path: str) -> None:
+    name = node["_target_"]
+    try:
+        target = get_object(name)
+        parameters = inspect.signature(target).parameters
+    except (ImportError, ValueError, TypeError, InstantiationException, AttributeError) as error:
+        raise ConfigError(f"{path}._target_ is {name!r}, which cannot be imported: {error}") from error
+    arguments = {key: value for key, value in node.items() if key not in _HYDRA_KEYS}
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for key in arguments:
+        if key not in parameters and not open_ended:
+            raise ConfigError(f"{path}.{key} is unknown: {name} takes {', '.join(parameters)}")
+    if not node.get("_partial_") and "_args_" not in node:
+        for key, parameter in parameters.items():
+            if (
+                parameter.default is parameter.empty
+                and parameter.kind is parameter.KEYWORD_ONLY
+                and key not in arguments
+            ):
+                raise ConfigError(f"{path}.{key} is missing: {name} needs it")
+    hints = _type_hints(target)
+    for key, value in arguments.items():
+        if key in hints and not admits(hints[key], value):
+            raise ConfigError(f"{path}.{key} is {value!r}, expected {_spelled(hints[key])}")
+
+
+def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError, AttributeError):  # a library's annotations that only a type checker can resolve
+        return {}
+
+
+def admits(hint: Any, value: object) -> bool:
+    """Whether a YAML value may be passed for a parameter annotated ``hint``. What YAML cannot say is let through."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        return True  # an object that is built from the node, which is checked by itself
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return any(admits(choice, value) for choice in get_args(hint))
+    if origin is Literal:
+        return value in get_args(hint)
+    if hint in (None, type(None)):
+        return value is None
+    if hint in (int, float, bool, str):
+        return _is_scalar(hint, value)
+    kind = origin or hint
+    if not inspect.isclass(kind) or kind in (object, Any):  # Any is a class, too
+        return True
+    if isinstance(value, list):
+        return issubclass(kind, Sequence | tuple) or issubclass(list, kind)
+    if isinstance(value, Mapping):
+        return issubclass(dict, kind)
+    return issubclass(kind, Path) and isinstance(value, str)
+
+
+def _is_scalar(hint: type, value: object) -> bool:
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _spelled(hint: Any) -> str:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_spelled(choice) for choice in get_args(hint))
+    if origin is Literal:
+        return " | ".join(map(str, get_args(hint)))
+    if hint is type(None):
+        return "null"
+    return getattr(hint, "__name__", str(hint))

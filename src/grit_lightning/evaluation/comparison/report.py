@@ -1,0 +1,216 @@
+"""A comparison of predictions for people and for programs: a table for the terminal, Markdown, CSV, JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+
+from grit_lightning.evaluation.comparison.differences import Comparison, Flip, Pair
+from grit_lightning.evaluation.metrics import COUNTS, OVERALL, Metrics, known, sample_values
+from grit_lightning.evaluation.tables import TITLES, comparison_cells, interval, number, text_table, titles
+from grit_lightning.rewards.rescoring.report import excerpt
+
+FIELDS = (
+    "metric",
+    "dataset",
+    "run",
+    "value",
+    "low",
+    "high",
+    "samples",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "pairs",
+)
+"""Of the CSV: ``samples`` have the metric in this run, ``pairs`` in the first run, too; the rest as it is called."""
+
+_WIDTH = 120
+"""Characters of a terminal's line: a wider table is printed in parts."""
+
+_QUESTION, _ANSWER = 100, 60
+"""Characters of a question and of an answer in the list of flips."""
+
+
+def terminal(comparison: Comparison, flips: int) -> str:
+    """The comparison in short.
+
+    Args:
+        comparison: what was found.
+        flips: how many samples to list.
+    """
+    blocks = [
+        "\n".join(
+            line for column in comparison.columns for line in (f"{column.name}: {column.file}", f"  {column.how()}")
+        ),
+        _tables(comparison),
+        "\n".join(published_lines(comparison)),
+        "\n".join(map(pair_line, comparison.pairs)),
+        "\n  ".join(filter(None, [_list_title(comparison.flips, flips), *map(flip_line, comparison.flips[:flips])])),
+    ]
+    return "\n\n".join(filter(None, blocks))
+
+
+def markdown(comparison: Comparison, flips: int) -> str:
+    """The comparison as a page; see :func:`terminal`."""
+    header, rows = _cells(comparison, with_intervals=True)
+    caveats = [line for pair in comparison.pairs for line in pair.caveats]
+    lines = [
+        "# Evaluations compared",
+        "",
+        *(f"- **{_plain(column.name)}**: `{column.file}`, {_plain(column.how())}" for column in comparison.columns),
+        "",
+        f"| | {' | '.join(map(_plain, header))} |",
+        f"|---|{'---:|' * len(header)}",
+        *(f"| {_plain(title)} | {' | '.join(map(_plain, row))} |" for title, row in rows.items()),
+        "",
+        "In brackets: 95 % bootstrap intervals over samples. Differences are paired: over the samples that both have.",
+        *(["", "Not quite comparable:", "", *(f"- {_plain(line)}" for line in caveats)] if caveats else []),
+        *(["", *(f"- {_plain(line)}" for line in published)] if (published := published_lines(comparison)) else []),
+        "",
+        "## Samples that flipped",
+        "",
+        *(f"- {_plain(pair_line(pair))}" for pair in comparison.pairs),
+        "",
+        "A sample is right where more than half of its judged completions are.",
+        "",
+        _list_title(comparison.flips, flips),
+        "",
+        *(f"- {_plain(flip_line(flip))}" for flip in comparison.flips[:flips]),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def csv_text(comparison: Comparison) -> str:
+    """A line for each metric, dataset and run, full precision; what is not defined is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_csv_rows(comparison))
+    return text.getvalue()
+
+
+def flips_text(comparison: Comparison) -> str:
+    """A JSON line for each sample that flipped, with what each run answered and whether that is right."""
+    return "".join(f"{json.dumps(_flip_record(flip))}\n" for flip in comparison.flips)
+
+
+def pair_line(pair: Pair) -> str:
+    """How many samples flipped."""
+    return (
+        f"{pair.second} against {pair.first}: right → wrong {pair.lost}, wrong → right {pair.gained}, "
+        f"of {pair.samples} in both"
+    )
+
+
+def flip_line(flip: Flip) -> str:
+    """The sample and what was answered, on one line."""
+    answers = [
+        f"{name} {_verdict(flip.right[name])}: {excerpt(' / '.join(found), _ANSWER) or 'nothing'}"
+        for name, found in flip.answers.items()
+    ]
+    asked = f"{excerpt(flip.question, _QUESTION)} [{excerpt(flip.reference, _ANSWER)}]"
+    return f"{flip.sample_id}: {asked} {'; '.join(answers)}"
+
+
+def published_lines(comparison: Comparison) -> list[str]:
+    """Each published figure with those of the columns that may be held against it."""
+    ours: dict[str, list[str]] = {}
+    for name, found in comparison.published.items():
+        for one in found:
+            metric, dataset = one.figure.metric, one.dataset
+            value = number(comparison.metrics[name][dataset].get(metric))
+            ends = interval(comparison.intervals[name][dataset].get(metric))
+            ours.setdefault(one.note(), []).append(f"{name}: {value}{f' ({ends})' if ends else ''}")
+    return [f"{note}; {', '.join(values)}" for note, values in ours.items()]
+
+
+# ---- cells ----
+
+
+def _tables(comparison: Comparison) -> str:
+    """All in one table where that is narrow enough, else the differences in one of their own."""
+    for with_intervals in (True, False):
+        table = text_table(*_cells(comparison, with_intervals=with_intervals))
+        if max(map(len, table.splitlines())) <= _WIDTH:
+            return table
+    header, rows = _cells(comparison, with_intervals=False)
+    count = len(comparison.columns)
+    values = text_table(header[:count], {title: row[:count] for title, row in rows.items()})
+    changes = text_table(header[count:], {title: row[count:] for title, row in rows.items()})
+    return f"{values}\n\n{changes}"
+
+
+def _cells(comparison: Comparison, *, with_intervals: bool) -> tuple[list[str], dict[str, list[str]]]:
+    of_datasets = comparison.differences
+    every: Metrics = {name: None for metrics in comparison.metrics.values() for name in metrics[OVERALL]}
+    header, rows = comparison_cells(
+        comparison.metrics,
+        {name: of[OVERALL] for name, of in of_datasets.items()},
+        [name for name in titles(every) if name != "samples"],
+        of_intervals=comparison.intervals if with_intervals else None,
+        of_datasets=of_datasets,
+    )
+    rows[TITLES["samples"]][len(comparison.columns) :] = [f"{pair.samples} in both" for pair in comparison.pairs]
+    return header, rows
+
+
+def _csv_rows(comparison: Comparison) -> Iterator[dict[str, object]]:
+    for column in comparison.columns:
+        values = sample_values(column.predictions)
+        differences = comparison.differences.get(column.name, {})
+        for dataset, metrics in comparison.metrics[column.name].items():
+            those = [sample for sample in values if sample.dataset == dataset] or values  # overall, macro
+            for metric, value in metrics.items():
+                if metric in COUNTS:
+                    continue
+                ends = comparison.intervals[column.name][dataset].get(metric)
+                change = differences.get(dataset, {}).get(metric)
+                change_ends = change.interval if change else None
+                yield {
+                    "metric": metric,
+                    "dataset": dataset,
+                    "run": column.name,
+                    "value": value,
+                    "low": ends.low if ends else None,
+                    "high": ends.high if ends else None,
+                    "samples": len(known(those, metric)),
+                    "difference": change.mean if change else None,
+                    "difference_low": change_ends.low if change_ends else None,
+                    "difference_high": change_ends.high if change_ends else None,
+                    "pairs": change.samples if change else None,
+                }
+
+
+# ---- flips ----
+
+
+def _flip_record(flip: Flip) -> dict[str, object]:
+    return {
+        "sample_id": flip.sample_id,
+        "dataset": flip.dataset,
+        "question": flip.question,
+        "answer": flip.reference,
+        "runs": {name: {"answers": list(flip.answers[name]), "right": flip.right[name]} for name in flip.answers},
+    }
+
+
+def _list_title(flips: Sequence[Flip], count: int) -> str:
+    """What stands above the list of flips; nothing above none."""
+    if not flips[:count]:
+        return ""
+    which = f"the first {count} of {len(flips)} samples" if len(flips) > count else "the samples"
+    return f"{which.capitalize()} that flipped, with the reference answer in brackets:"
+
+
+def _verdict(right: bool | None) -> str:
+    return "not judged" if right is None else "right" if right else "wrong"
+
+
+def _plain(text: str) -> str:
+    """The text where Markdown would read something else into it."""
+    for character in "\\`*_[]<>|":
+        text = text.replace(character, f"\\{character}" if character not in "|<>" else f"&#{ord(character)};")
+    return text

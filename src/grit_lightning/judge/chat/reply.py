@@ -1,0 +1,120 @@
+"""A server's reply, read within bounds: the text and its cost, or why there is none."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from grit_lightning.system.retries import retry_after
+
+_TRY_LATER = (408, 409, 425, 429)
+"""Besides 5xx, the statuses after which the same request may succeed."""
+
+_MAX_MESSAGE = 200
+"""Characters of a server's own words in a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model said.
+
+    Attributes:
+        text: its words.
+        prompt_tokens: what the server counted, 0 where it does not say.
+        completion_tokens: the same of the reply.
+    """
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Refused(Exception):
+    """The server answered, and asking again would bring the same.
+
+    Args:
+        message: what it answered.
+        status: of HTTP.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Passing(Exception):
+    """Something went wrong where asking again may help, not before ``wait`` seconds have passed."""
+
+    def __init__(self, message: str, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+async def read_reply(response: httpx.Response, *, max_bytes: int, key: str) -> Reply:
+    """Read a streamed response.
+
+    Args:
+        response: its body not yet read.
+        max_bytes: no more than this is read.
+        key: blotted out wherever the server repeats it.
+
+    Raises:
+        Refused, Passing: it is no reply of a model.
+        httpx.TransportError: the connection broke.
+    """
+    status = response.status_code
+    if status != httpx.codes.OK:
+        body = await _read(response, max_bytes, key, whole=False)
+        message = _status_line(response, body)
+        if status in _TRY_LATER or status >= 500:
+            raise Passing(message, retry_after(response))
+        raise Refused(message, status)
+    kind = response.headers.get("content-type", "none").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise Passing(f"the reply's content type is {kind[:50]!r}, expected application/json")
+    return _parse(await _read(response, max_bytes, key, whole=True))
+
+
+async def _read(response: httpx.Response, max_bytes: int, key: str, *, whole: bool) -> str:
+    if response.headers.get("content-encoding", "identity").lower() != "identity":  # not asked for; may unpack to more
+        raise Passing("the reply is compressed")
+    chunks, size = [], 0
+    async for chunk in response.aiter_raw(16_384):
+        size += len(chunk)
+        if size > max_bytes:
+            if whole:
+                raise Passing(f"the reply is longer than {max_bytes} bytes")
+            break
+        chunks.append(chunk)
+    text = b"".join(chunks).decode("utf-8", "replace")
+    return text.replace(key, "***") if key else text
+
+
+def _parse(body: str) -> Reply:
+    try:
+        fields = json.loads(body, parse_int=float)
+        text = fields["choices"][0]["message"]["content"]
+    except (ValueError, RecursionError, LookupError, TypeError) as error:
+        raise Passing("the reply is no chat completion in JSON") from error
+    if not isinstance(text, str):
+        raise Passing("the reply holds no text")
+    usage = fields.get("usage")
+    counts = usage if isinstance(usage, dict) else {}
+    return Reply(text, _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens")))
+
+
+def _count(value: Any) -> int:
+    return int(value) if isinstance(value, float) and 0 <= value < 1e9 else 0
+
+
+def _status_line(response: httpx.Response, body: str) -> str:
+    """Such as ``HTTP 401 Unauthorized: Incorrect API key provided``."""
+    line = f"HTTP {response.status_code} {response.reason_phrase}".strip()
+    try:
+        said = json.loads(body)["error"]["message"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return line
+    return f"{line}: {' '.join(said.split())[:_MAX_MESSAGE].rstrip('.')}" if isinstance(said, str) else line

@@ -1,0 +1,270 @@
+"""A checkpoint in Hugging Face layout as the package needs it, whatever its family: tokenizer, prompt, weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL.Image import Image
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+)
+from transformers.integrations.liger import apply_liger_kernel
+from transformers.utils import is_liger_kernel_available
+
+from grit_lightning.errors import CheckpointError, ConfigError, DataError
+from grit_lightning.model.adapters import LoRA
+from grit_lightning.model.attention import NAMES as ATTENTION
+from grit_lightning.model.backbones.family import Family, ImageLimits
+from grit_lightning.model.backbones.internvl import InternVL
+from grit_lightning.model.backbones.prompts import prompt_version
+from grit_lightning.model.backbones.qwen2_5_vl import Qwen25VL
+from grit_lightning.model.backbones.qwen3_vl import Qwen3VL
+from grit_lightning.model.backbones.random_weights import random_checkpoint
+from grit_lightning.model.conversion import is_original, native_folder, require_whole
+from grit_lightning.types import Completion, FinishReason, Prompt, Sample
+
+AttentionImplementation = Literal["auto", "sdpa", "flex"]
+Dtype = Literal["float32", "bfloat16"]
+
+FAMILIES: Mapping[str, type[Family]] = {"qwen2_5_vl": Qwen25VL, "qwen3_vl": Qwen3VL, "internvl": InternVL}
+"""By the ``model_type`` of a checkpoint's config."""
+
+
+class PretrainedBackbone:
+    """A checkpoint. Its ``model_type`` says which family it is of.
+
+    Args:
+        checkpoint: a folder in Hugging Face layout, or a hub id; InternVL's original layout is converted first.
+        prompt: the user's text after the image; ``{question}`` stands for the question.
+        prefill: what the assistant's turn begins with, such as ``<think>``: given, not sampled. The text of a
+            completion begins with it, its tokens do not.
+        min_pixels, max_pixels: limits on the area of the resized image, for the families that read an image whole.
+        max_tiles: most tiles of an image, for the families that cut it up.
+        dtype: of the weights: ``float32`` for full fine-tuning (an update of 1e-6 vanishes in bf16), ``bfloat16`` else.
+        attn_implementation: how packed groups are computed, see :mod:`grit_lightning.model.attention`. ``auto``: part
+            by part, with sdpa; ``sdpa``: at once, with the whole mask, for comparisons; ``flex``: at once, with a block
+            mask, on CUDA.
+        gradient_checkpointing: recompute activations in the backward pass.
+        random_weights_seed: build random weights from the checkpoint's config; ``null`` to read its own.
+        peft: adapters to train in place of the model, or ``None``.
+        freeze: what is not trained: ``vision``, ``projector``, ``language``, or beginnings of names of parameters.
+        liger: compute norms, rotations and gates with Liger's kernels (arXiv 2410.10989), on a GPU. Its head is not
+            used: ours makes no logits of a whole pass either.
+
+    Raises:
+        CheckpointError: the folder is missing files, or holds another architecture.
+        ConfigError: a prompt without a question; no liger-kernel.
+    """
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str,
+        prompt: str,
+        prefill: str,
+        min_pixels: int,
+        max_pixels: int,
+        max_tiles: int,
+        dtype: Dtype,
+        attn_implementation: AttentionImplementation,
+        gradient_checkpointing: bool,
+        random_weights_seed: int | None,
+        peft: LoRA | None,
+        freeze: Sequence[str],
+        liger: bool = False,
+    ) -> None:
+        if liger and not is_liger_kernel_available():
+            raise ConfigError("model.liger needs liger-kernel: pip install 'grit-lightning[liger]'")
+        if "{question}" not in prompt:
+            raise ConfigError("prompt.template lacks {question}, so the model would never see the question")
+        self.checkpoint = checkpoint = str(Path(checkpoint).expanduser()) if checkpoint[:1] == "~" else checkpoint
+        self.prompt = prompt
+        self.prefill = prefill
+        self.prompt_version = prompt_version(prompt, prefill)
+        self.dtype = getattr(torch, dtype)
+        self.attn_implementation = ATTENTION[attn_implementation]
+        self.gradient_checkpointing = gradient_checkpointing
+        self.liger = liger
+        self.random_weights_seed = random_weights_seed
+        self.peft = peft
+        self.freeze = tuple(freeze)
+        # What transformers reads: the checkpoint, or its conversion.
+        self._source = source = str(native_folder(checkpoint)) if is_original(checkpoint) else checkpoint
+        with _checkpoint_errors(checkpoint):
+            self.config = AutoConfig.from_pretrained(source)
+            family = FAMILIES.get(self.config.model_type)
+            if family is None:
+                raise CheckpointError(
+                    f"{checkpoint}: model type is {self.config.model_type!r}, expected one of {', '.join(FAMILIES)}"
+                )
+            self.tokenizer = AutoTokenizer.from_pretrained(source)
+            self.family = family(source, self.config, ImageLimits(min_pixels, max_pixels, max_tiles))
+        self.image_processor = self.family.image_processor
+        self._read_special_tokens()
+
+    def encode(self, sample: Sample, image: Image) -> Prompt:
+        """The prompt for a sample: image, then text, then the assistant's header and what its turn begins with.
+
+        Raises:
+            DataError: the question contains a control token of the model, such as its image placeholder.
+        """
+        if control := next((token for token in self.control_tokens if token in sample.question), None):
+            raise DataError(f"field 'question' contains the model's control token {control}", sample.source)
+        image_input = self.family.read(image)
+        text = self.render(sample.question)
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if ids.count(self.image_token_id) != 1:
+            raise CheckpointError(f"{self.checkpoint}: its chat template does not give one image placeholder an image")
+        start = ids.index(self.image_token_id)
+        before, after = ([self._token_id(token)] if token else [] for token in self.family.around_image)
+        ids[start : start + 1] = [*before, *[self.image_token_id] * image_input.num_tokens, *after]
+        ids_S = torch.tensor(ids)
+        return Prompt(
+            sample=sample,
+            text=text,
+            input_ids_S=ids_S,
+            position_ids_A_S=self.family.positions(ids_S == self.image_token_id, image_input),
+            vision=image_input.vision,
+            box_space=image_input.box_space,
+        )
+
+    def render(self, question: str) -> str:
+        """The chat template around image and prompt, ending with the assistant's header and the prefill."""
+        content = [{"type": "image"}, {"type": "text", "text": self.prompt.replace("{question}", question)}]
+        messages = [{"role": "user", "content": content}]
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + self.prefill
+
+    def completion(self, token_ids: Sequence[int], finish: FinishReason, prompt: Prompt) -> Completion:
+        """A completion with the prefill and its decoded text, without what ends it.
+
+        Special tokens in it stay: with ``<ref>`` and ``<box>``, special to InternVL's tokenizer, the model points.
+        """
+        silent = {self.pad_token_id, *self.eos_token_ids}
+        written = [token for token in token_ids if token not in silent]
+        text = self.tokenizer.decode(written, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return Completion(tuple(token_ids), self.prefill + text, finish, prompt.box_space)
+
+    def target(self, text: str, prompt: Prompt) -> Completion:
+        """A completion of this text and the end of the turn: what the model should write after the prefill.
+
+        Raises:
+            DataError: the text does not begin with the prefill.
+        """
+        if not text.startswith(self.prefill):
+            raise DataError(f"the completion does not begin with prompt.prefill, {self.prefill}", prompt.sample.source)
+        ids = self.tokenizer(text.removeprefix(self.prefill), add_special_tokens=False)["input_ids"]
+        return Completion((*ids, self.end_of_turn_id), text, "eos", prompt.box_space)
+
+    def count_image_tokens(self, prompt: Prompt) -> int:
+        """How many of a prompt's tokens are its image's."""
+        return int((prompt.input_ids_S == self.image_token_id).sum())
+
+    def weights_folder(self) -> str:
+        """What weights are read from: the checkpoint, or a cached folder of random ones, made on first use.
+
+        Raises:
+            CheckpointError: a weight file is missing or torn; the cache cannot be written.
+        """
+        if self.random_weights_seed is None:
+            if (folder := Path(self._source)).is_dir():
+                require_whole(folder)  # before a run is begun: loading would not say which file it is
+            return self._source
+        return str(random_checkpoint(self.config, self.random_weights_seed, self.tokenizer, self.image_processor))
+
+    def load_model(self) -> PreTrainedModel:
+        """The model with its weights and adapters, in eval mode.
+
+        Raises:
+            CheckpointError: weights are missing, torn or of another shape.
+        """
+        folder = self.weights_folder()
+        with _checkpoint_errors(self.checkpoint):
+            model, info = AutoModelForImageTextToText.from_pretrained(
+                folder,
+                dtype=self.dtype,
+                quantization_config=self.peft.quantization(self.family.parts, self.dtype) if self.peft else None,
+                attn_implementation=self.attn_implementation,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+        # transformers would go on with random values in their place.
+        if unread := sorted(map(str, {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})):
+            raise CheckpointError(f"{folder}: {len(unread)} weights are missing or of another shape, as {unread[0]}")
+        # generate() fills whatever its config leaves open from the checkpoint's own generation config, which for the
+        # released models sets a repetition penalty: rollouts would not follow the policy's distribution.
+        model.generation_config = GenerationConfig()
+        if self.liger:
+            apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
+        self._choose_what_is_trained(model)
+        if self.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        return model
+
+    def outline(self) -> PreTrainedModel:
+        """The model without its weights, on the meta device: names, shapes, dtypes and what is trained."""
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(copy.deepcopy(self.config), dtype=self.dtype)
+        self._choose_what_is_trained(model)
+        return model
+
+    def weight_bits(self, model: PreTrainedModel) -> dict[str, float]:
+        """Bits each weight takes, by parameter name of the outline, where that is less than its dtype's."""
+        return self.peft.bits(model, self.family.parts) if self.peft is not None else {}
+
+    def _choose_what_is_trained(self, model: PreTrainedModel) -> None:
+        self._freeze(model)
+        if self.peft is not None:
+            self.peft.fit(model, self.family.parts)
+
+    def _freeze(self, model: PreTrainedModel) -> None:
+        for part in self.freeze:
+            beginnings = self.family.parts.get(part, (part,))
+            frozen = [value for name, value in model.named_parameters() if name.startswith(beginnings)]
+            if not frozen:
+                raise ConfigError(
+                    f"model.freeze: {part} is none of {', '.join(self.family.parts)}, and no parameter of "
+                    f"{self.checkpoint} has a name that begins with it"
+                )
+            for value in frozen:
+                value.requires_grad_(False)
+
+    def _read_special_tokens(self) -> None:
+        vocabulary = self.tokenizer.get_vocab()
+        pad = self.tokenizer.pad_token_id
+        self.image_token_id, self.end_of_turn_id = map(self._token_id, (self.family.image_token, "<|im_end|>"))
+        if pad is None:
+            raise CheckpointError(f"{self.checkpoint}: the tokenizer has no padding token")
+        added = self.tokenizer.added_tokens_decoder.values()  # some, such as <think>, are ordinary text
+        self.control_tokens = tuple(str(token) for token in added if token.special)
+        self.pad_token_id = pad
+        self.eos_token_ids = tuple({self.end_of_turn_id, self.tokenizer.eos_token_id})
+        never = {vocabulary[token] for token in self.family.never_sampled if token in vocabulary}
+        # The embedding is padded beyond the tokenizer's vocabulary; those rows are no text.
+        unused = range(len(self.tokenizer), self.config.get_text_config().vocab_size)
+        self.banned_token_ids = tuple(sorted({*never, *({pad} - set(self.eos_token_ids)), *unused}))
+
+    def _token_id(self, token: str) -> int:
+        ids: dict[str, int] = self.tokenizer.get_vocab()
+        if token not in ids:
+            raise CheckpointError(f"{self.checkpoint}: the tokenizer lacks {token}, expected {self.family.name}'s")
+        return ids[token]
+
+
+@contextmanager
+def _checkpoint_errors(checkpoint: str) -> Iterator[None]:
+    """Turn what transformers raises for an unusable checkpoint into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{checkpoint}: cannot be loaded: {reason}") from error

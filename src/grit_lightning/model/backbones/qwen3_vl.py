@@ -1,0 +1,28 @@
+"""Qwen3-VL (arXiv 2511.21631): Hugging Face checkpoints of model type ``qwen3_vl``, the dense ones.
+
+Beside Qwen2.5-VL: patches of 16 pixels, so sides that are multiples of 32, features of several vision layers added to
+the first language layers, and boxes in thousandths of the image's sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from grit_lightning.model.backbones.qwen2_5_vl import Qwen25VL
+from grit_lightning.types import Size
+
+
+class Qwen3VL(Qwen25VL):
+    """The family of Qwen3-VL."""
+
+    name: ClassVar[str] = "Qwen3-VL"
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "vision": ("model.visual.patch_embed.", "model.visual.pos_embed.", "model.visual.blocks."),
+        "projector": ("model.visual.merger.", "model.visual.deepstack_merger_list."),
+        "language": ("model.language_model.", "lm_head."),
+    }
+
+    def box_space(self, resized: Size) -> Size:
+        """Boxes are in thousandths of each side."""
+        return (1000, 1000)

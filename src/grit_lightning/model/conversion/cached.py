@@ -1,0 +1,109 @@
+"""Whether a checkpoint, a folder or a hub id, is in an original layout; converting it once, into a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from filelock import FileLock
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+from grit_lightning import __version__
+from grit_lightning.errors import CheckpointError
+from grit_lightning.model.conversion.internvl import convert
+from grit_lightning.model.conversion.internvl_config import is_original_config, read_config, require_convertible
+from grit_lightning.system.files import cache_folder
+
+_SUFFIXES = (".json", ".safetensors", ".txt")
+"""Of the files that make up a checkpoint: config, index, tokenizer and weights; no code."""
+
+
+def is_original(checkpoint: str) -> bool:
+    """Whether a checkpoint must be converted to be read. Of a hub id, fetches ``config.json``.
+
+    Args:
+        checkpoint: a folder, or a hub id.
+
+    Raises:
+        CheckpointError: it is neither, or its ``config.json`` cannot be read.
+    """
+    return is_original_config(read_config(_config_file(checkpoint)))
+
+
+def native_folder(checkpoint: str) -> Path:
+    """A folder with the native form of a checkpoint in an original layout, converted on first use and then kept.
+
+    Several processes may call this at once: one converts, the others wait. A process that is killed meanwhile leaves
+    nothing that would be taken for a whole folder.
+
+    Args:
+        checkpoint: a folder, or a hub id, for which :func:`is_original` holds.
+
+    Raises:
+        CheckpointError: it cannot be found or converted, or the cache cannot be written.
+    """
+    source = source_folder(checkpoint)
+    folder = cache_folder() / "converted" / f"{checkpoint.strip('./').replace('/', '--')[-80:]}-{_identity(source)}"
+    if folder.is_dir():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
+            if not folder.is_dir():  # else another process has made it meanwhile
+                print(f"{checkpoint}: converting to the layout of transformers, once: {folder}", file=sys.stderr)
+                convert(source, folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} cannot be written ({error.strerror or error}): set GRIT_LIGHTNING_CACHE to another folder"
+        ) from error
+    return folder
+
+
+def source_folder(checkpoint: str) -> Path:
+    """The folder of a checkpoint that :func:`.internvl.convert` can read. Fetches a hub id, once it is one to convert.
+
+    Raises:
+        CheckpointError: there is no such folder or hub id, or its ``config.json`` is not convertible.
+    """
+    config = _config_file(checkpoint)
+    require_convertible(read_config(config), Path(checkpoint))
+    if Path(checkpoint).expanduser().is_dir():
+        return config.parent
+    with _hub_errors(checkpoint):
+        files = [f"*{suffix}" for suffix in _SUFFIXES]
+        return Path(snapshot_download(checkpoint, allow_patterns=files, ignore_patterns="*/*"))
+
+
+def _config_file(checkpoint: str) -> Path:
+    folder = Path(checkpoint).expanduser()
+    if folder.is_dir():
+        return folder / "config.json"
+    if checkpoint.startswith(("/", ".", "~")) or checkpoint.count("/") > 1:
+        raise CheckpointError(f"{checkpoint}: no such folder, and not the form of a hub id, ORGANISATION/NAME")
+    with _hub_errors(checkpoint):
+        return Path(hf_hub_download(checkpoint, "config.json"))
+
+
+@contextmanager
+def _hub_errors(checkpoint: str) -> Iterator[None]:
+    try:
+        yield
+    except GatedRepoError as error:
+        raise CheckpointError(f"{checkpoint}: its owner grants access on the hub: ask for it, and log in") from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(f"{checkpoint}: is no folder, and the hub has no such model, or a private one") from error
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{checkpoint}: is no folder, and cannot be fetched: {reason}") from error
+
+
+def _identity(source: Path) -> str:
+    """Changes when a file of the checkpoint does. A hub's folder is named by its commit."""
+    stats = [(path, path.stat()) for path in sorted(source.iterdir()) if path.suffix in _SUFFIXES]
+    files = [(path.name, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    return hashlib.sha256(repr((__version__, str(source.resolve()), files)).encode()).hexdigest()[:16]

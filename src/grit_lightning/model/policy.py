@@ -1,0 +1,175 @@
+"""The policy and its frozen reference: log-probabilities of the completions of a packed micro-batch.
+
+Only positions that predict a completion token reach the LM head, in chunks, so memory grows neither with
+the prompt nor with vocabulary × length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from grit_lightning.model.adapters import as_at_start
+from grit_lightning.model.attention import arguments, packed_layout
+from grit_lightning.model.backbones.protocol import Backbone
+from grit_lightning.model.lm_head import Options, plain_weight, token_logprobs
+from grit_lightning.model.packing import PackedBatch, block_mask, rotary_positions
+from grit_lightning.model.tied_embedding import share_gradient
+
+T = TypeVar("T")
+
+
+class TokenLogprobs(NamedTuple):
+    """Of each completion token of a micro-batch, at the sampling temperature.
+
+    Attributes:
+        logprobs_T: log π(token | prompt, earlier tokens), float32.
+        entropy_T: entropy of the distribution the token was drawn from, in nats, float32, without gradient; ``None``
+            from a policy that was built without.
+    """
+
+    logprobs_T: Tensor
+    entropy_T: Tensor | None
+
+
+class Policy(nn.Module):
+    """A multimodal language model, seen as a distribution over completions.
+
+    The distribution is the one that rollouts are drawn from: softmax of logits / temperature over the tokens that may
+    be sampled. Its ``forward`` is the single entry to the model while training, as sharded (FSDP) modules need.
+
+    Args:
+        model: a ``…ForConditionalGeneration`` with ``model`` (hidden states) and ``lm_head``.
+        banned_token_ids: tokens that are never sampled (vision, padding).
+        temperature: the sampling temperature, > 0.
+        logits_chunk: completion tokens per pass through the LM head.
+        entropy: whether to compute entropies, for monitoring.
+    """
+
+    banned: Tensor
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        banned_token_ids: tuple[int, ...],
+        temperature: float,
+        logits_chunk: int,
+        entropy: bool = True,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        share_gradient(model)
+        self.temperature = temperature
+        self.logits_chunk = logits_chunk
+        self.entropy = entropy
+        self.register_buffer("banned", torch.tensor(banned_token_ids, dtype=torch.long), persistent=False)
+
+    @classmethod
+    def load(cls, backbone: Backbone, *, temperature: float, logits_chunk: int, entropy: bool = True) -> Policy:
+        """The policy of a backbone's checkpoint."""
+        return cls(
+            backbone.load_model(),
+            banned_token_ids=backbone.banned_token_ids,
+            temperature=temperature,
+            logits_chunk=logits_chunk,
+            entropy=entropy,
+        )
+
+    def forward(self, work: PackedBatch | Callable[[PreTrainedModel], T]) -> TokenLogprobs | T:
+        """Log-probabilities and entropies of the completion tokens of a batch.
+
+        A function in its place is called with the model: so a sharded policy is entered by the same door for rollouts.
+        """
+        return self._logprobs(work) if isinstance(work, PackedBatch) else work(self.model)
+
+    def _logprobs(self, batch: PackedBatch) -> TokenLogprobs:
+        hidden_B_S_D = self.model.base_model(
+            input_ids=batch.input_ids_B_S,
+            position_ids=rotary_positions(batch.position_ids_A_B_S),
+            use_cache=False,
+            **self._attention(batch),
+            **batch.vision,
+        ).last_hidden_state
+        hidden_T_D = hidden_B_S_D.flatten(0, 1)[batch.source_T]
+        return TokenLogprobs(*self._head(hidden_T_D, batch.target_T))
+
+    def _attention(self, batch: PackedBatch) -> dict[str, Any]:
+        layout = packed_layout(self.model, batch.parts_B, batch.segments_B_S)
+        return arguments(layout) if layout else {"attention_mask": block_mask(batch.segments_B_S)}
+
+    def _head(self, hidden_T_D: Tensor, target_T: Tensor) -> tuple[Tensor, Tensor | None]:
+        options = Options(self.banned, self.temperature, self.logits_chunk, self.entropy)
+        weight = plain_weight(self.model.lm_head)
+        if weight is not None:
+            return token_logprobs(hidden_T_D, weight, target_T, options)
+        # Whatever it computes, chunk by chunk, and again in the backward pass.
+        pairs = zip(hidden_T_D.split(self.logits_chunk), target_T.split(self.logits_chunk), strict=True)
+        chunks = [checkpoint(self._any_head, hidden, target, use_reentrant=False) for hidden, target in pairs]
+        logprobs, entropies = zip(*chunks, strict=True)
+        return torch.cat(logprobs), torch.cat(entropies) if self.entropy else None
+
+    def _any_head(self, hidden_T_D: Tensor, target_T: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits_T_V = self.model.lm_head(hidden_T_D).float() / self.temperature
+        logits_T_V = logits_T_V.index_fill(1, self.banned, -torch.inf)
+        logprobs_T_V = logits_T_V.log_softmax(dim=-1)
+        entropy_T = torch.special.entr(logprobs_T_V.detach().exp()).sum(dim=-1) if self.entropy else None
+        return logprobs_T_V.gather(1, target_T[:, None]).squeeze(1), entropy_T
+
+
+class Reference(nn.Module):
+    """The policy as it was at the start: no gradient, always in eval mode, whatever the trainer does around it.
+
+    Args:
+        policy: loaded for this purpose; it is frozen.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self.policy = policy.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Reference:
+        """Stay in eval mode: Lightning switches every submodule to train mode when fitting starts."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Log π_ref of the completion tokens, float32, shape (T,)."""
+        return self.policy(batch).logprobs_T
+
+
+@contextmanager
+def borrowed(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Within it, a module's weights are on a device; after it they are where they were, and nothing is copied back."""
+    homes = [(value, value.data) for value in module.parameters()]
+    for value, home in homes:
+        value.data = home.to(device)
+    try:
+        yield
+    finally:
+        for value, home in homes:
+            value.data = home
+
+
+class PolicyAtStart:
+    """The reference of a policy with adapters: itself, as it was before they were trained. No second copy is held.
+
+    Args:
+        policy: whose model has adapters; in eval mode when called.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    @torch.no_grad()
+    def __call__(self, batch: PackedBatch) -> Tensor:
+        """Log π_ref of the completion tokens, float32, shape (T,)."""
+        with as_at_start(self.policy.model):
+            return self.policy(batch).logprobs_T

@@ -1,0 +1,247 @@
+"""Completions of prompts: G samples of each, or the most likely one.
+
+Prompts of similar length are decoded together; see :mod:`.decoding`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StopStringCriteria,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from grit_lightning.errors import ConfigError
+from grit_lightning.model.backbones.protocol import Backbone
+from grit_lightning.model.packing import concatenate_vision
+from grit_lightning.rollout.decoding import Choose, decode
+from grit_lightning.rollout.noise import draw, sequence_key
+from grit_lightning.types import Completion, FinishReason, Group, Prompt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampler:
+    """How completions are drawn. Values live in ``conf/rollout``.
+
+    Attributes:
+        num_generations: G, completions per prompt, at least 2: a group of one has no relative advantage.
+        max_new_tokens: limit on a completion's tokens; one that reaches it is recorded as truncated.
+        temperature: > 0. Log-probabilities are taken at the same temperature.
+        top_k: draw from the k most likely tokens; 0 for all. Truncating makes rollouts slightly off-policy.
+        top_p: draw from the smallest set of tokens with this total probability; 1 for all.
+        stop: text that ends a completion, included in it.
+        max_sequences: completions decoded at once; bounds the memory of the cache.
+    """
+
+    num_generations: int
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    stop: str
+    max_sequences: int
+
+    def __post_init__(self) -> None:
+        if self.num_generations < 2:
+            raise ConfigError(
+                f"rollout.num_generations is {self.num_generations}, expected at least 2: "
+                "a completion's advantage is relative to the others of its group"
+            )
+        for key in ("max_new_tokens", "max_sequences"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"rollout.{key} is {getattr(self, key)}, expected a whole number of at least 1")
+        if not self.stop:
+            raise ConfigError("rollout.stop is empty, expected the text that ends a completion, such as </answer>")
+        if self.temperature <= 0:
+            raise ConfigError(f"rollout.temperature is {self.temperature}, expected a number above 0")
+        if self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ConfigError(
+                f"rollout.top_k is {self.top_k} and rollout.top_p is {self.top_p}, expected top_k ≥ 0 and 0 < top_p ≤ 1"
+            )
+
+    def rollout(
+        self, model: PreTrainedModel, backbone: Backbone, prompts: Sequence[tuple[int, Prompt]], *, step: int, seed: int
+    ) -> list[Group]:
+        """Sample a group for each ``(slot, prompt)``, in their order.
+
+        A pure function of the model and (seed, step, slot, sample): it does not depend on which prompts share a call.
+        The model must be in eval mode.
+        """
+        group_size = self.num_generations
+        # Prompts of similar length are decoded together, so that little of the batch is padding.
+        order = sorted(range(len(prompts)), key=lambda index: prompts[index][1].num_tokens)
+        chunk = max(1, self.max_sequences // group_size)
+        groups: dict[int, Group] = {}
+        for start in range(0, len(order), chunk):
+            indices = order[start : start + chunk]
+            keys = [sequence_key(seed, step, prompts[i][0], g) for i in indices for g in range(group_size)]
+            completions = self._decode(model, backbone, [prompts[index][1] for index in indices], keys)
+            for position, index in enumerate(indices):
+                slot, prompt = prompts[index]
+                members = completions[position * group_size : (position + 1) * group_size]
+                groups[index] = Group(slot, prompt, tuple(members))
+        return [groups[index] for index in range(len(prompts))]
+
+    def _decode(
+        self, model: PreTrainedModel, backbone: Backbone, prompts: Sequence[Prompt], keys: Sequence[int]
+    ) -> list[Completion]:
+        keys_B = torch.tensor(keys, device=model.device)
+        truncating = self._truncating()
+
+        def choose(logits_N_V: Tensor, rows_N: Tensor, position: Tensor) -> Tensor:
+            scores_N_V = logits_N_V.div_(self.temperature)
+            for truncate in truncating:
+                scores_N_V = truncate(None, scores_N_V)
+            return draw(scores_N_V, keys_B[rows_N], position)
+
+        return _complete(
+            model,
+            backbone,
+            prompts,
+            generations=self.num_generations,
+            max_new_tokens=self.max_new_tokens,
+            stop=self.stop,
+            choose=choose,
+        )
+
+    def _truncating(self) -> list[LogitsProcessor]:
+        processors: list[LogitsProcessor] = []
+        if self.top_k > 0:
+            processors.append(TopKLogitsWarper(self.top_k))
+        if self.top_p < 1:
+            processors.append(TopPLogitsWarper(self.top_p))
+        return processors
+
+
+def greedy(
+    model: PreTrainedModel, backbone: Backbone, prompts: Sequence[Prompt], *, max_new_tokens: int, stop: str
+) -> list[Completion]:
+    """The completion of each prompt that takes the most likely token each time; all are decoded at once.
+
+    It does not depend on which prompts share a call, but for rounding. The model must be in eval mode.
+
+    Args:
+        model: the model.
+        backbone: its family.
+        prompts: at least one; padded to the longest, so best of similar length.
+        max_new_tokens: limit on a completion's tokens.
+        stop: text that ends a completion, included in it.
+    """
+    return _complete(
+        model,
+        backbone,
+        prompts,
+        generations=1,
+        max_new_tokens=max_new_tokens,
+        stop=stop,
+        choose=lambda logits_N_V, *_: logits_N_V.argmax(dim=-1),
+    )
+
+
+def _complete(
+    model: PreTrainedModel,
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    *,
+    generations: int,
+    max_new_tokens: int,
+    stop: str,
+    choose: Choose,
+) -> list[Completion]:
+    """``generations`` completions of each prompt, whose next tokens are chosen among those that may be sampled."""
+    finish = FinishRecorder(backbone, stop, 0, max_new_tokens)
+    banned = torch.tensor(backbone.banned_token_ids, device=model.device)
+    tokens_B_T = decode(
+        model,
+        {name: tensor.to(model.device) for name, tensor in left_pad(prompts, backbone.pad_token_id).items()},
+        {key: value.to(model.device) for key, value in concatenate_vision(prompts).items()},
+        generations=generations,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=backbone.pad_token_id,
+        choose=lambda logits_N_V, *which: choose(logits_N_V.index_fill_(1, banned, -torch.inf), *which),
+        finished=finish,
+        static=model.device.type == "cuda",
+    )
+    owners = [prompt for prompt in prompts for _ in range(generations)]
+    return [
+        backbone.completion(ids[:count], reason, prompt)
+        for ids, count, reason, prompt in zip(
+            tokens_B_T.tolist(), finish.lengths(), finish.reasons(), owners, strict=True
+        )
+    ]
+
+
+def left_pad(prompts: Sequence[Prompt], pad_token_id: int) -> dict[str, Tensor]:
+    """``input_ids`` (P, S), ``attention_mask`` (P, S) and ``position_ids`` (A, P, S) of prompts, padded on the left."""
+    length = max(prompt.num_tokens for prompt in prompts)
+    axes = prompts[0].position_ids_A_S.shape[0]
+    input_ids_P_S = torch.full((len(prompts), length), pad_token_id)
+    attention_mask_P_S = torch.zeros((len(prompts), length), dtype=torch.long)
+    position_ids_A_P_S = torch.zeros((axes, len(prompts), length), dtype=torch.long)
+    for index, prompt in enumerate(prompts):
+        start = length - prompt.num_tokens
+        input_ids_P_S[index, start:] = prompt.input_ids_S
+        attention_mask_P_S[index, start:] = 1
+        position_ids_A_P_S[:, index, start:] = prompt.position_ids_A_S
+    return {"input_ids": input_ids_P_S, "attention_mask": attention_mask_P_S, "position_ids": position_ids_A_P_S}
+
+
+@lru_cache(maxsize=4)
+def _stop_criteria(tokenizer: PreTrainedTokenizerBase, stop: str) -> StopStringCriteria:
+    # Reads the whole vocabulary, which takes a good part of a second for a large one.
+    return StopStringCriteria(tokenizer, [stop])
+
+
+class FinishRecorder(StoppingCriteria):
+    """Ends a completion at the stop text or an end token, and remembers where and why each one ended.
+
+    ``eos_token_id`` tells ``generate`` to fill finished rows with padding, which :meth:`lengths` cuts off again.
+    """
+
+    def __init__(self, backbone: Backbone, stop: str, prompt_length: int, max_new_tokens: int) -> None:
+        self.eos_token_id = torch.tensor(backbone.eos_token_ids)
+        self.prompt_length = prompt_length
+        self.max_new_tokens = max_new_tokens
+        self.stop_text = _stop_criteria(backbone.tokenizer, stop)
+        self.length_B: Tensor | None = None
+        self.stopped_B: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor | None, **kwargs: object) -> Tensor:
+        """Bool, shape (B,): which rows are finished."""
+        count = input_ids.shape[1] - self.prompt_length
+        if self.length_B is None or self.stopped_B is None:
+            self.length_B = torch.zeros(input_ids.shape[0], dtype=torch.long, device=input_ids.device)
+            self.stopped_B = torch.zeros_like(self.length_B, dtype=torch.bool)
+            self.eos_token_id = self.eos_token_id.to(input_ids.device)
+        running_B = self.length_B == 0
+        ended_B = torch.isin(input_ids[:, -1], self.eos_token_id)
+        stopped_B = self.stop_text(input_ids[:, self.prompt_length :], scores)
+        self.stopped_B |= running_B & stopped_B
+        self.length_B[running_B & (ended_B | stopped_B)] = count
+        return self.length_B > 0
+
+    def lengths(self) -> list[int]:
+        """Sampled tokens of each row, the one that ended it included."""
+        return [length or self.max_new_tokens for length in self._state()[0].tolist()]
+
+    def reasons(self) -> list[FinishReason]:
+        """Why each row ended."""
+        lengths, stopped = (values.tolist() for values in self._state())
+        return [
+            "stop" if stop else "eos" if length else "length" for length, stop in zip(lengths, stopped, strict=True)
+        ]
+
+    def _state(self) -> tuple[Tensor, Tensor]:
+        if self.length_B is None or self.stopped_B is None:
+            raise RuntimeError("nothing was generated")
+        return self.length_B, self.stopped_B

@@ -1,0 +1,94 @@
+"""``task=evaluate predictions=FILE``: metrics of predictions that are there, without a model."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from grit_lightning.app import config
+from grit_lightning.app.overrides import is_given, refuse_taken, require_writable
+from grit_lightning.data.file_datamodule import GroundedQADataModule
+from grit_lightning.errors import DataError
+from grit_lightning.evaluation import Metrics, Prediction, intervals, overview, published, read_predictions, summary
+from grit_lightning.evaluation.evaluation_folder import EvaluationFolder
+from grit_lightning.system.files import write_atomic
+
+log = logging.getLogger(__name__)
+
+NAMED = 10
+"""Problems that are named; further ones are counted."""
+
+
+def metrics_of_file(cfg: DictConfig) -> dict[str, Metrics]:
+    """Print the metrics of the predictions in a file, or in the folder of an evaluation, by dataset.
+
+    Where the command line chooses ``data``, only predictions on its held-out samples count: others, and samples
+    without a prediction, are named. With ``out``, ``metrics.json`` is written there.
+
+    Raises:
+        UserError: there is no prediction in it that can be read.
+    """
+    path = Path(cfg.predictions).expanduser().absolute()
+    path = EvaluationFolder(path).predictions_file if path.is_dir() else path
+    out = Path(cfg.out).expanduser().absolute()
+    if is_given("out"):
+        refuse_taken(out)
+        require_writable(out)
+    predictions, problems = read_predictions(path)
+    if not predictions:
+        first = f": {problems[0]}" if problems else ""
+        raise DataError(f"holds no prediction that can be used{first}", str(path))
+    if is_given("data"):
+        predictions, more = _of_data(cfg, predictions, path)
+        problems += more
+    try:
+        settings = _settings(path)
+    except DataError as error:  # the figures are defined without it
+        settings, problems = None, [*problems, error]
+    name_problems(problems)
+    metrics = summary(predictions)
+    found = intervals(predictions, resamples=cfg.evaluation.resamples)
+    notes = "".join(f"\n{line}" for line in published.notes(settings, predictions))
+    print(f"{path}, {len(predictions)} predictions\n\n{overview(metrics, found)}{notes}")
+    if is_given("out"):
+        out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"metrics": metrics, "intervals": found}, indent=2, allow_nan=False)
+        write_atomic(EvaluationFolder(out).metrics_file, text + "\n")
+        print(f"\nwritten to {out}")
+    return metrics
+
+
+def name_problems(problems: Sequence[DataError]) -> None:
+    """Say what was left out: the first few one by one."""
+    for problem in problems[:NAMED]:
+        log.warning("left out: %s", problem)
+    if len(problems) > NAMED:
+        log.warning("and %d more problems like these", len(problems) - NAMED)
+
+
+def _settings(path: Path) -> dict[str, Any] | None:
+    """How predictions were made, where they are those of an evaluation's folder."""
+    folder = EvaluationFolder(path.parent)
+    return folder.settings() if path == folder.predictions_file else None
+
+
+def _of_data(
+    cfg: DictConfig, predictions: Sequence[Prediction], path: Path
+) -> tuple[list[Prediction], list[DataError]]:
+    """The predictions on the data's samples, and a problem for each other one, and for each sample without one."""
+    datamodule: GroundedQADataModule = instantiate(config.check(cfg, "data")["data"])
+    asked = dict.fromkeys(sample.id for sample in datamodule.val_samples())
+    answered = dict.fromkeys(one["sample_id"] for one in predictions)
+    kept = [one for one in predictions if one["sample_id"] in asked]
+    if not kept:
+        first, other = next(iter(answered)), next(iter(asked), "none")
+        raise DataError(f"no prediction is on a sample of the data: one is on {first}, the data has {other}", str(path))
+    problems = [DataError(f"sample {name} is not in the data", str(path)) for name in answered if name not in asked]
+    problems += [DataError(f"sample {name} has no prediction", str(path)) for name in asked if name not in answered]
+    return kept, problems

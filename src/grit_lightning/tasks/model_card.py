@@ -1,0 +1,116 @@
+"""The model card of an exported run: what it was made from, by which recipe, and what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from grit_lightning.evaluation.evaluation_folder import EvaluationFolder
+from grit_lightning.evaluation.metrics import OVERALL
+from grit_lightning.evaluation.tables import BRIEF, TITLES, number
+from grit_lightning.runs.run_folder import RunFolder
+
+CARD = """\
+---
+library_name: transformers
+pipeline_tag: image-text-to-text
+{base}tags:
+- grit
+- grpo
+- visual-reasoning
+---
+
+# {name}
+
+{base_name}, trained for {step} steps with `grit_lightning` {version}: {method}
+
+## Recipe
+
+| | |
+|---|---|
+{recipe}
+
+Images were read {images}. The prompt, after the image:
+
+    {prompt}
+
+## Evaluation
+
+{evaluation}
+"""
+
+
+def model_card(run: RunFolder, values: Mapping[str, Any], step: int) -> str:
+    """A card in the hub's format: YAML front matter, then Markdown.
+
+    Args:
+        run: the run; what was evaluated of it is read from its ``eval/``.
+        values: its config.
+        step: optimizer steps of the weights.
+    """
+    checkpoint = values["model"]["checkpoint"]
+    is_local = Path(checkpoint).is_dir()
+    is_grpo = "objective" in values["module"]
+    return CARD.format(
+        base="" if is_local else f"base_model: {checkpoint}\n",
+        name=values["name"],
+        base_name=Path(checkpoint).name if is_local else checkpoint,
+        step=step,
+        version=metadata.version("grit-lightning"),
+        method="GRPO with GRIT's rewards (arXiv 2505.15879)." if is_grpo else "supervised fine-tuning.",
+        recipe="\n".join(f"| {name} | {value} |" for name, value in _recipe(values, is_grpo).items()),
+        images=_images(values["model"]),
+        prompt=" ".join(values["prompt"]["template"].split()),
+        evaluation=_evaluation(run) or "None yet: `task=evaluate ckpt=RUN` before the export adds one.",
+    )
+
+
+def _recipe(values: Mapping[str, Any], is_grpo: bool) -> dict[str, Any]:
+    rollout, peft, trainer = values["rollout"], values["peft"], values["trainer"]
+    recipe: dict[str, Any] = {
+        "data": ", ".join(Path(entry["file"]).name for entry in values["data"].get("train") or []) or "generated",
+        "optimizer": f"{values['optimizer']['_target_'].rpartition('.')[2]}, learning rate {values['optimizer']['lr']}",
+        "schedule": values["scheduler"]["_target_"].rpartition(".")[2],
+        "precision": f"{values['model']['dtype']} weights, {trainer['precision']}",
+        "trained": f"adapters of rank {peft['rank']} in {', '.join(peft['parts'])}, merged" if peft else "all weights",
+        "seed": values["seed"],
+    }
+    if values["model"]["freeze"] and not peft:
+        recipe["trained"] = f"all weights but {', '.join(values['model']['freeze'])}"
+    if not is_grpo:
+        return recipe
+    weights = {name: part["weight"] for name, part in values["reward"]["components"].items() if part["weight"]}
+    return recipe | {
+        "prompts × completions a step": f"{values['data']['prompts_per_step']} × {rollout['num_generations']}",
+        "completion limit, temperature": f"{rollout['max_new_tokens']} tokens, {rollout['temperature']}",
+        "weight of the KL term": values["objective"]["beta"],
+        "rewards, by weight": ", ".join(f"{name} {weight:g}" for name, weight in weights.items()),
+    }
+
+
+def _images(model: Mapping[str, Any]) -> str:
+    limits = f"at {model['min_pixels']} to {model['max_pixels']} pixels (Qwen)"
+    return f"{limits}, or in at most {model['max_tiles']} tiles (InternVL)"
+
+
+def _evaluation(run: RunFolder) -> str:
+    """A table of what was measured on held-out samples: around the training, and by ``task=evaluate``."""
+    found: dict[str, Any] = {}
+    if (around := run.evaluation / "metrics.json").is_file():
+        found |= {f"{when} training": metrics for when, metrics in _read(around).items()}
+    for file in sorted(run.evaluation.glob("*/metrics.json")):
+        settings = EvaluationFolder(file.parent).settings()
+        if settings is not None:
+            prompt = " ".join(settings["prompt"]["template"].split())[:40]
+            found[f"{file.parent.name} ({prompt}…; judge: {settings['judge']})"] = _read(file)["metrics"]
+    names = (*BRIEF, "samples")
+    rows = [[name, *(number(metrics[OVERALL].get(key), key) for key in names)] for name, metrics in found.items()]
+    header = ["", *(TITLES[name] for name in names)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]) if rows else ""
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -1,0 +1,150 @@
+"""What a training changed, shown: held-out samples answered before the first step and after the last one."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from grit_lightning.data.subset import subset
+from grit_lightning.errors import ConfigError
+from grit_lightning.evaluation import (
+    Evaluator,
+    Prediction,
+    comparison_table,
+    differences,
+    read_predictions,
+    sample_values,
+    summary,
+    write_predictions,
+)
+from grit_lightning.evaluation.predictions import key
+from grit_lightning.evaluation.tables import BRIEF
+from grit_lightning.runs.run_folder import RunFolder
+from grit_lightning.system.files import write_atomic
+from grit_lightning.training.callbacks.heldout_answers import predict_on_all, stopped_early
+from grit_lightning.training.callbacks.plots import plot_examples, plot_rewards
+from grit_lightning.training.grpo import GRPOModule
+from grit_lightning.training.policy_module import PolicyModule
+from grit_lightning.types import Sample
+
+_REWARD = re.compile(r"reward/(.+)/mean")
+"""Logged keys of the rewards: the components by name, and ``total``."""
+
+
+class Demonstration(Callback):
+    """Answers the held-out samples with the run's own prompt before and after training, and draws what changed.
+
+    It writes ``eval/before.jsonl``, ``eval/after.jsonl``, ``eval/metrics.json``, ``plots/rewards.png`` and
+    ``plots/examples.png``, and prints a table. Decoding is greedy: training goes on as if nothing had been asked. A
+    resumed run takes up what was answered before its first step. The end is the last step, ``trainer.max_steps``:
+    a run that is stopped earlier shows nothing (``task=evaluate`` does).
+
+    With several processes each answers a share of the samples.
+
+    Args:
+        out: the run folder.
+        evaluator: how samples are answered.
+        max_samples: of the held-out samples, drawn once and for all; ``None`` for all, 0 for none.
+    """
+
+    def __init__(self, *, out: str, evaluator: Evaluator, max_samples: int | None) -> None:
+        if max_samples is not None and max_samples < 0:
+            raise ConfigError(f"callbacks.demonstration.max_samples is {max_samples}, expected at least 0, or null")
+        self.run = RunFolder(Path(out))
+        self.evaluator = evaluator
+        self.max_samples = max_samples
+        self._samples: list[Sample] = []
+        self._history: list[dict[str, float]] = []
+        self._report = ""
+
+    @property
+    def before_file(self) -> Path:
+        """Predictions before the first step."""
+        return self.run.evaluation / "before.jsonl"
+
+    @property
+    def after_file(self) -> Path:
+        """Predictions after the last step."""
+        return self.run.evaluation / "after.jsonl"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rewards so far."""
+        return {"history": [dict(step) for step in self._history]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the rewards so far."""
+        self._history = [dict(step) for step in state_dict["history"]]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Read and check the held-out samples, before weights are loaded."""
+        if self.max_samples != 0:
+            self._samples = subset(trainer.datamodule.val_samples(), self.max_samples)  # type: ignore[attr-defined]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Answer before the first step."""
+        if self._samples and trainer.global_step == 0:
+            before = self._predict(trainer, pl_module, "answering held-out questions before training")
+            if trainer.is_global_zero:
+                self.run.evaluation.mkdir(parents=True, exist_ok=True)
+                write_predictions(self.before_file, before)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Note this step's mean rewards."""
+        matches = ((_REWARD.fullmatch(key), value) for key, value in trainer.callback_metrics.items())
+        rewards = {match[1]: float(value) for match, value in matches if match}
+        if rewards:
+            self._history.append({"step": trainer.global_step, **rewards})
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Answer after the last step, and write what changed."""
+        at_the_end = 0 < trainer.max_steps <= trainer.global_step or stopped_early(trainer)
+        if trainer.received_sigterm or not at_the_end:
+            return
+        if self._samples:
+            after = self._predict(trainer, pl_module, "answering held-out questions after training")
+            if trainer.is_global_zero:
+                self._write_answers(after)
+        if trainer.is_global_zero and self._history:
+            self.run.plots.mkdir(parents=True, exist_ok=True)
+            weights = cast(GRPOModule, pl_module).rewards.weights  # only it logs rewards
+            only_logged = [name for name, weight in weights.items() if not weight]
+            plot_rewards(self.run.plots / "rewards.png", self._history, only_logged)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the table, once the progress bar is closed."""
+        if self._report:
+            print(f"\n{self._report}", flush=True)
+
+    def _write_answers(self, after: Sequence[Prediction]) -> None:
+        before = read_predictions(self.before_file)[0] if self.before_file.exists() else []
+        if list(map(key, before)) != list(map(key, after)):
+            before = []  # of other samples: a resume changed the data
+        # Where the pictures lie now: a resume may be on another machine.
+        here = ("image", "source")
+        before = [one | {name: other[name] for name in here} for one, other in zip(before, after, strict=False)]
+        answers = {"before": before, "after": after} if before else {"after": after}
+        summaries = {when: summary(predictions) for when, predictions in answers.items()}
+        self.run.evaluation.mkdir(parents=True, exist_ok=True)
+        write_predictions(self.after_file, after)
+        text = json.dumps(summaries, indent=2, allow_nan=False)
+        write_atomic(self.run.evaluation / "metrics.json", text + "\n")
+        self.run.plots.mkdir(parents=True, exist_ok=True)
+        shown = {when: [one for one in ones if one["completion_index"] == 0] for when, ones in answers.items()}
+        plot_examples(self.run.plots / "examples.png", shown)
+        values = {when: sample_values(predictions) for when, predictions in answers.items()}
+        first, *others = values
+        changes = {
+            when: differences(values[first], values[when], resamples=self.evaluator.resamples) for when in others
+        }
+        table = comparison_table(summaries, changes, BRIEF)
+        how = "answered greedily" if self.evaluator.samples_each == 1 else f"{self.evaluator.samples_each} times each"
+        self._report = f"{len(self._samples)} held-out questions, {how}.\n\n{table}"
+
+    def _predict(self, trainer: pl.Trainer, module: pl.LightningModule, what: str) -> list[Prediction]:
+        return predict_on_all(trainer, cast(PolicyModule, module), self.evaluator, self._samples, what=what)

@@ -1,0 +1,257 @@
+"""The LightningModule: one ``training_step`` is one step of group-relative policy optimization.
+
+    prompts ─ rollout ─▶ groups ─ rewards ─▶ advantages ─ packed micro-batches ─ loss ─▶ backward … step
+
+Rollouts run at the full batch, while the backward passes are bounded by tokens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import PreTrainedModel
+
+from grit_lightning.data.stream import Batch
+from grit_lightning.errors import ConfigError
+from grit_lightning.judge import Judge
+from grit_lightning.model.adapters import has_adapters
+from grit_lightning.model.backbones.protocol import Backbone
+from grit_lightning.model.packing import PackedBatch, completion_lengths, truncated
+from grit_lightning.model.policy import Policy, PolicyAtStart, Reference, TokenLogprobs, borrowed
+from grit_lightning.rewards import Rewards
+from grit_lightning.rollout.sampler import Sampler
+from grit_lightning.training import objective as obj
+from grit_lightning.training.distributed import full_value, gathered, gradient_sync, shard
+from grit_lightning.training.judge_watch import JudgeWatch
+from grit_lightning.training.objective import LossTerms, Objective
+from grit_lightning.training.policy_module import NamedParameters, PolicyModule
+from grit_lightning.training.step_metrics import PhaseTimer, StepSums, reward_table
+from grit_lightning.types import Group, StepOutput
+
+log = logging.getLogger(__name__)
+
+
+class GRPOModule(PolicyModule):
+    """The policy, its frozen reference and the update rule.
+
+    Args:
+        backbone: the model family and checkpoint.
+        sampler: how completions are drawn.
+        rewards: how they are scored.
+        judge: whom the rewards ask; watched.
+        objective: the loss.
+        optimizer: makes the optimizer from the names and values of trainable parameters.
+        scheduler: makes the learning-rate schedule from the optimizer; advanced once per training step.
+        max_tokens_per_pass: positions in one forward and backward pass; bounds the memory of activations.
+        logits_chunk: completion tokens per pass through the LM head; bounds the memory of logits.
+        max_grad_norm: the gradient's norm is clipped to this.
+        seed: of the sampling noise.
+        offload_reference: hold the reference's weights on the CPU but for its pass.
+
+    Raises:
+        ConfigError: the reference is sharded, and to be offloaded.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        sampler: Sampler,
+        rewards: Rewards,
+        judge: Judge,
+        objective: Objective,
+        optimizer: Callable[[NamedParameters], Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler],
+        max_tokens_per_pass: int,
+        logits_chunk: int,
+        max_grad_norm: float,
+        seed: int,
+        offload_reference: bool,
+    ) -> None:
+        super().__init__(
+            backbone=backbone,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            max_tokens_per_pass=max_tokens_per_pass,
+            logits_chunk=logits_chunk,
+            max_grad_norm=max_grad_norm,
+        )
+        self.sampler = sampler
+        self.rewards = rewards
+        self.judge_watch = JudgeWatch(judge)
+        self.objective = objective
+        self.seed = seed
+        self.offload_reference = offload_reference
+        self.reference: Reference | PolicyAtStart | None = None
+
+    def load_policy(self, *, entropy: bool = True) -> Policy:
+        """The policy as the checkpoint has it, at the sampling temperature."""
+        return Policy.load(
+            self.backbone, temperature=self.sampler.temperature, logits_chunk=self.logits_chunk, entropy=entropy
+        )
+
+    def configure_model(self) -> None:
+        """Load the policy and, if β > 0, the reference; shard both where the strategy has a device mesh."""
+        super().configure_model()
+        if self.objective.beta == 0 or self.reference is not None:
+            return
+        if has_adapters(self._policy.model):
+            self.reference = PolicyAtStart(self._policy)
+        else:
+            # One after the other, so that a process never holds more than one of them whole.
+            self.reference = Reference(self.load_policy(entropy=False))
+            shard(self.reference, self.trainer)
+            if self.offload_reference and isinstance(self.reference, FSDPModule):
+                raise ConfigError("module.offload_reference is true, which strategy=fsdp does not take: it is sharded")
+
+    def on_train_start(self) -> None:
+        """What was asked before the first step, by an evaluation, is not of it."""
+        self.judge_watch.reset()
+        if self.offload_reference and isinstance(self.reference, Reference):
+            for value in self.reference.parameters():  # buffers stay: DDP sends them around
+                value.data = value.data.cpu()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, StepOutput]:
+        """Roll out, score, and update the policy once on this rank's prompts."""
+        timer = PhaseTimer(self.device)
+        with timer("rollout"):
+            groups = self._rollout(batch)
+        scoring = self.rewards.submit(groups)  # in the background, while the reference runs
+        with timer("reference"):
+            ref_logprobs = self._reference_logprobs(groups)
+        with timer("wait_for_rewards"):
+            scores, reward_seconds = scoring.result()
+        judge_metrics = self.judge_watch.step(self.trainer.strategy)
+        table = reward_table(scores, self.device)
+        advantages_P_G = self._advantages(table["total"])
+        sums = StepSums(table, groups)
+        with timer("update"):
+            grad_norm = self._update(groups, table["total"], advantages_P_G, ref_logprobs, sums)
+        self._log(sums, timer, grad_norm, judge_metrics | {"time/reward": reward_seconds})
+        cast(LRScheduler, self.lr_schedulers()).step()
+        return {"output": StepOutput(batch.step + 1, groups, scores, advantages_P_G.cpu())}
+
+    # ---- phases of a step ----
+
+    @torch.no_grad()
+    def _rollout(self, batch: Batch) -> list[Group]:
+        def sample(model: PreTrainedModel) -> list[Group]:
+            with gathered(self._policy):
+                return self.sampler.rollout(model, self.backbone, batch.prompts, step=batch.step, seed=self.seed)
+
+        return self._policy.eval()(sample)
+
+    def _reference_logprobs(self, groups: list[Group]) -> Tensor | None:
+        """Log π_ref of all completion tokens of this rank, in order; ``None`` without a reference."""
+        reference = self.reference
+        if reference is None:
+            return None
+        lent = self.offload_reference and isinstance(reference, Reference)
+        logprobs = torch.zeros(int(completion_lengths(groups).sum()), device=self.device)
+        with borrowed(reference, self.device) if lent else nullcontext():  # type: ignore[arg-type]
+            for rows, live in self._passes(groups, skip=[False] * len(groups)):
+                packed = self._pack(rows, groups)
+                values = reference(packed)
+                if live:
+                    logprobs[packed.token_T] = values
+        return logprobs
+
+    def _advantages(self, rewards_P_G: Tensor) -> Tensor:
+        if self.objective.advantage_scale != "batch":
+            return obj.advantages(rewards_P_G, self.objective.advantage_scale)
+        _, std = obj.mean_std(self._sum_over_ranks(obj.moments(rewards_P_G)))
+        return obj.advantages(rewards_P_G, "batch", std)
+
+    def _update(
+        self,
+        groups: list[Group],
+        rewards_P_G: Tensor,
+        advantages_P_G: Tensor,
+        ref_logprobs: Tensor | None,
+        sums: StepSums,
+    ) -> Tensor:
+        """``objective.iterations`` optimizer steps on the groups. Returns the last gradient norm before clipping."""
+        weights_C = self._weights(groups, rewards_P_G)
+        skip_P = obj.zero_variance(rewards_P_G) & self.objective.skip_zero_variance
+        passes = self._passes(groups, skip=skip_P.tolist())
+        old_logprobs: Tensor | None = None
+        grad_norm = torch.zeros(())
+        self._policy.train()
+        for iteration in range(self.objective.iterations):
+            last = iteration == self.objective.iterations - 1
+            # Lightning counts the steps of its own wrapper only: earlier iterations use the raw optimizer, so that one
+            # training step is one global step.
+            optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=last))
+            optimizer.zero_grad()
+            logprobs = torch.zeros(int(completion_lengths(groups).sum()), device=self.device)
+            for index, (rows, live) in enumerate(passes):
+                packed = self._pack(rows, groups)
+                with gradient_sync(self.trainer.strategy, last=index == len(passes) - 1):
+                    tokens, terms = self._backward(
+                        packed, advantages_P_G.flatten(), weights_C * live, ref_logprobs, old_logprobs
+                    )
+                if live:
+                    logprobs[packed.token_T] = tokens.logprobs_T.detach()
+                    sums.add(terms, tokens, first=iteration == 0, last=last)
+            grad_norm = self._clip_gradient()
+            optimizer.step()
+            old_logprobs = logprobs if old_logprobs is None else old_logprobs
+        return full_value(grad_norm)
+
+    def _backward(
+        self,
+        packed: PackedBatch,
+        advantages_C: Tensor,
+        weights_C: Tensor,
+        ref_logprobs: Tensor | None,
+        old_logprobs: Tensor | None,
+    ) -> tuple[TokenLogprobs, LossTerms]:
+        """Forward and backward pass of one micro-batch. Without ``old_logprobs`` the policy still is π_old."""
+        tokens: TokenLogprobs = self._policy(packed)
+        terms = obj.policy_loss(
+            tokens.logprobs_T,
+            tokens.logprobs_T.detach() if old_logprobs is None else old_logprobs[packed.token_T],
+            None if ref_logprobs is None else ref_logprobs[packed.token_T],
+            advantages_C=advantages_C,
+            weights_C=weights_C,
+            completion_T=packed.completion_T,
+            objective=self.objective,
+        )
+        # Data-parallel strategies average gradients over ranks; the loss is a share of a global mean.
+        self.manual_backward(terms.loss * self.trainer.world_size)
+        return tokens, terms
+
+    def _weights(self, groups: list[Group], rewards_P_G: Tensor) -> Tensor:
+        """The loss weight of each completion's tokens, from counts over all ranks, shape (P·G,)."""
+        lengths_C = completion_lengths(groups).to(self.device)
+        keep_C = ~rewards_P_G.isnan().flatten()
+        if self.objective.mask_truncated:
+            keep_C &= ~truncated(groups).to(self.device)
+        kept = torch.stack([keep_C.sum(), (lengths_C * keep_C).sum()])
+        counts = self._sum_over_ranks(kept.to(obj.wide_dtype(self.device)))
+        return obj.token_weights(
+            lengths_C,
+            keep_C,
+            normalization=self.objective.normalization,
+            num_completions=counts[0].item(),
+            num_tokens=counts[1].item(),
+            max_completion_tokens=self.sampler.max_new_tokens,
+        )
+
+    # ---- log ----
+
+    def _log(self, sums: StepSums, timer: PhaseTimer, grad_norm: Tensor, others: dict[str, float]) -> None:
+        metrics = sums.metrics(self._sum_over_ranks, with_kl=self.reference is not None)
+        metrics |= self._step_metrics(timer, metrics.pop("tokens"))
+        metrics |= others | {"grad_norm": grad_norm.item()}
+        if metrics["reward/unscored"] == 1:
+            log.warning("step %d: no completion could be scored, so nothing was learned", self.trainer.global_step)
+        self.log_dict(metrics)

@@ -1,0 +1,116 @@
+"""What a training step logs: sums that add up over micro-batches and ranks, turned into means once, at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from grit_lightning.model.packing import completion_lengths, truncated
+from grit_lightning.model.policy import TokenLogprobs
+from grit_lightning.training.objective import LossTerms, mean_std, moments, wide_dtype, zero_variance
+from grit_lightning.types import Group, Score
+
+
+class PhaseTimer:
+    """Seconds per named phase. On a GPU it waits for queued work, so that a phase is charged for its own."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+        self._start = time.perf_counter()
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Time the block as ``phase``."""
+        start = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[phase] = time.perf_counter() - start
+
+    @property
+    def total(self) -> float:
+        """Seconds since the timer was made."""
+        return time.perf_counter() - self._start
+
+
+def reward_table(scores: Sequence[Sequence[Score]], device: torch.device) -> dict[str, Tensor]:
+    """Values of each component, and of ``total``, float32, shape (P, G); NaN where unscored."""
+
+    def column(values: list[list[float | None]]) -> Tensor:
+        rows = [[torch.nan if value is None else value for value in group] for group in values]
+        return torch.tensor(rows, dtype=torch.float32, device=device)
+
+    names = scores[0][0].components
+    return {name: column([[score.components[name] for score in group] for group in scores]) for name in names} | {
+        "total": column([[score.total for score in group] for group in scores])
+    }
+
+
+class StepSums:
+    """The sums of one training step on one rank.
+
+    Args:
+        table: :func:`reward_table`.
+        groups: the rank's groups.
+    """
+
+    def __init__(self, table: dict[str, Tensor], groups: Sequence[Group]) -> None:
+        total_P_G = table["total"]
+        lengths = completion_lengths(groups).to(total_P_G.device).float()
+        self.moments = {f"reward/{name}": moments(values) for name, values in table.items()}
+        self.moments["length"] = moments(lengths)
+        zero = torch.zeros((), dtype=wide_dtype(total_P_G.device), device=total_P_G.device)
+        self.sums = {
+            "groups": zero + len(groups),
+            "zero_variance": zero + zero_variance(total_P_G).sum(),
+            "completions": zero + lengths.numel(),
+            "unscored": zero + total_P_G.isnan().sum(),
+            "truncated": zero + truncated(groups).sum().item(),
+            "tokens": zero + lengths.sum(),
+            "trained_tokens": zero,
+            "loss": zero,
+            "kl": zero,
+            "entropy": zero,
+            "clipped": zero,
+        }
+
+    def add(self, terms: LossTerms, tokens: TokenLogprobs, *, first: bool, last: bool) -> None:
+        """Add a micro-batch.
+
+        Loss, KL and entropy are those of the policy that sampled (first iteration); clipping is that of the last one,
+        as in the first there is none.
+        """
+        if first:
+            self.sums["loss"] = self.sums["loss"] + terms.loss.detach()
+            self.sums["kl"] = self.sums["kl"] + terms.kl
+            if tokens.entropy_T is not None:
+                self.sums["entropy"] = self.sums["entropy"] + tokens.entropy_T.sum()
+            self.sums["trained_tokens"] = self.sums["trained_tokens"] + tokens.logprobs_T.numel()
+        if last:
+            self.sums["clipped"] = self.sums["clipped"] + terms.clipped
+
+    def metrics(self, sum_over_ranks: Callable[[Tensor], Tensor], *, with_kl: bool) -> dict[str, float]:
+        """Means over all ranks, by the name they are logged under; ``tokens`` is a sum."""
+        flat = sum_over_ranks(torch.cat([*self.moments.values(), torch.stack(list(self.sums.values()))]))
+        triples = flat[: 3 * len(self.moments)].view(-1, 3)
+        result: dict[str, float] = {}
+        for name, triple in zip(self.moments, triples, strict=True):
+            mean, std = mean_std(triple)
+            result |= {f"{name}/mean": mean.item(), f"{name}/std": std.item()}
+        sums = dict(zip(self.sums, flat[3 * len(self.moments) :].tolist(), strict=True))
+        trained = max(sums["trained_tokens"], 1.0)
+        return result | {
+            "reward/zero_variance": sums["zero_variance"] / sums["groups"],
+            "reward/unscored": sums["unscored"] / sums["completions"],
+            "truncated": sums["truncated"] / sums["completions"],
+            "tokens": sums["tokens"],
+            "loss": sums["loss"],
+            "entropy": sums["entropy"] / trained,
+            "clip_fraction": sums["clipped"] / trained,
+            **({"kl": sums["kl"] / trained} if with_kl else {}),
+        }

@@ -1,0 +1,229 @@
+"""The data module: everything is checked before the first step, encoded once, and resumed where the trainer stands."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+
+import lightning as L
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from grit_lightning.data.file_datamodule import GroundedQADataModule
+from grit_lightning.data.images import load_image
+from grit_lightning.data.shapes import image_split
+from grit_lightning.data.stream import Batch
+from grit_lightning.errors import ConfigError, DataError
+
+ROOT = Path(__file__).parents[2]
+REAL = ROOT / "../shared/data/vsr10"
+SHAPES = ROOT / "src/grit_lightning/assets/shapes20"
+
+
+def make(root: Path, **changes) -> GroundedQADataModule:
+    config = {
+        "root": str(root),
+        "train": [{"file": "cats.jsonl", "images": "images"}],
+        "val": None,
+        "prompts_per_step": 2,
+        "max_prompt_tokens": 100,
+        "cached_samples": 10,
+        "seed": 0,
+        "heldout": None,
+    }
+    return GroundedQADataModule(**{**config, **changes})
+
+
+def test_setup_encodes_each_sample_once(write, record, encoder):
+    data = make(write(record(), record(), record()).parent)
+    data.attach(encoder)
+    data.setup("fit")
+    steps = list(itertools.islice(data.train_dataloader(), 6))
+    assert encoder.calls == ["cats/1", "cats/2", "cats/3"]
+    shown = [prompt.sample.id for batch in steps for _, prompt in batch.prompts]
+    assert sorted(shown) == sorted(encoder.calls * 4)
+    assert [[slot for slot, _ in batch.prompts] for batch in steps] == [[0, 1]] * 6
+
+
+def test_a_small_cache_changes_nothing_but_the_work(write, record, encoder):
+    root = write(*(record(question=f"{number}?") for number in range(5))).parent
+    orders = []
+    for cached in (0, 2, 5):
+        data = make(root, cached_samples=cached)
+        data.attach(encoder)
+        data.setup("fit")
+        steps = itertools.islice(data.train_dataloader(), 10)
+        orders.append([(slot, prompt.text) for batch in steps for slot, prompt in batch.prompts])
+    assert orders[0] == orders[1] == orders[2]
+
+
+def test_setup_stops_at_the_first_problem_and_counts_the_others(write, record, encoder):
+    file = write(record(), record(answer=None), record(width=39), record(image="b.png"))
+    data = make(file.parent)
+    data.attach(encoder)
+    with pytest.raises(DataError) as caught:
+        data.setup("fit")
+    assert str(caught.value).startswith(f"{file}:2: field 'answer' is null")
+    assert str(caught.value).endswith("(and 2 more problems: task=validate lists them all)")
+    assert [problem.source for check in data.check() for problem in check.problems] == [
+        f"{file}:{line}" for line in (2, 3, 4)
+    ]
+
+
+def test_a_prompt_too_long(write, record, encoder):
+    file = write(record(), record(question="x" * 97))
+    data = make(file.parent)
+    data.attach(encoder)
+    with pytest.raises(DataError) as caught:
+        data.setup("fit")
+    assert str(caught.value) == (
+        f"{file}:2: the prompt of sample cats/2 has 101 tokens; expected at most data.max_prompt_tokens = 100"
+    )
+
+
+def test_problems_without_an_encoder_are_those_of_files_and_images(write, record):
+    file = write(record(question="x" * 500), record(image="b.png"))
+    assert [problem.source for check in make(file.parent).check() for problem in check.problems] == [f"{file}:2"]
+
+
+def test_a_missing_root(tmp_path):
+    data = make(tmp_path / "nowhere")
+    with pytest.raises(DataError) as caught:
+        data.setup("fit")
+    assert str(caught.value) == (
+        f"{tmp_path / 'nowhere'}: the folder of data.root does not exist; "
+        "task=fetch gets those of data=grit20 and data=grit_eval"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompts_per_step": 0}, "data.prompts_per_step is 0; expected at least 1"),
+        ({"max_prompt_tokens": 0}, "data.max_prompt_tokens is 0; expected at least 1"),
+        ({"cached_samples": -1}, "data.cached_samples is -1; expected at least 0"),
+        ({"heldout": {"count": 0, "seed": 1}}, "data.heldout.count is 0; expected at least 1"),
+        (
+            {"heldout": {"count": 1, "seed": 1, "difficulty": "easy"}},
+            "data.heldout.difficulty is easy; expected one of standard, hard, early",
+        ),
+        ({"train": []}, "data.train lists no files; expected at least one {file, images} entry"),
+    ],
+)
+def test_values_out_of_range(tmp_path, changes, message):
+    with pytest.raises(ConfigError) as caught:
+        make(tmp_path, **changes)
+    assert str(caught.value) == message
+
+
+def test_fewer_prompts_than_ranks_stops_setup(write, record, encoder):
+    data = make(write(record()).parent)
+    data.attach(encoder)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=3)
+    with pytest.raises(ConfigError, match="expected at least one prompt for each of the 3 processes"):
+        data.setup("fit")
+
+
+def test_validation_samples_are_those_of_the_files_then_the_held_out_ones(write, record, encoder, tmp_path):
+    write(record(), name="dogs.jsonl")
+    root = write(record()).parent
+    heldout = {"count": 3, "seed": 5, "folder": str(tmp_path / "heldout")}
+    data = make(root, val=[{"file": "dogs.jsonl", "images": "images"}], heldout=heldout)
+    data.attach(encoder)
+    data.setup("fit")
+    assert [sample.id for sample in data.train_samples()] == ["cats/1"]
+    assert [sample.id for sample in data.val_samples()] == [
+        "dogs/1",
+        *(f"shapes_tallyqa_heldout_3/{line}" for line in (1, 2, 3)),
+        *(f"shapes_vsr_heldout_3/{line}" for line in (1, 2, 3)),
+    ]
+    assert {image_split(load_image(sample)) for sample in data.heldout_samples()} == {"heldout"}
+    assert {sample.image.parent for sample in data.heldout_samples()} == {tmp_path / "heldout" / "images"}
+
+
+def test_held_out_samples_without_a_folder(write, record):
+    data = make(write(record()).parent, heldout={"count": 1, "seed": 5, "folder": None})
+    assert [load_image(sample).size == sample.size for sample in data.heldout_samples()] == [True, True]
+    assert make(data.root).heldout_samples() == []
+
+
+def test_it_can_be_sent_to_a_spawned_process(write, record, backbone):
+    data = make(write(record()).parent, max_prompt_tokens=750)
+    data.attach(backbone.encode)
+    data.setup("fit")
+    assert [s.id for s in pickle.loads(pickle.dumps(data)).train_samples()] == ["cats/1"]
+
+
+class Recorder(L.LightningModule):
+    """Takes one optimizer step a batch and notes what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list[tuple[int, list[tuple[int, str]]]] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        self.seen.append((batch.step, [(slot, prompt.sample.id) for slot, prompt in batch.prompts]))
+        self.manual_backward(self.weight * 1.0)
+        self.optimizers().step()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(root: Path, encoder, steps: int, folder: Path, resume: Path | None = None) -> Recorder:
+    data = make(root)
+    data.attach(encoder)
+    module = Recorder()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        max_epochs=-1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(module, data, ckpt_path=resume)
+    if not resume:
+        trainer.save_checkpoint(folder / "at.ckpt")
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # Lightning with torch 2.13
+def test_a_resumed_fit_sees_what_an_unbroken_one_sees(write, record, encoder, tmp_path):
+    root = write(*(record(question=f"{number}?") for number in range(5))).parent
+    unbroken = fit(root, encoder, 7, tmp_path).seen
+    before = fit(root, encoder, 3, tmp_path).seen
+    after = fit(root, encoder, 7, tmp_path, resume=tmp_path / "at.ckpt").seen
+    assert [step for step, _ in unbroken] == list(range(7))
+    assert before + after == unbroken
+
+
+@pytest.mark.parametrize("name", ["shapes20", "grit"])
+def test_the_configs_build_it(name, encoder):
+    had_resolver = OmegaConf.has_resolver("asset")
+    if not had_resolver:
+        OmegaConf.register_new_resolver("asset", lambda asset: str(SHAPES.parent / asset))
+    try:
+        config = OmegaConf.create({"seed": 3, "data": OmegaConf.load(ROOT / "conf/data" / f"{name}.yaml")})
+        if name == "grit":
+            config.data.root = str(REAL)
+        data = instantiate(config.data)
+    finally:
+        if not had_resolver:
+            OmegaConf.clear_resolver("asset")
+    assert (data.seed, data.prompts_per_step, data.max_prompt_tokens) == (3, 4, 750)
+    assert type(data.heldout) in (dict, type(None))
+    if name == "grit" and not REAL.is_dir():
+        pytest.skip("the real VSR samples are not beside the project")
+    data.attach(encoder)
+    data.setup("fit")
+    assert len(data.train_samples()) == {"shapes20": 20, "grit": 10}[name]
+    assert {sample.dataset for sample in data.train_samples()} <= {"vsr", "tallyqa"}

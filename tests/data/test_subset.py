@@ -1,0 +1,39 @@
+"""A few of the held-out samples that stand for all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from grit_lightning.data.subset import subset
+from grit_lightning.types import Sample
+
+
+def samples(count: int) -> list[Sample]:
+    """Whose answers come one after another, over and over."""
+    return [
+        Sample(f"f/{line}", "How many?", str(line % 8), Path("x.png"), (9, 9), (), "vsr", "val", f"f.jsonl:{line}")
+        for line in range(1, count + 1)
+    ]
+
+
+@pytest.mark.parametrize("count", [None, 20, 99])
+def test_all_where_there_are_no_more(count: int | None) -> None:
+    assert subset(samples(20), count) == samples(20)
+
+
+def test_so_many_in_their_order_and_not_at_equal_distances() -> None:
+    drawn = subset(samples(512), 64)
+    places = [int(sample.id.split("/")[1]) for sample in drawn]
+    assert (len(places), places) == (64, sorted(set(places)))
+    assert {sample.answer for sample in drawn} == set("01234567")
+    assert subset(samples(512), 0) == []
+
+
+def test_the_same_whatever_else_there_is() -> None:
+    drawn = subset(samples(512), 64)
+    assert set(subset(samples(512), 32)) < set(drawn)
+    assert subset(samples(512)[::-1], 64) == drawn[::-1]
+    kept = [sample for sample in samples(512) if sample in drawn or int(sample.answer) < 4]
+    assert subset(kept, 64) == drawn

@@ -1,0 +1,113 @@
+"""Files of predictions: what is written is read again, and what cannot be used is named, not fatal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from grit_lightning.errors import DataError
+from grit_lightning.evaluation import Prediction, read_predictions, summary, write_predictions
+from grit_lightning.evaluation.predictions import as_line, is_scored, key
+from support.predicted import VERSION, grounded, record, records
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    texts = [grounded(), "line\u2028separator \ud7ff 日本\n", f"{'9' * 400}, 0, 1, 2", "\ud800"]
+    ones = [*records(texts), record("no", sample_id="f/2")]
+    write_predictions(tmp_path / "p.jsonl", ones)
+    assert read_predictions(tmp_path / "p.jsonl") == (ones, [])
+    assert len((tmp_path / "p.jsonl").read_bytes().splitlines()) == 5
+    assert list(map(key, ones)) == [("f/1", 0), ("f/1", 1), ("f/1", 2), ("f/1", 3), ("f/2", 0)]
+    assert {one["prompt_version"] for one in ones} == {VERSION}
+
+
+def test_a_score_that_is_missing() -> None:
+    assert is_scored(record(grounded()))
+    assert not is_scored(record(grounded(), judge=lambda *_: None))
+
+
+def torn(lines: list[bytes]) -> None:
+    lines[-1] = lines[-1][:100]
+
+
+def torn_within_a_character(lines: list[bytes]) -> None:
+    lines[-1] = b'{"text": "\xe7\x8c'
+
+
+def twice(lines: list[bytes]) -> None:
+    lines.append(lines[1])
+
+
+def another_answer_for_the_same(lines: list[bytes]) -> None:
+    lines.append(as_line(record("no", sample_id="f/1")).encode())
+
+
+def a_list(lines: list[bytes]) -> None:
+    lines.append(b"[1]\n")
+
+
+def deep(lines: list[bytes]) -> None:
+    lines.append(b"[" * 100_000 + b"\n")
+
+
+def changed(**fields: object) -> Callable[[list[bytes]], None]:
+    def change(lines: list[bytes]) -> None:
+        one = record("no", sample_id="f/9") | fields
+        lines.append(as_line({name: value for name, value in one.items() if value is not ...}).encode())
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line", "message", "left"),
+    [
+        (torn, 3, "is the line torn?", 2),
+        (torn_within_a_character, 3, "is the line torn?", 2),
+        (twice, 4, "completion 0 of sample f/1 is there twice; the first counts", 3),
+        (another_answer_for_the_same, 4, "completion 0 of sample f/1 is there twice; the first counts", 3),
+        (a_list, 4, "expected a JSON object", 3),
+        (deep, 4, "not valid JSON", 3),
+        (changed(answer=...), 4, "field 'answer' is missing; expected text", 3),
+        (changed(answer=7), 4, "field 'answer' is 7; expected text", 3),
+        (changed(scores=[]), 4, "field 'scores' is []; expected a number or null by name", 3),
+        (changed(scores={"judge": "1"}), 4, """field 'scores' is {"judge": "1"}; expected a number or null""", 3),
+        (changed(num_tokens="3"), 4, "field 'num_tokens' is \"3\"; expected a whole number", 3),
+        (changed(completion_index=True), 4, "field 'completion_index' is true; expected a whole number", 3),
+        (changed(boxes=[{"pixels": [1, 2, 3]}]), 4, "field 'boxes' is [{", 3),
+        (changed(reference_boxes=[[1, 2, 3]]), 4, "field 'reference_boxes' is [[1, 2, 3]]; expected a list of ", 3),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_named_and_left_out(
+    tmp_path: Path, spoil: Callable[[list[bytes]], None], line: int, message: str, left: int
+) -> None:
+    lines = [as_line(record(grounded(), sample_id=f"f/{number}")).encode() for number in range(3)]
+    spoil(lines)
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(b"".join(lines))
+    ones, problems = read_predictions(path)
+    (problem,) = problems
+    assert str(problem).startswith(f"{path}:{line}: ")
+    assert message in str(problem)
+    assert [one["sample_id"] for one in ones] == [f"f/{number}" for number in range(left)]
+    assert all(one["text"] == grounded() for one in ones)
+    assert summary(ones)["overall"]["samples"] == left
+
+
+def test_blank_lines_are_nothing(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text(f"\n{as_line(record('no'))}\n   \n")
+    ones, problems = read_predictions(tmp_path / "p.jsonl")
+    assert (len(ones), problems) == (1, [])
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere: cannot be read \(No such file"):
+        read_predictions(tmp_path / "nowhere")
+
+
+def test_lines_hold_nothing_but_ascii() -> None:
+    one: Prediction = record("猫\u2028")
+    assert as_line(one).isascii()
+    assert json.loads(as_line(one)) == one

@@ -1,0 +1,56 @@
+"""Tables for a terminal, cell by cell."""
+
+from __future__ import annotations
+
+from grit_lightning.evaluation import comparison_table, differences, intervals, overview, sample_values, summary
+from grit_lightning.evaluation.tables import BRIEF
+from support.predicted import grounded, record
+
+
+def rows_of(table: str) -> dict[str, list[str]]:
+    """The cells that are not empty, by title; the header under an empty one."""
+    header, *lines = ([cell.strip() for cell in line.split("  ") if cell.strip()] for line in table.split("\n"))
+    return {"": header} | {line[0]: line[1:] for line in lines}
+
+
+BEFORE = [record("no", sample_id="a"), record("no", "vsr", sample_id="b")]
+AFTER = [record(grounded(), sample_id="a"), record("no", "vsr", sample_id="b")]
+
+
+def test_overview() -> None:
+    rows = rows_of(overview(summary(AFTER), intervals(AFTER, resamples=50)))
+    assert rows[""] == ["overall", "95 %", "tallyqa", "vsr", "macro"]
+    assert rows["grounded format"] == ["0.500", "0.000 to 1.000", "1.000", "0.000", "0.500"]
+    assert rows["boxes = count"] == ["1.000", "1.000", "-", "1.000"], "an interval needs two samples"
+    assert rows["samples"] == ["2", "1", "1", "2"]
+    assert "unscored" not in rows
+    assert "pass@k" not in rows
+
+
+def test_of_one_dataset_the_overview_has_one_column() -> None:
+    rows = rows_of(overview(summary(AFTER[:1]), {}))
+    assert rows[""] == ["overall", "95 %"]
+    assert rows["accuracy"] == ["1.000"]
+
+
+def test_what_has_no_score_is_said() -> None:
+    one = record(grounded(), judge=lambda *_: None)
+    assert rows_of(overview(summary([one]), {}))["unscored"] == ["1"]
+
+
+def test_comparison() -> None:
+    columns = {"before": summary(BEFORE), "after": summary(AFTER)}
+    changes = {"after": differences(sample_values(BEFORE), sample_values(AFTER), resamples=50)}
+    rows = rows_of(comparison_table(columns, changes, BRIEF))
+    assert rows[""] == ["before", "after", "after - before"]
+    assert rows["accuracy"] == ["0.000", "0.500", "+0.500 (+0.000 to +1.000)"]
+    assert rows["tallyqa"] == ["0.000", "1.000"]
+    assert rows["grounding IoU"] == ["0.000", "0.500", "+0.500 (+0.000 to +1.000)"]
+    assert rows["boxes = count"] == ["-", "1.000", "-"]
+    assert rows["samples"] == ["2", "2"]
+    assert "unscored" not in rows
+
+
+def test_a_comparison_of_one() -> None:
+    rows = rows_of(comparison_table({"after": summary(AFTER)}, {}, BRIEF))
+    assert rows["accuracy"] == ["0.500"]

@@ -1,0 +1,189 @@
+"""Every family against plain transformers: prompts, positions, rollouts, packed log-probabilities, exported weights."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from PIL import Image
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    SuppressTokensLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from grit_lightning.model.backbones.pretrained import FAMILIES, PretrainedBackbone
+from grit_lightning.model.packing import completion_lengths, pack, plan_rows
+from grit_lightning.model.policy import Policy
+from grit_lightning.rollout.noise import GumbelNoise, sequence_key
+from grit_lightning.rollout.sampler import Sampler
+from grit_lightning.training.targets import target_text
+from grit_lightning.types import Prompt, Sample
+from support.predicted import predicted
+from support.released import MAKERS
+
+
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def backbone(request, compose_config: Callable[..., Any], tmp_path_factory) -> PretrainedBackbone:
+    """A tiny checkpoint of each family."""
+    if request.param == "qwen2_5_vl":
+        return instantiate(compose_config().model)
+    folder = MAKERS[request.param](tmp_path_factory.mktemp(request.param))
+    options = ("model=pretrained", f"model.checkpoint={folder}", "model.random_weights_seed=null")
+    return instantiate(compose_config(*options, "model.max_pixels=100352", "model.max_tiles=3").model)
+
+
+def image_arguments(backbone: PretrainedBackbone, ids: torch.Tensor, prompt: Prompt) -> dict[str, torch.Tensor]:
+    """What the plain model is given of an image, positions left to it."""
+    is_image = {"mm_token_type_ids": (ids == backbone.image_token_id).int()}
+    return {**prompt.vision, **(is_image if "image_grid_thw" in prompt.vision else {})}
+
+
+def one_by_one(model, backbone, groups, temperature: float) -> list[torch.Tensor]:
+    """log π of each completion from the plain forward of [prompt | completion], positions left to the model."""
+    results = []
+    for group in groups:
+        for completion in group.completions:
+            ids = torch.cat([group.prompt.input_ids_S, torch.tensor(completion.token_ids)])[None]
+            logits = model(input_ids=ids, **image_arguments(backbone, ids, group.prompt)).logits[0] / temperature
+            logits[:, list(backbone.banned_token_ids)] = -torch.inf
+            logprobs = logits.log_softmax(-1)[group.prompt.num_tokens - 1 : -1]
+            results.append(logprobs.gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0])
+    return results
+
+
+@pytest.mark.parametrize("max_tokens", [100_000, 600, 1], ids=["one_pass", "several_passes", "one_completion_a_pass"])
+def test_packed_logprobs_and_gradient_equal_one_by_one(backbone, prompts, make_group, max_tokens: int) -> None:
+    groups = [make_group(prompt, lengths, slot) for slot, (prompt, lengths) in enumerate(
+        zip(prompts, [[7, 1, 12], [3, 8, 2], [20, 1, 5]], strict=True)
+    )]  # fmt: skip
+    model = backbone.load_model()
+    expected = one_by_one(model, backbone, groups, temperature=0.7)
+    weights = [torch.randn(len(e), generator=torch.Generator().manual_seed(i)) for i, e in enumerate(expected)]
+    sum((w * e).sum() for w, e in zip(weights, expected, strict=True)).backward()
+    expected_gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+
+    policy = Policy(model, banned_token_ids=backbone.banned_token_ids, temperature=0.7, logits_chunk=4)
+    starts = completion_lengths(groups).cumsum(0) - completion_lengths(groups)
+    logprobs = torch.full((int(completion_lengths(groups).sum()),), torch.nan)
+    for rows in plan_rows(groups, max_tokens, [False] * 3):
+        batch = pack(rows, groups, backbone.pad_token_id)
+        tokens = policy(batch)
+        logprobs[batch.token_T] = tokens.logprobs_T.detach()
+        assert (batch.token_T - starts[batch.completion_T] >= 0).all()
+        (torch.cat(weights)[batch.token_T] * tokens.logprobs_T).sum().backward()
+    torch.testing.assert_close(logprobs, torch.cat(expected).detach(), rtol=0, atol=1e-5)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(
+            parameter.grad, expected_gradients[name], rtol=1e-4, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@torch.no_grad()
+def test_rollouts_are_those_of_plain_generate_without_padding_or_prefill(backbone, prompts) -> None:
+    options = Sampler(
+        num_generations=3, max_new_tokens=24, temperature=0.9, top_k=40, top_p=0.9, stop="</answer>", max_sequences=64
+    )
+    model = backbone.load_model()
+    groups = options.rollout(model, backbone, list(enumerate(prompts)), step=5, seed=1)
+    for slot, prompt in enumerate(prompts):
+        ids = prompt.input_ids_S[None]
+        for index in range(3):
+            key = torch.tensor([sequence_key(1, 5, slot, index)])
+            processors = [
+                SuppressTokensLogitsProcessor(list(backbone.banned_token_ids)),
+                TemperatureLogitsWarper(0.9),
+                TopKLogitsWarper(40),
+                TopPLogitsWarper(0.9),
+                GumbelNoise(key, prompt.num_tokens),
+            ]
+            output = model.generate(
+                ids,
+                **image_arguments(backbone, ids, prompt),
+                generation_config=GenerationConfig(
+                    do_sample=False,
+                    max_new_tokens=24,
+                    eos_token_id=list(backbone.eos_token_ids),
+                    pad_token_id=backbone.pad_token_id,
+                ),
+                logits_processor=LogitsProcessorList(processors),
+            )
+            naive = output[0, prompt.num_tokens :].tolist()
+            ours = list(groups[slot].completions[index].token_ids)
+            assert ours == naive[: len(ours)]
+            assert len(ours) == len(naive) or groups[slot].completions[index].finish == "stop"
+
+
+@pytest.mark.parametrize("size", [(224, 112), (30, 500), (640, 480), (113, 207), (20, 20)])
+def test_positions_and_placeholders_are_those_of_transformers(backbone, size: tuple[int, int]) -> None:
+    sample = Sample("f/1", "How many?", "2", Path("x.png"), size, (), "vsr", "train", "f.jsonl:1")
+    prompt = backbone.encode(sample, Image.radial_gradient("L").resize(size).convert("RGB"))
+    is_image = prompt.input_ids_S == backbone.image_token_id
+    model = backbone.load_model()
+    features = model.model.get_image_features(**prompt.vision).pooler_output
+    assert is_image.sum() == sum(map(len, features)) == backbone.count_image_tokens(prompt)
+    assert is_image.nonzero().diff(dim=0).eq(1).all()
+    if "image_grid_thw" in prompt.vision:
+        expected, _ = model.model.get_rope_index(
+            prompt.input_ids_S[None],
+            mm_token_type_ids=is_image.int()[None],
+            image_grid_thw=prompt.vision["image_grid_thw"],
+        )
+        assert torch.equal(prompt.position_ids_A_S, expected[:, 0])
+    else:
+        assert torch.equal(prompt.position_ids_A_S, torch.arange(prompt.num_tokens)[None])
+
+
+def test_the_parts_are_all_of_the_model_and_do_not_overlap(backbone) -> None:
+    for name, _ in backbone.load_model().named_parameters():
+        owners = [part for part, beginnings in backbone.family.parts.items() if name.startswith(beginnings)]
+        assert len(owners) == 1, name
+
+
+def test_a_completion_is_read_as_it_was_written_but_for_its_end(backbone, prompts) -> None:
+    text = "<think> a <ref>dog</ref><box>[[1, 2, 30, 40]]</box> </think>"
+    if backbone.family.name == "InternVL":
+        assert {"<ref>", "</ref>", "<box>", "</box>"} <= set(backbone.control_tokens)
+    written = backbone.target(text, prompts[0])
+    assert written.token_ids[-1] in backbone.eos_token_ids
+    assert backbone.completion(written.token_ids, "eos", prompts[0]).text == text
+
+
+@pytest.mark.parametrize("size", [(224, 112), (30, 500), (640, 480), (1333, 751), (113, 207), (20, 20)])
+def test_boxes_come_back_from_the_models_space_within_half_of_its_pixels(backbone, size: tuple[int, int]) -> None:
+    """From a sample's boxes through written tokens to a prediction's; most of these images are resized."""
+    drawn = random.Random(0)
+    width, height = size
+    boxes = [(0.0, 0.0, float(width), float(height))]
+    for _ in range(20):
+        (x1, x2), (y1, y2) = (sorted(round(drawn.uniform(0, side), 2) for _ in range(2)) for side in size)
+        boxes.append((x1, y1, x2, y2))
+    sample = Sample("f/1", "How many?", "21", Path("x.png"), size, tuple(boxes), "tallyqa", "train", "f.jsonl:1")
+    prompt = backbone.encode(sample, Image.new("RGB", size))
+    written = backbone.target(target_text(sample, prompt.box_space), prompt)
+    read = backbone.completion(written.token_ids, "eos", prompt)
+    (one,) = predicted(prompt, read)
+    assert one["box_space"] == list(prompt.box_space)
+    assert one["scores"]["exact_match"] == 1.0
+    pixel = [side / model_side for side, model_side in zip(size, prompt.box_space, strict=True)] * 2
+    assert len(one["boxes"]) == len(boxes)
+    for before, after in zip(boxes, one["boxes"], strict=True):
+        off = [abs(a - b) / p for a, b, p in zip(before, after["pixels"], pixel, strict=True)]
+        assert max(off) <= 0.5 + 1e-9, (before, after)
+
+
+def test_no_token_of_images_or_turns_is_sampled(backbone) -> None:
+    words, banned = len(backbone.tokenizer), set(backbone.banned_token_ids)
+    names = set(backbone.tokenizer.convert_ids_to_tokens([index for index in banned if index < words]))
+    assert {"<|im_start|>", backbone.family.image_token, *filter(None, backbone.family.around_image)} <= names
+    assert not names & {"<|im_end|>", "<think>"}
+    assert set(range(words, backbone.config.get_text_config().vocab_size)) <= banned

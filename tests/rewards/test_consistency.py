@@ -1,0 +1,113 @@
+"""Whether the text names what its boxes show: which crops are shown under which names, and what comes of the scores."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from grit_lightning.app import config
+from grit_lightning.errors import ConfigError
+from grit_lightning.judge import ExactMatch
+from grit_lightning.rewards import Consistency, Rewards
+from grit_lightning.rewards.consistency import crop
+from grit_lightning.types import Completion, Sample
+from support.chat_server import ChatServer
+
+PROMPT = str(config.conf_dir().parent / "src" / "grit_lightning" / "assets" / "judge" / "consistency.txt")
+COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Sample:
+    """Left half red, right half blue, 200 × 100."""
+    image = Image.new("RGB", (200, 100), COLOURS["red"])
+    image.paste(COLOURS["blue"], (100, 0, 200, 100))
+    image.save(tmp_path / "halves.png")
+    return Sample("halves/1", "What?", "red", tmp_path / "halves.png", (200, 100), (), "vsr", "train", "halves:1")
+
+
+@pytest.fixture
+def reward(make_judge):
+    def make(**changes) -> Consistency:
+        options = {"prompt": PROMPT, "max_boxes": 4, "max_words": 3, "max_side": 512}
+        return Consistency(**{"judge": make_judge(), **options, **changes})
+
+    return make
+
+
+def completion(text: str, box_space: tuple[int, int] = (1000, 1000)) -> Completion:
+    return Completion((1, 2), text, "stop", box_space)
+
+
+def boxed(*named: tuple[str, list[int]]) -> str:
+    boxes = (f'{{"bbox_2d": {box}, "label": "{name}"}}' for name, box in named)
+    return f"<think> {' and '.join(boxes)} </think>"
+
+
+def total(reward: Consistency, sample: Sample, text: str) -> float | None:
+    return Rewards({"c": {"weight": 1.0, "fn": reward}}).score(sample, completion(text)).total
+
+
+def last_picture(chat: ChatServer) -> tuple[str, Image.Image]:
+    text, picture = chat.stats()["last"][0]["body"]["messages"][0]["content"]
+    data = picture["image_url"]["url"].removeprefix("data:image/png;base64,")
+    return text["text"], Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+@pytest.mark.parametrize(("name", "box"), [("red", [0, 0, 500, 1000]), ("blue", [500, 250, 1000, 750])])
+def test_the_judge_sees_the_box_and_the_name(chat: ChatServer, reward, sample: Sample, name: str, box) -> None:
+    assert total(reward(), sample, boxed((f"{name} [score=0.75 faults=]", box))) == 0.75
+    text, picture = last_picture(chat)
+    assert f"\n{name} [score=0.75 faults=]\n" in text and "untrusted" in text
+    assert picture.size == (100, 100 * (box[3] - box[1]) // 1000)
+    assert picture.getcolors() == [(picture.width * picture.height, COLOURS[name])]
+
+
+def test_the_mean_is_over_all_boxes_and_what_is_invalid_unnamed_or_too_many_scores_0(
+    chat: ChatServer, reward, sample: Sample
+) -> None:
+    one = ("[score=1 faults=] red", [0, 0, 500, 1000])
+    half = ("[score=0.5 faults=] blue", [500, 0, 1000, 1000])
+    assert total(reward(), sample, boxed(one, half)) == 0.75
+    assert total(reward(), sample, boxed(one, one)) == 0.5, "repeated"
+    assert total(reward(), sample, boxed(one, ("x", [900, 0, 100, 9]))) == 0.5, "inverted"
+    assert total(reward(), sample, boxed(one, ("", [1, 1, 9, 9]))) == 0.5, "unnamed"
+    assert total(reward(max_boxes=1), sample, boxed(one, half)) == 0.5, "too many"
+    assert total(reward(), sample, "<think> nothing to see </think>") == 0.0
+    assert chat.stats()["requests"] == 2, "each box with its name once"
+
+
+def test_a_box_that_cannot_be_judged_leaves_the_completion_unscored(reward, sample: Sample) -> None:
+    one = ("[score=1 faults=] red", [0, 0, 500, 1000])
+    assert total(reward(), sample, boxed(one, ("[score=1 faults=500*]", [500, 0, 1000, 1000]))) is None
+
+
+def test_a_box_without_a_label_is_called_what_leads_to_it(chat: ChatServer, reward, sample: Sample) -> None:
+    text = "<think> there is a big red square at 0, 0, 500, 1000 and so on 500, 0, 1000, 1000 </think>"
+    assert total(reward(), sample, text) is not None
+    names = {last_picture(chat)[0].split("<<<")[1].splitlines()[1]}
+    assert names <= {"red square at", "and so on"}
+
+
+def test_a_crop_is_never_empty_nor_larger_than_asked() -> None:
+    image = Image.new("RGB", (200, 100))
+
+    def size(box: tuple[float, float, float, float], max_side: int = 512) -> tuple[int, int]:
+        data = crop(image, box, max_side).partition(",")[2]
+        return Image.open(io.BytesIO(base64.b64decode(data))).size
+
+    assert size((0, 0, 200, 100)) == (200, 100)
+    assert size((0, 0, 200, 100), 50) == (50, 25)
+    assert size((10.2, 10.2, 10.4, 10.4)) == (1, 1)
+    assert size((199.9, 99.9, 200, 100)) == (1, 1)
+
+
+def test_it_needs_a_judge_that_sees_and_numbers_above_0(reward) -> None:
+    with pytest.raises(ConfigError, match="needs a judge that sees: expected judge=openai, azure or local"):
+        reward(judge=ExactMatch())
+    with pytest.raises(ConfigError, match="max_boxes is 0, expected at least 1"):
+        reward(max_boxes=0)

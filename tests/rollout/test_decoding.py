@@ -1,0 +1,137 @@
+"""Decoding against ``generate``; neither what has ended, nor compaction, nor a static cache changes a token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    LogitsProcessorList,
+    SuppressTokensLogitsProcessor,
+)
+
+from grit_lightning.model.backbones.pretrained import PretrainedBackbone
+from grit_lightning.model.packing import concatenate_vision
+from grit_lightning.rollout import decoding
+from grit_lightning.rollout.decoding import SharedPromptCache, decode
+from grit_lightning.rollout.noise import draw
+from grit_lightning.rollout.sampler import greedy, left_pad
+from grit_lightning.types import Prompt
+
+G = 4
+LIMIT = 20
+
+
+@pytest.fixture(scope="module")
+def model(backbone):
+    return backbone.load_model()
+
+
+@torch.no_grad()
+def decoded(
+    model, backbone: PretrainedBackbone, prompts: Sequence[Prompt], lengths: Sequence[int], *, static: bool = False,
+    generations: int = G,
+) -> list[list[int]]:  # fmt: skip
+    """Sampled tokens, where completion ``i`` ends with its ``lengths[i]``-th, whatever that is."""
+    keys = torch.arange(len(prompts) * generations) * 7919
+    ends = torch.tensor(lengths)
+    banned = torch.tensor(backbone.banned_token_ids)
+    tokens = decode(
+        model,
+        left_pad(prompts, backbone.pad_token_id),
+        concatenate_vision(prompts),
+        generations=generations,
+        max_new_tokens=LIMIT,
+        pad_token_id=backbone.pad_token_id,
+        choose=lambda logits, rows, place: draw(logits.index_fill(1, banned, -torch.inf), keys[rows], place),
+        finished=lambda ids, _: ids.shape[1] >= ends,
+        static=static,
+    )
+    for row, length in zip(tokens, lengths, strict=True):
+        assert (row[length:] == backbone.pad_token_id).all()
+    return [row[:length] for row, length in zip(tokens.tolist(), lengths, strict=True)]
+
+
+# All in one group but one, a whole group at once, one after the other, and none.
+LENGTHS = {
+    "one_goes_on": [1, 1, 1, LIMIT, 2, 2, 2, 2, 3, 3, 3, 3],
+    "group_by_group": [LIMIT] * 4 + [2] * 4 + [9] * 4,
+    "one_by_one": [*range(1, 13)],
+    "all_at_once": [5] * 12,
+    "never": [LIMIT] * 12,
+}
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_what_ends_leaves_the_others_as_they_are(backbone, model, prompts, monkeypatch, lengths: list[int]) -> None:
+    whole = decoded(model, backbone, prompts, [LIMIT] * 12)
+    expected = [row[:length] for row, length in zip(whole, lengths, strict=True)]
+    kept: list[tuple[int, ...]] = []
+    keep = SharedPromptCache.keep
+    monkeypatch.setattr(SharedPromptCache, "keep", lambda *given: (kept.append(given[2].shape), keep(*given))[1])
+    for static in (False, True):
+        assert decoded(model, backbone, prompts, lengths, static=static) == expected
+    compacted = len(kept)
+    monkeypatch.setattr(decoding, "SHRINK", -1.0)
+    assert decoded(model, backbone, prompts, lengths) == expected
+    assert len(kept) == compacted and (compacted > 0) == (len(set(lengths)) > 1)
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_the_cache_grows_without_a_trace(backbone, model, prompts, monkeypatch, static: bool) -> None:
+    expected = decoded(model, backbone, prompts, [LIMIT] * 12)
+    monkeypatch.setattr(decoding, "GROWTH", 3)
+    assert decoded(model, backbone, prompts, [LIMIT] * 12, static=static) == expected
+    assert decoded(model, backbone, prompts, [*range(9, 21)], static=static) == [
+        row[:length] for row, length in zip(expected, range(9, 21), strict=True)
+    ]
+
+
+def test_a_completion_does_not_depend_on_how_many_share_its_prompt(backbone, model, prompts) -> None:
+    together = decoded(model, backbone, prompts[:1], [LIMIT] * G)
+    assert decoded(model, backbone, prompts[:1], [LIMIT], generations=1) == together[:1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("together", [True, False], ids=["padded", "alone"])
+def test_greedy_completions_are_those_of_generate(backbone, model, prompts, together: bool) -> None:
+    plain = AutoModelForImageTextToText.from_pretrained(backbone.weights_folder(), attn_implementation="sdpa").eval()
+    batches = [prompts] if together else [[prompt] for prompt in prompts]
+    completions = [
+        completion
+        for batch in batches
+        for completion in greedy(model, backbone, batch, max_new_tokens=LIMIT, stop="</answer>")
+    ]
+    suppress = LogitsProcessorList([SuppressTokensLogitsProcessor(list(backbone.banned_token_ids))])
+    ends = list(backbone.eos_token_ids)
+    config = GenerationConfig(max_new_tokens=LIMIT, eos_token_id=ends, pad_token_id=backbone.pad_token_id)
+    for prompt, completion in zip(prompts, completions, strict=True):
+        ids = prompt.input_ids_S[None]
+        is_image = (ids == backbone.image_token_id).int()
+        output = plain.generate(
+            ids, mm_token_type_ids=is_image, **prompt.vision, generation_config=config, logits_processor=suppress
+        )
+        naive = output[0, prompt.num_tokens :].tolist()
+        assert list(completion.token_ids) == naive[: len(completion.token_ids)]
+        assert len(completion.token_ids) == len(naive) or completion.finish == "stop"
+
+
+@torch.no_grad()
+def test_under_autocast_attention_is_still_float32(backbone, model, prompts) -> None:
+    seen: list[Tensor] = []
+    product = decoding._product
+    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
+        patch.setattr(decoding, "_product", lambda *given: (seen.append(product(*given)), seen[-1])[1])
+        decoded(model, backbone, prompts[:1], [3] * G)
+    assert {value.dtype for value in seen} == {torch.float32}
+
+
+@torch.no_grad()
+def test_a_model_of_another_attention_is_refused(backbone, prompts) -> None:
+    plain = AutoModelForImageTextToText.from_pretrained(backbone.weights_folder(), attn_implementation="sdpa")
+    with pytest.raises(ValueError, match="attention"):
+        greedy(plain, backbone, prompts, max_new_tokens=2, stop="q")

@@ -1,0 +1,147 @@
+import json
+import os
+import re
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import torch
+
+from grit_lightning.runs import run_folder as runs
+from grit_lightning.errors import CheckpointError, ConfigError
+from grit_lightning.runs.run_folder import RunFolder, open_run
+
+
+def create(path: Path | str, seed: int = 0) -> RunFolder:
+    return runs.create(
+        path, composed_yaml=f"seed: ${{oc.env:S,{seed}}}\n", config_yaml=f"seed: {seed}\n", manifest={"seed": seed}
+    )
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    return create(tmp_path / "run")
+
+
+def checkpoint(path: Path, age: float = 0.0) -> Path:
+    torch.save({"w": torch.zeros(3)}, path)
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+class TestCreate:
+    def test_folder_and_its_parents_are_made(self, tmp_path):
+        run = create(tmp_path / "a" / "b")
+        assert run.path == tmp_path / "a" / "b"
+        assert (run.path / "config.yaml").read_text() == "seed: 0\n"
+        assert (run.path / "composed.yaml").read_text() == "seed: ${oc.env:S,0}\n"
+        assert json.loads((run.path / "manifest.json").read_text()) == {"seed": 0}
+
+    def test_folder_with_other_files_is_taken(self, tmp_path):
+        (tmp_path / "train.log").write_text("hello")
+        create(tmp_path)
+        assert (tmp_path / "train.log").read_text() == "hello"
+
+    def test_run_is_not_taken_for_another(self, run):
+        with pytest.raises(ConfigError) as error:
+            create(run.path, seed=1)
+        assert str(error.value) == (
+            f"{run.path} already holds a run: continue it with resume={run.path} or choose another out=…."
+        )
+        assert run.config_file.read_text() == "seed: 0\n"
+        assert json.loads(run.manifest_file.read_text()) == {"seed": 0}
+
+    def test_of_two_processes_at_once_one_is_refused(self, tmp_path, monkeypatch):
+        # Both have looked, and neither has seen the other's manifest yet.
+        monkeypatch.setattr(Path, "exists", lambda self: False)
+        create(tmp_path)
+        with pytest.raises(ConfigError, match="already holds a run"):
+            create(tmp_path, seed=1)
+        assert json.loads((tmp_path / "manifest.json").read_text()) == {"seed": 0}
+
+    @pytest.mark.parametrize("name", ["config.yaml", "composed.yaml"])
+    def test_config_of_something_else_is_not_overwritten(self, tmp_path, name):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(ConfigError, match=rf"{name} is in the way\.$"):
+            create(tmp_path)
+        assert os.listdir(tmp_path) == [name]
+        assert (tmp_path / name).read_text() == "mine"
+
+    @pytest.mark.parametrize("below", ["", "sub"])
+    def test_file_in_the_way(self, tmp_path, below):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(ConfigError, match=r"^out=.*file.* cannot be the run folder: .*\.$"):
+            create(tmp_path / "file" / below)
+
+    def test_folder_that_may_not_be_written(self, tmp_path, monkeypatch):
+        def refuse(self, *_, **__):
+            raise PermissionError(13, "Permission denied", str(self))
+
+        monkeypatch.setattr(Path, "mkdir", refuse)
+        with pytest.raises(ConfigError, match=r"cannot be the run folder: Permission denied \(.*run\)\.$"):
+            create(tmp_path / "run")
+
+
+class TestOpenRun:
+    def test_run(self, run):
+        assert open_run(str(run.path)) == run
+
+    def test_no_folder(self, tmp_path):
+        with pytest.raises(CheckpointError, match=r"nowhere is not a folder\.$"):
+            open_run(tmp_path / "nowhere")
+
+    def test_no_run(self, tmp_path):
+        with pytest.raises(CheckpointError, match=r"is not a run folder: it has no manifest\.json\.$"):
+            open_run(tmp_path)
+
+
+class TestLastCheckpoint:
+    def test_last_is_the_newest_even_where_another_has_a_later_date(self, run):
+        # A run that was set back to step 10 has newer weights than the step 20 of before.
+        last = checkpoint(run.checkpoints / "last.ckpt", age=100)
+        checkpoint(run.checkpoints / "step_000020.ckpt")
+        assert run.last_checkpoint() == last
+
+    def test_torn_file_is_passed_over(self, run):
+        last = checkpoint(run.checkpoints / "last.ckpt")
+        last.write_bytes(last.read_bytes()[:-50])
+        checkpoint(run.checkpoints / "step_000009.ckpt")
+        newest = checkpoint(run.checkpoints / "step_000010.ckpt", age=100)
+        (run.checkpoints / "step_000011.ckpt").write_bytes(b"")
+        assert run.last_checkpoint() == newest
+
+    def test_half_written_temporary_is_not_seen(self, run):
+        checkpoint(run.checkpoints / ".last.ckpt.tmp")
+        with pytest.raises(CheckpointError, match=r"this run has no checkpoint yet\.$"):
+            run.last_checkpoint()
+
+    def test_none_yet(self, run):
+        with pytest.raises(CheckpointError, match=rf"^{re.escape(str(run.path))}: this run has no checkpoint yet\.$"):
+            run.last_checkpoint()
+
+    def test_none_whole(self, run):
+        (run.checkpoints / "last.ckpt").write_bytes(b"half")
+        with pytest.raises(CheckpointError, match=r"none of the 1 checkpoints here can be read\.$"):
+            run.last_checkpoint()
+
+    def test_no_run(self, tmp_path):
+        with pytest.raises(CheckpointError, match="is not a run folder"):
+            RunFolder(tmp_path).last_checkpoint()
+
+
+class TestResumes:
+    def test_each_adds_a_line(self, run):
+        run.append_resume(run.checkpoints / "last.ckpt", 12, ["trainer.max_steps=20"])
+        run.append_resume(run.checkpoints / "step_000010.ckpt", 10, [])
+        first, second = map(json.loads, run.resumes_file.read_text().splitlines())
+        assert abs(datetime.now(UTC) - datetime.fromisoformat(first.pop("time"))).total_seconds() < 60
+        assert first == {"checkpoint": "last.ckpt", "step": 12, "overrides": ["trainer.max_steps=20"]}
+        assert (second["checkpoint"], second["step"]) == ("step_000010.ckpt", 10)
+
+    def test_overrides_are_given_back_in_order_and_as_they_were(self, run):
+        assert run.resume_overrides() == []
+        folder = Path.home() / "photos"
+        run.append_resume(run.checkpoints / "last.ckpt", 1, [f"data.images={folder}", "seed=1"])
+        run.append_resume(run.checkpoints / "last.ckpt", 2, ["seed=2"])
+        assert run.resume_overrides() == [f"data.images={folder}", "seed=1", "seed=2"]

@@ -1,0 +1,236 @@
+"""Held-out samples before and after training: what is written, when, and that training does not notice."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from hydra.utils import instantiate
+from lightning.pytorch.plugins.precision import Precision
+
+from grit_lightning.errors import ConfigError
+from grit_lightning.evaluation import Evaluator, Prediction, summary
+from grit_lightning.evaluation import read_predictions as read_with_problems
+from grit_lightning.model.policy import Policy
+from grit_lightning.training.callbacks.before_and_after import Demonstration
+from support.predicted import evaluator
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def parts(compose_config, backbone) -> tuple[Any, Any]:
+    """A module with the tiny policy, and a data module with four held-out samples."""
+    datamodule = instantiate(compose_config("data.heldout.count=2").data)
+    datamodule.attach(backbone.encode)
+    policy = Policy.load(backbone, temperature=1.0, logits_chunk=64, entropy=False)
+    rewards = SimpleNamespace(weights={"answer": 1.0, "length": 0.0})
+    return SimpleNamespace(policy=policy.train(), backbone=backbone, rewards=rewards), datamodule
+
+
+@pytest.fixture
+def module(parts) -> Any:
+    return parts[0]
+
+
+@pytest.fixture
+def trainer(parts) -> SimpleNamespace:
+    return SimpleNamespace(
+        datamodule=parts[1],
+        global_step=0,
+        max_steps=STEPS,
+        global_rank=0,
+        world_size=1,
+        is_global_zero=True,
+        received_sigterm=False,
+        precision_plugin=Precision(),
+        callback_metrics={},
+        callbacks=[],
+    )
+
+
+def demonstration(out: Path, **changes: Any) -> Demonstration:
+    return Demonstration(**({"out": str(out), "evaluator": evaluator(), "max_samples": None} | changes))
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    ones, problems = read_with_problems(path)
+    assert problems == []
+    return ones
+
+
+def play(
+    shown: Demonstration, trainer: SimpleNamespace, module: Any, start: int = 0, end: int = STEPS
+) -> Demonstration:
+    """The hooks of a training from ``start`` to ``end`` steps."""
+    trainer.global_step = start
+    shown.setup(trainer, module, "fit")
+    shown.on_train_start(trainer, module)
+    for step in range(start + 1, end + 1):
+        trainer.global_step = step
+        trainer.callback_metrics = {
+            "reward/total/mean": torch.tensor(step / 2),
+            "reward/count/mean": torch.tensor(1.0),
+            "reward/total/std": torch.tensor(9.0),
+            "loss": torch.tensor(3.0),
+        }
+        shown.on_train_batch_end(trainer, module, None, None, 0)
+    shown.on_train_end(trainer, module)
+    shown.on_fit_end(trainer, module)
+    return shown
+
+
+def written(out: Path) -> list[str]:
+    return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+
+
+def moved(predictions: bytes) -> bytes:
+    """The same of a process with another cache: its held-out pictures lay in a folder that is gone."""
+    changed = predictions.replace(b"/shapes/", b"/gone/")
+    assert changed != predictions
+    return changed
+
+
+def test_a_whole_training_leaves_answers_metrics_and_pictures(tmp_path, trainer, module, capsys) -> None:
+    play(demonstration(tmp_path), trainer, module)
+    files = ["eval/after.jsonl", "eval/before.jsonl", "eval/metrics.json", "plots/examples.png", "plots/rewards.png"]
+    assert written(tmp_path) == files
+    answers = {when: read_predictions(tmp_path / "eval" / f"{when}.jsonl") for when in ("before", "after")}
+    ids = [sample.id for sample in trainer.datamodule.heldout_samples()]
+    assert [[one["sample_id"] for one in ones] for ones in answers.values()] == [ids, ids]
+    assert len(ids) == 4
+    assert json.loads((tmp_path / "eval" / "metrics.json").read_text()) == {
+        when: summary(ones) for when, ones in answers.items()
+    }
+    output = capsys.readouterr()
+    assert output.out.startswith("\n4 held-out questions, answered greedily.\n\n")
+    assert re.search(r"\n +before +after +after - before\naccuracy ", output.out)
+    assert output.err == ""
+
+
+def test_training_does_not_notice(tmp_path, trainer, module) -> None:
+    torch.manual_seed(3)
+    random_state = torch.get_rng_state()
+    weights = {name: value.clone() for name, value in module.policy.state_dict().items()}
+    shown = demonstration(tmp_path)
+    shown.setup(trainer, module, "fit")
+    shown.on_train_start(trainer, module)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(child.training for child in module.policy.modules())
+    assert torch.is_grad_enabled()
+    for name, value in module.policy.state_dict().items():
+        assert torch.equal(value, weights[name])
+    assert all(parameter.grad is None for parameter in module.policy.parameters())
+
+
+def test_it_is_asked_in_eval_mode_under_the_trainers_precision(tmp_path, trainer, module, monkeypatch) -> None:
+    entered, modes = [], []
+
+    class Noting(Precision):
+        def forward_context(self):
+            entered.append(True)
+            return super().forward_context()
+
+    trainer.precision_plugin = Noting()
+    predict = Evaluator.predict
+
+    def noting(self, model, *rest, **options):
+        modes.append((model.training, torch.is_grad_enabled()))
+        return predict(self, model, *rest, **options)
+
+    monkeypatch.setattr(Evaluator, "predict", noting)
+    play(demonstration(tmp_path), trainer, module)
+    assert modes == [(False, False)] * 2
+    assert len(entered) == 2
+
+
+def test_a_resumed_run_compares_with_what_was_answered_before_it(tmp_path, trainer, module, capsys) -> None:
+    first = play(demonstration(tmp_path), trainer, module, end=2)  # stopped before the last step
+    assert written(tmp_path) == ["eval/before.jsonl"]
+    assert capsys.readouterr().out == ""
+    elsewhere = moved((tmp_path / "eval" / "before.jsonl").read_bytes())
+    (tmp_path / "eval" / "before.jsonl").write_bytes(elsewhere)
+    resumed = demonstration(tmp_path)
+    resumed.load_state_dict(first.state_dict())
+    play(resumed, trainer, module, start=2)
+    assert (tmp_path / "eval" / "before.jsonl").read_bytes() == elsewhere
+    assert set(json.loads((tmp_path / "eval" / "metrics.json").read_text())) == {"before", "after"}
+    assert resumed.state_dict()["history"] == [
+        {"step": step, "total": step / 2, "count": 1.0} for step in range(1, STEPS + 1)
+    ]
+
+
+def test_its_state_can_be_saved_with_a_checkpoint(tmp_path, trainer, module) -> None:
+    shown = play(demonstration(tmp_path, max_samples=0), trainer, module)
+    torch.save(shown.state_dict(), tmp_path / "state.pt")
+    assert torch.load(tmp_path / "state.pt", weights_only=True) == shown.state_dict()
+
+
+def test_without_answers_from_before_there_is_no_such_column(tmp_path, trainer, module, capsys) -> None:
+    play(demonstration(tmp_path), trainer, module, start=2)
+    assert written(tmp_path) == ["eval/after.jsonl", "eval/metrics.json", "plots/examples.png", "plots/rewards.png"]
+    assert set(json.loads((tmp_path / "eval" / "metrics.json").read_text())) == {"after"}
+    assert "before" not in capsys.readouterr().out
+
+
+def test_answers_to_other_questions_are_not_compared(tmp_path, trainer, module) -> None:
+    play(demonstration(tmp_path, max_samples=2), trainer, module, end=2)
+    play(demonstration(tmp_path), trainer, module, start=2)
+    assert len(read_predictions(tmp_path / "eval" / "before.jsonl")) == 2
+    assert set(json.loads((tmp_path / "eval" / "metrics.json").read_text())) == {"after"}
+
+
+@pytest.mark.parametrize("change", [{"received_sigterm": True}, {"max_steps": STEPS + 1}, {"max_steps": -1}])
+def test_a_run_that_is_stopped_shows_nothing(tmp_path, trainer, module, capsys, change: dict) -> None:
+    vars(trainer).update(change)
+    play(demonstration(tmp_path), trainer, module)
+    assert written(tmp_path) == ["eval/before.jsonl"]
+    assert capsys.readouterr().out == ""
+
+
+def test_without_held_out_samples_there_are_still_curves(tmp_path, trainer, module, capsys) -> None:
+    play(demonstration(tmp_path, max_samples=0), trainer, module)
+    assert written(tmp_path) == ["plots/rewards.png"]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_training_without_rewards_has_no_curves_of_them(tmp_path, trainer, module) -> None:
+    shown = demonstration(tmp_path, max_samples=0)
+    trainer.callback_metrics = {"loss": torch.tensor(1.0)}
+    shown.setup(trainer, module, "fit")
+    trainer.global_step = STEPS
+    shown.on_train_batch_end(trainer, module, None, None, 0)
+    shown.on_train_end(trainer, module)
+    assert written(tmp_path) == []
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_share_the_questions_and_the_first_one_writes(tmp_path, trainer, module, monkeypatch, rank) -> None:
+    play(demonstration(tmp_path / "one"), trainer, module, end=1)
+    alone = read_predictions(tmp_path / "one" / "eval" / "before.jsonl")
+
+    def all_gather_object(into: list, mine: list) -> None:
+        groups = [[one] for one in alone]
+        assert sorted(mine, key=groups.index) == groups[rank::2]
+        others = groups[1 - rank :: 2]
+        into[:] = [mine, others] if rank == 0 else [others, mine]
+
+    monkeypatch.setattr(dist, "all_gather_object", all_gather_object)
+    vars(trainer).update(world_size=2, global_rank=rank, is_global_zero=rank == 0)
+    play(demonstration(tmp_path / "two"), trainer, module)
+    if rank == 0:
+        assert read_predictions(tmp_path / "two" / "eval" / "before.jsonl") == alone
+        assert "plots/examples.png" in written(tmp_path / "two")
+    else:
+        assert written(tmp_path / "two") == []
+
+
+def test_a_negative_number_of_samples_is_refused(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"callbacks\.demonstration\.max_samples is -1"):
+        demonstration(tmp_path, max_samples=-1)

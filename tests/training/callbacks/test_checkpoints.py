@@ -1,0 +1,225 @@
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
+
+from grit_lightning.errors import CheckpointError, ConfigError
+from grit_lightning.training.callbacks.checkpoints import AtomicCheckpointIO, StepCheckpoint
+from support import toy_run
+from support.toy_run import Toy, fit
+
+# The loader of a test need not be fast; and on a machine that has a GPU Lightning says that it is not used.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:GPU available but not used"),
+    # Lightning 2.6.6 still asks PyTorch 2.13 in the old way.
+    pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated:FutureWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _restore_signals():
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def step_checkpoint(folder: Path, every: int | None = None, last: int | None = None) -> StepCheckpoint:
+    return StepCheckpoint(dirpath=str(folder), every_n_steps=every, last_every_n_steps=last)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def saved_step(path: Path) -> int:
+    return torch.load(path, weights_only=True)["global_step"]
+
+
+def uninterrupted(steps: int) -> torch.Tensor:
+    module = Toy()
+    fit(module, [], steps, enable_checkpointing=False)
+    return module.layer.weight.detach()
+
+
+class TestOccasions:
+    def test_periodic_ones_are_kept_and_last_is_the_last_step(self, tmp_path):
+        fit(Toy(), [step_checkpoint(tmp_path, every=2, last=3)], steps=7)
+        assert names(tmp_path) == ["last.ckpt", "step_000002.ckpt", "step_000004.ckpt", "step_000006.ckpt"]
+        assert [saved_step(tmp_path / name) for name in names(tmp_path)] == [7, 2, 4, 6]
+
+    def test_last_alone_is_written_at_the_end(self, tmp_path):
+        fit(Toy(), [step_checkpoint(tmp_path)], steps=3)
+        assert names(tmp_path) == ["last.ckpt"]
+        assert saved_step(tmp_path / "last.ckpt") == 3
+
+    def test_last_is_never_older_than_a_kept_one(self, tmp_path):
+        seen = []
+        look = lambda: seen.append([saved_step(tmp_path / name) for name in names(tmp_path)])  # noqa: E731
+        fit(Toy(at={2: look, 3: look, 4: look}), [step_checkpoint(tmp_path, every=2, last=3)], steps=5)
+        assert seen == [[2, 2], [3, 2], [4, 2, 4]]
+
+    def test_kept_ones_take_no_second_write(self, tmp_path):
+        fit(Toy(), [step_checkpoint(tmp_path, every=2)], steps=2)
+        assert os.path.samefile(tmp_path / "last.ckpt", tmp_path / "step_000002.ckpt")
+
+    def test_training_that_ends_early_is_saved(self, tmp_path):
+        module = Toy()
+        module.at[2] = lambda: setattr(module.trainer, "should_stop", True)
+        fit(module, [step_checkpoint(tmp_path)], steps=9)
+        assert saved_step(tmp_path / "last.ckpt") == 3
+
+    def test_a_step_passed_again_does_not_overwrite_what_was_kept(self, tmp_path):
+        fit(Toy(), [step_checkpoint(tmp_path, every=2)], steps=4)
+        before = (tmp_path / "step_000004.ckpt").read_bytes()
+        fit(Toy(), [step_checkpoint(tmp_path, every=2)], steps=4, ckpt_path=tmp_path / "step_000002.ckpt")
+        assert names(tmp_path) == ["last.ckpt", "step_000002.ckpt", "step_000004.ckpt", "step_000004_v2.ckpt"]
+        assert (tmp_path / "step_000004.ckpt").read_bytes() == before
+
+    def test_the_best_so_far_is_a_second_name_that_is_replaced(self, tmp_path):
+        checkpoint = step_checkpoint(tmp_path, last=3)
+
+        class Best(Callback):
+            def on_train_batch_end(self, trainer, *_):
+                if trainer.global_step in (2, 4):
+                    checkpoint.keep_best()
+
+        seen = []
+        look = lambda: seen.append([saved_step(tmp_path / name) for name in names(tmp_path)])  # noqa: E731
+        fit(Toy(at={2: look, 4: look}), [checkpoint, Best()], steps=5)
+        assert seen == [[2, 2], [4, 4]]
+        assert names(tmp_path) == ["best.ckpt", "last.ckpt"]
+        assert [saved_step(tmp_path / name) for name in names(tmp_path)] == [4, 5]
+
+    def test_file_system_without_hard_links(self, tmp_path, monkeypatch):
+        def refuse(*_):
+            raise OSError("not supported")
+
+        monkeypatch.setattr(os, "link", refuse)
+        fit(Toy(), [step_checkpoint(tmp_path, every=2)], steps=3)
+        assert [saved_step(tmp_path / name) for name in names(tmp_path)] == [3, 2]
+
+    def test_nothing_is_written_by_a_fast_dev_run(self, tmp_path):
+        fit(Toy(), [step_checkpoint(tmp_path / "none", every=1)], steps=3, fast_dev_run=True)
+        assert not (tmp_path / "none").exists()
+
+    @pytest.mark.parametrize("key", ["every_n_steps", "last_every_n_steps"])
+    def test_interval_below_one_is_refused(self, tmp_path, key):
+        options = {"dirpath": str(tmp_path), "every_n_steps": None, "last_every_n_steps": None} | {key: 0}
+        with pytest.raises(ConfigError, match=rf"callbacks\.checkpoint\.{key}=0"):
+            StepCheckpoint(**options)
+
+
+class TestResume:
+    @pytest.mark.parametrize("steps_before", [2, 3])
+    def test_more_steps_go_on_as_if_there_had_been_no_pause(self, tmp_path, steps_before):
+        fit(Toy(), [step_checkpoint(tmp_path)], steps=steps_before)
+        module = Toy()
+        trainer = fit(module, [step_checkpoint(tmp_path)], steps=6, ckpt_path=tmp_path / "last.ckpt")
+        assert trainer.global_step == 6
+        assert trainer.fit_loop.epoch_loop.total_batch_idx == 5
+        assert trainer.current_epoch == 1  # the stream's one epoch is counted once, not once for each process
+        assert torch.equal(module.layer.weight, uninterrupted(6))
+
+    @pytest.mark.parametrize("interruption", ["error", "ctrl-c", "sigterm"])
+    def test_interrupted_step_is_done_again(self, tmp_path, interruption):
+        def interrupt():
+            if interruption == "error":
+                raise ValueError("out of memory")
+            if interruption == "ctrl-c":
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        first, second = CSVLogger(tmp_path, name="csv"), CSVLogger(tmp_path, name="csv")
+        with pytest.raises((SystemExit, ValueError)):
+            fit(Toy(at={3: interrupt}), [step_checkpoint(tmp_path / "c")], steps=6, logger=first)
+        # SIGTERM lets the step end; the others leave it before its update.
+        done = 4 if interruption == "sigterm" else 3
+        assert saved_step(tmp_path / "c" / "last.ckpt") == done
+        module = Toy()
+        fit(module, [step_checkpoint(tmp_path / "c")], steps=6, ckpt_path=tmp_path / "c" / "last.ckpt", logger=second)
+        assert torch.equal(module.layer.weight, uninterrupted(6))
+        assert logged_steps(first) + logged_steps(second) == list(range(6))
+
+    @pytest.mark.parametrize("last", [1, None], ids=["saved_already", "not_saved_yet"])
+    def test_the_user_is_told_how_to_go_on_wherever_the_interruption_comes(self, tmp_path, caplog, last):
+        def interrupt():
+            raise KeyboardInterrupt
+
+        with caplog.at_level("INFO", "grit_lightning"), pytest.raises(SystemExit):
+            fit(Toy(at={3: interrupt}), [step_checkpoint(tmp_path / "run" / "checkpoints", last=last)], steps=6)
+        told = [message for message in caplog.messages if "resume=" in message]
+        assert told == [f"KeyboardInterrupt: the 3 steps done are saved; continue with resume={tmp_path / 'run'}"]
+
+    def test_nothing_is_promised_where_nothing_was_done(self, tmp_path, caplog):
+        def interrupt():
+            raise KeyboardInterrupt
+
+        with caplog.at_level("INFO", "grit_lightning"), pytest.raises(SystemExit):
+            fit(Toy(at={0: interrupt}), [step_checkpoint(tmp_path, last=1)], steps=6)
+        assert not [message for message in caplog.messages if "resume=" in message]
+
+    def test_half_made_update_is_not_saved(self, tmp_path):
+        module = Toy()
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        module.at[3] = lambda: module.trainer.optimizers[0].register_step_post_hook(interrupt)
+        with pytest.raises(SystemExit), pytest.warns(UserWarning, match="within a weight update: .* since step 2 is"):
+            fit(module, [step_checkpoint(tmp_path, last=2)], steps=6)
+        assert saved_step(tmp_path / "last.ckpt") == 2
+
+    def test_failure_to_save_does_not_hide_the_error(self, tmp_path):
+        def fail():
+            (tmp_path / "c").write_text("in the way")
+            raise ValueError("the real reason")
+
+        with pytest.raises(ValueError, match="the real reason"), pytest.warns(UserWarning, match="cannot be written"):
+            fit(Toy(at={1: fail}), [step_checkpoint(tmp_path / "c")], steps=3)
+
+
+class TestAtomicity:
+    def test_killed_within_a_write_the_checkpoint_before_it_is_there_and_the_run_goes_on_the_same(self, tmp_path):
+        script = [sys.executable, toy_run.__file__, str(tmp_path), "6"]
+        killed = subprocess.run(script, capture_output=True, text=True, timeout=120)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert names(tmp_path) == [".last.ckpt.tmp", "last.ckpt"]
+        assert not zipfile.is_zipfile(tmp_path / ".last.ckpt.tmp")
+        assert saved_step(tmp_path / "last.ckpt") == 2
+        module = Toy()
+        fit(module, [step_checkpoint(tmp_path)], steps=6, ckpt_path=tmp_path / "last.ckpt")
+        assert torch.equal(module.layer.weight, uninterrupted(6))
+        assert names(tmp_path) == ["last.ckpt"]
+
+    def test_failed_write_leaves_the_old_file_and_no_other(self, tmp_path, monkeypatch):
+        path = tmp_path / "last.ckpt"
+        AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+
+        def fail(checkpoint, file):
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(torch, "save", fail)
+        with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be written: No space left on device\."):
+            AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
+        assert names(tmp_path) == ["last.ckpt"]
+        assert torch.load(path, weights_only=True) == {"step": 1}
+
+    def test_every_checkpoint_of_the_trainer_is_written_so(self, tmp_path):
+        trainer = fit(Toy(), [step_checkpoint(tmp_path)], steps=1)
+        assert type(trainer.strategy.checkpoint_io) is AtomicCheckpointIO
+
+
+def logged_steps(logger: CSVLogger) -> list[int]:
+    lines = (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()
+    column = lines[0].split(",").index("step")
+    return [int(line.split(",")[column]) for line in lines[1:]]

@@ -1,0 +1,214 @@
+"""Held-out samples answered while training: when, what is logged and written, and what follows from it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.plugins.precision import Precision
+
+from grit_lightning.errors import ConfigError
+from grit_lightning.evaluation import read_predictions, summary
+from grit_lightning.model.policy import Policy
+from grit_lightning.training.callbacks import heldout
+from grit_lightning.training.callbacks.checkpoints import StepCheckpoint
+from grit_lightning.training.callbacks.heldout import HeldoutEvaluation
+from grit_lightning.training.callbacks.heldout_answers import stopped_early
+from grit_lightning.training.grpo import GRPOModule
+from support.predicted import evaluator, grounded, record
+
+
+class Bar:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def print(self, line: str) -> None:
+        self.lines.append(line)
+
+
+class Logger:
+    def __init__(self) -> None:
+        self.logged: dict[int, dict[str, float]] = {}
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        self.logged[step] = metrics
+
+
+@pytest.fixture(scope="module")
+def parts(compose_config, backbone) -> tuple[Any, Any]:
+    """A module with the tiny policy, and a data module with four held-out samples."""
+    datamodule = instantiate(compose_config("data.heldout.count=2").data)
+    datamodule.attach(backbone.encode)
+    policy = Policy.load(backbone, temperature=1.0, logits_chunk=64, entropy=False)
+    return SimpleNamespace(policy=policy.train(), backbone=backbone), datamodule
+
+
+@pytest.fixture
+def trainer(parts, tmp_path) -> SimpleNamespace:
+    checkpoint = StepCheckpoint(dirpath=str(tmp_path / "checkpoints"), every_n_steps=None, last_every_n_steps=None)
+    return SimpleNamespace(
+        datamodule=parts[1],
+        global_step=0,
+        global_rank=0,
+        world_size=1,
+        is_global_zero=True,
+        should_stop=False,
+        precision_plugin=Precision(),
+        progress_bar_callback=Bar(),
+        loggers=[Logger()],
+        callbacks=[checkpoint],
+    )
+
+
+def callback(out: Path, **changes: Any) -> HeldoutEvaluation:
+    values = {
+        "evaluator": evaluator(),
+        "every_n_steps": 2,
+        "max_samples": None,
+        "monitor": "overall/accuracy",
+        "mode": "max",
+        "patience": None,
+    }
+    return HeldoutEvaluation(**{"out": str(out), **values, **changes})
+
+
+@pytest.fixture
+def play(trainer, monkeypatch):
+    """Steps of a training whose evaluations find the accuracies that are given, of two samples; the best are noted."""
+
+    def run(it: HeldoutEvaluation, accuracies: list[float | None]) -> list[int]:
+        kept: list[int] = []
+        checkpoint = trainer.callbacks[0]
+        monkeypatch.setattr(checkpoint, "keep_best", lambda: kept.append(trainer.global_step))
+        it.setup(trainer, None, "fit")
+        for accuracy in accuracies:
+            trainer.global_step += 1
+            found = [
+                record(grounded(answer="1" if i < (accuracy or 0) * 4 else "7"), sample_id=f"f/{i}") for i in range(4)
+            ]
+            if accuracy is None:
+                found = [one | {"scores": {"judge": None, "exact_match": 0.0}} for one in found]
+            monkeypatch.setattr(heldout, "predict_on_all", lambda *_, found=found, **__: found)
+            it.on_train_batch_end(trainer, SimpleNamespace(), None, None, 0)
+            if trainer.should_stop:
+                break
+        return kept
+
+    return run
+
+
+class TestWithTheTinyModel:
+    def test_every_so_many_steps_the_same_samples_are_answered_logged_and_kept(self, parts, trainer, tmp_path) -> None:
+        module, _ = parts
+        before = {name: value.clone() for name, value in module.policy.state_dict().items()}
+        state = torch.get_rng_state()
+        it = callback(tmp_path, max_samples=3)
+        it.setup(trainer, module, "fit")
+        for step in range(1, 5):
+            trainer.global_step = step
+            it.on_train_batch_end(trainer, module, None, None, 0)
+        assert module.policy.training
+        assert torch.equal(torch.get_rng_state(), state)
+        assert all(torch.equal(value, before[name]) for name, value in module.policy.state_dict().items())
+        folder = tmp_path / "eval" / "training"
+        assert sorted(file.name for file in folder.iterdir()) == ["step_000002.jsonl", "step_000004.jsonl"]
+        first, problems = read_predictions(folder / "step_000002.jsonl")
+        assert problems == []
+        assert [one["sample_id"] for one in first] == [sample.id for sample in it._samples]
+        assert len(first) == 3
+        assert first == read_predictions(folder / "step_000004.jsonl")[0]
+        logged = trainer.loggers[0].logged
+        assert list(logged) == [2, 4]
+        expected = {
+            f"heldout/{name}/{key}": value
+            for name, column in summary(first).items()
+            for key, value in column.items()
+            if value is not None
+        }
+        assert logged[2] == expected | {"step": 2.0}
+        assert {"heldout/overall/accuracy", "heldout/tallyqa/grounded_format", "heldout/macro/tokens"} <= set(expected)
+
+    def test_none_are_answered_where_none_are_wanted(self, parts, trainer, tmp_path) -> None:
+        it = callback(tmp_path, every_n_steps=None, monitor="anything")
+        it.setup(trainer, parts[0], "fit")
+        trainer.global_step = 2
+        it.on_train_batch_end(trainer, parts[0], None, None, 0)
+        assert not (tmp_path / "eval").exists()
+
+    @pytest.mark.parametrize(
+        "monitor", ["accuracy", "overall/acuracy", "vsr2/accuracy", "overall/pass_at_k", "overall/", "a/b/c"]
+    )
+    def test_what_is_to_get_better_is_checked_before_the_first_step(self, parts, trainer, tmp_path, monitor) -> None:
+        with pytest.raises(
+            ConfigError, match=r"callbacks\.heldout\.monitor is .*macro.*, and one of accuracy, "
+        ) as info:
+            callback(tmp_path, monitor=monitor).setup(trainer, parts[0], "fit")
+        assert repr(monitor) in str(info.value)
+
+
+class TestBest:
+    def test_only_what_is_better_than_ever_is_kept(self, trainer, play, tmp_path) -> None:
+        kept = play(callback(tmp_path, every_n_steps=1), [0.25, 0.5, 0.5, 0.25, 0.75])
+        assert kept == [1, 2, 5]
+        assert trainer.progress_bar_callback.lines == [
+            "held-out overall/accuracy after step 1: 0.250, the best so far",
+            "held-out overall/accuracy after step 2: 0.500, the best so far",
+            "held-out overall/accuracy after step 3: 0.500, best 0.500 after step 2",
+            "held-out overall/accuracy after step 4: 0.250, best 0.500 after step 2",
+            "held-out overall/accuracy after step 5: 0.750, the best so far",
+        ]
+
+    def test_less_may_be_better(self, play, tmp_path) -> None:
+        assert play(callback(tmp_path, every_n_steps=1, mode="min"), [0.5, 0.75, 0.25]) == [1, 3]
+
+    def test_a_resumed_training_knows_the_best_so_far(self, trainer, play, tmp_path) -> None:
+        first = callback(tmp_path, every_n_steps=1, patience=3)
+        play(first, [0.5, 0.25])
+        second = callback(tmp_path, every_n_steps=1, patience=3)
+        second.load_state_dict(first.state_dict())
+        assert play(second, [0.25, 0.25, 0.75]) == []
+        assert trainer.global_step == 4  # the third in a row without a better value
+
+    def test_what_the_judge_did_not_score_is_neither_better_nor_worse(self, trainer, play, tmp_path) -> None:
+        it = callback(tmp_path, every_n_steps=1, patience=2)
+        assert play(it, [0.5, 0.25, None, None, 0.75]) == [1, 5]
+        assert "heldout/overall/accuracy" not in trainer.loggers[0].logged[3]
+
+
+class TestEarlyStop:
+    def test_training_ends_once_it_has_not_become_better_for_too_long(self, trainer, play, tmp_path, caplog) -> None:
+        caplog.set_level(logging.INFO)
+        it = callback(tmp_path, every_n_steps=1, patience=2)
+        trainer.callbacks.append(it)
+        assert not stopped_early(trainer)
+        play(it, [0.25, 0.5, 0.25, 0.5, 0.75])
+        assert (trainer.global_step, trainer.should_stop) == (4, True)
+        assert stopped_early(trainer)
+        assert caplog.messages == ["stopped after step 4: overall/accuracy has not become better since step 2"]
+
+    def test_without_patience_it_goes_on(self, trainer, play, tmp_path) -> None:
+        play(callback(tmp_path, every_n_steps=1), [0.5] * 6)
+        assert (trainer.global_step, trainer.should_stop) == (6, False)
+
+
+def test_the_watch_over_the_judge_begins_anew_after_an_evaluation(trainer, play, tmp_path, monkeypatch) -> None:
+    watched: list[str] = []
+    module = GRPOModule.__new__(GRPOModule)
+    object.__setattr__(module, "judge_watch", SimpleNamespace(reset=lambda: watched.append("reset")))
+    it = callback(tmp_path, every_n_steps=1)
+    it.setup(trainer, None, "fit")
+    monkeypatch.setattr(heldout, "predict_on_all", lambda *_, **__: [record(grounded())])
+    trainer.global_step = 1
+    it.on_train_batch_end(trainer, module, None, None, 0)
+    assert watched == ["reset"]
+
+
+@pytest.mark.parametrize("key", ["every_n_steps", "max_samples", "patience"])
+def test_a_number_below_one_is_refused(tmp_path, key) -> None:
+    with pytest.raises(ConfigError, match=rf"callbacks\.heldout\.{key} is 0, expected at least 1, or null"):
+        callback(tmp_path, **{key: 0})

@@ -1,0 +1,287 @@
+"""One training step as a whole: its gradient against a loop, and what may not change it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from hydra.utils import instantiate
+from torch import Tensor
+
+from grit_lightning.app import config
+from grit_lightning.data.stream import Batch
+from grit_lightning.errors import CheckpointError
+from grit_lightning.model import policy
+from grit_lightning.training import grpo
+from grit_lightning.training.grpo import GRPOModule
+from grit_lightning.types import StepOutput
+
+LIMIT = 16
+TEMPERATURE = 0.8
+# Plain gradient descent with rate 1: the change of the weights is the gradient.
+GRADIENT = (
+    "optimizer=sgd", "optimizer.lr=1.0", "scheduler=constant", "module.max_grad_norm=1e9", "reward=digits",
+    "rollout.num_generations=3", f"rollout.max_new_tokens={LIMIT}", "data.prompts_per_step=3", "rollout.stop=q",
+    f"rollout.temperature={TEMPERATURE}",
+)  # fmt: skip
+
+
+class Recorder(L.Callback):
+    """Keeps the weights before, what each step did, and the metrics it logged."""
+
+    def __init__(self) -> None:
+        self.outputs: list[StepOutput] = []
+        self.metrics: list[dict[str, float]] = []
+        self.before: dict[str, Tensor] = {}
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        self.before = weights(module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, *_: Any) -> None:
+        self.outputs.append(outputs["output"])
+        self.metrics.append({key: float(value) for key, value in trainer.callback_metrics.items()})
+
+
+class Run:
+    """A run without files: the module, its weights before and after, and the record."""
+
+    def __init__(self, cfg: Any, steps: int = 1, batches: Callable[[Batch], Batch] = lambda batch: batch) -> None:
+        torch.manual_seed(0)
+        values = config.check(cfg)
+        self.module: GRPOModule = instantiate(values["module"])
+        data = instantiate(values["data"])
+        data.attach(self.module.backbone.encode)
+        self.record = Recorder()
+        self.trainer = L.Trainer(
+            max_steps=steps, accelerator="cpu", precision=values["trainer"]["precision"], callbacks=[self.record],
+            logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        stream = data.train_dataloader()
+        data.train_dataloader = lambda: map(batches, stream)
+        self.trainer.fit(self.module, data)
+        self.before, self.after = self.record.before, weights(self.module)
+
+    @property
+    def change(self) -> dict[str, Tensor]:
+        return {name: self.after[name] - value for name, value in self.before.items()}
+
+
+@pytest.fixture(autouse=True)
+def _quiet(recwarn: Any) -> None:
+    import warnings
+
+    warnings.filterwarnings("ignore", message="(?s).*(eval mode|many workers|litlogger).*")
+
+
+def weights(module: GRPOModule) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.policy.model.named_parameters()}
+
+
+def assert_same(first: dict[str, Tensor], second: dict[str, Tensor], atol: float = 1e-6) -> None:
+    assert max(value.abs().max() for value in first.values()) > 100 * atol  # there is something to compare
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], rtol=1e-4, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def completion_logprobs(model: Any, backbone: Any, group: Any, completion: Any) -> Tensor:
+    prompt, tokens = group.prompt, torch.tensor(completion.token_ids)
+    ids = torch.cat([prompt.input_ids_S, tokens])[None]
+    is_image = (ids == backbone.config.image_token_id).int()
+    logits = model(input_ids=ids, mm_token_type_ids=is_image, **prompt.vision).logits[0] / TEMPERATURE
+    logits[:, list(backbone.banned_token_ids)] = -torch.inf
+    return logits.log_softmax(-1)[prompt.num_tokens - 1 : -1].gather(1, tokens[:, None])[:, 0]
+
+
+def loop_update(model: Any, run: Run, iterations: int = 1, rate: float = 1.0) -> None:
+    """The published update of the first step, one completion at a time on a model with the weights before it."""
+    options, backbone, output = run.module.objective, run.module.backbone, run.record.outputs[0]
+    pairs = [(group, completion) for group in output.groups for completion in group.completions]
+    flat = [score.total for scores in output.scores for score in scores]
+    rewards = [math.nan if value is None else value for value in flat]
+    advantages = []
+    for start in range(0, len(rewards), 3):
+        scored = torch.tensor([r for r in rewards[start : start + 3] if not math.isnan(r)])
+        std = scored.std() if len(scored) > 1 else torch.zeros(())
+        std = torch.tensor(1 - 1e-4) if options.advantage_scale == "none" else std
+        advantages += [0.0 if math.isnan(r) else (r - scored.mean()) / (std + 1e-4) for r in rewards[start : start + 3]]
+    kept = [
+        not math.isnan(rewards[i]) and not (options.mask_truncated and completion.finish == "length")
+        for i, (_, completion) in enumerate(pairs)
+    ]
+    with torch.no_grad():
+        first = [completion_logprobs(model, backbone, *pair) for pair in pairs]
+    for _ in range(iterations):
+        loss = torch.zeros(())
+        for i in (i for i, keep in enumerate(kept) if keep):
+            logprobs = completion_logprobs(model, backbone, *pairs[i])
+            ratio = (logprobs - first[i]).exp()
+            term = torch.minimum(
+                ratio * advantages[i], ratio.clamp(1 - options.clip_low, 1 + options.clip_high) * advantages[i]
+            )
+            per_token = -(term - options.beta * (logprobs - first[i]))  # the reference is the model before the step; k1
+            if options.normalization == "grpo":
+                loss = loss + per_token.mean() / sum(kept)
+            elif options.normalization == "dapo":
+                loss = loss + per_token.sum() / sum(len(pairs[j][1].token_ids) for j in range(len(kept)) if kept[j])
+            else:
+                loss = loss + per_token.sum() / (sum(kept) * LIMIT)
+        model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= rate * parameter.grad
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("objective.kl=k1", "objective.beta=0.5"),
+        ("objective=dr_grpo",),
+        ("objective=dapo",),
+        ("objective.kl=k1", "objective.beta=0.1", "objective.iterations=2", "objective.clip_high=0.001"),
+    ],
+    ids=["grpo_k1", "dr_grpo", "dapo_mask_truncated", "two_iterations_clipped"],
+)  # fmt: skip
+def test_update_equals_a_loop_over_completions(compose_config, options: tuple[str, ...]) -> None:
+    iterations = 2 if "objective.iterations=2" in options else 1
+    rate = 0.2 if iterations == 2 else 1.0
+    run = Run(compose_config(*GRADIENT, *options, "module.max_tokens_per_pass=400", f"optimizer.lr={rate}"))
+    assert run.trainer.global_step == 1
+    finishes = {completion.finish for group in run.record.outputs[0].groups for completion in group.completions}
+    assert finishes >= {"stop", "length"}  # completions of different lengths, some truncated
+    model = run.module.backbone.load_model()
+    loop_update(model, run, iterations, rate)
+    expected = {name: parameter.detach() - run.before[name] for name, parameter in model.named_parameters()}
+    assert_same(expected, run.change, atol=2e-5 if iterations == 2 else 2e-6)
+
+
+def test_micro_batches_do_not_change_the_gradient(compose_config) -> None:
+    at_once = Run(compose_config(*GRADIENT, "module.max_tokens_per_pass=100000"))
+    split = Run(compose_config(*GRADIENT, "module.max_tokens_per_pass=1", "module.logits_chunk=3"))
+    assert_same(at_once.change, split.change)
+
+
+def test_prompt_order_does_not_change_the_gradient(compose_config) -> None:
+    in_order = Run(compose_config(*GRADIENT))
+    turned = Run(compose_config(*GRADIENT), batches=lambda batch: Batch(batch.step, batch.prompts[::-1]))
+    assert_same(in_order.change, turned.change)
+
+
+def test_gradient_checkpointing_does_not_change_the_gradient(compose_config) -> None:
+    plain = Run(compose_config(*GRADIENT))
+    recomputed = Run(compose_config(*GRADIENT, "model.gradient_checkpointing=true"))
+    assert recomputed.module.policy.model.is_gradient_checkpointing
+    assert_same(plain.change, recomputed.change)
+
+
+def test_skipping_zero_variance_groups_keeps_the_gradient_without_kl(compose_config) -> None:
+    options = (*GRADIENT, "objective.beta=0.0", "rollout.num_generations=2", "rollout.max_new_tokens=4")
+    all_groups = Run(compose_config(*options))
+    skipping = Run(compose_config(*options, "objective.skip_zero_variance=true"))
+    assert 0 < skipping.record.metrics[0]["reward/zero_variance"] < 1
+    assert_same(all_groups.change, skipping.change)
+
+
+def test_a_step_that_teaches_nothing_changes_nothing(compose_config) -> None:
+    options = ("objective.beta=0.0", "objective.skip_zero_variance=true", "reward=accuracy")
+    run = Run(compose_config(*GRADIENT, *options), steps=2)
+    assert run.trainer.global_step == 2
+    assert run.record.metrics[0]["reward/zero_variance"] == 1
+    assert all((value == 0).all() for value in run.change.values())
+
+
+def sometimes_broken(sample: Any, completion: Any) -> float:
+    """A user's reward that fails for some completions."""
+    if len(completion.token_ids) % 2:
+        raise ValueError("odd")
+    return len(completion.token_ids) / 10
+
+
+def test_unscored_completions_leave_no_trace_in_the_gradient(compose_config) -> None:
+    # Built by name in the config, as a user's own reward would be.
+    fn = f"{{_target_: {__name__}.sometimes_broken, _partial_: true}}"
+    run = Run(compose_config(*GRADIENT, "objective.kl=k1", f"+reward.components.mine={{weight: 1.0, fn: {fn}}}"))
+    odd = [len(c.token_ids) % 2 for group in run.record.outputs[0].groups for c in group.completions]
+    assert 0 < sum(odd) < len(odd)
+    assert run.record.metrics[0]["reward/unscored"] == pytest.approx(sum(odd) / len(odd))
+    model = run.module.backbone.load_model()
+    loop_update(model, run)
+    expected = {name: parameter.detach() - run.before[name] for name, parameter in model.named_parameters()}
+    assert_same(expected, run.change, atol=2e-6)
+
+
+def test_the_reference_is_frozen_and_not_saved(compose_config) -> None:
+    run = Run(compose_config(*GRADIENT, "objective.beta=0.1"), steps=2)
+    reference = run.module.reference
+    assert not reference.training and not any(p.requires_grad for p in reference.parameters())
+    for name, value in reference.policy.model.named_parameters():
+        assert torch.equal(value, run.before[name])
+    assert not any(key.startswith("reference") for key in run.module.state_dict())
+    assert run.record.metrics[0]["kl"] == pytest.approx(0, abs=1e-6) and run.record.metrics[1]["kl"] > 1e-4
+
+
+def test_an_offloaded_reference_gives_the_same_step(compose_config, monkeypatch) -> None:
+    borrowed: list[Any] = []
+    original = grpo.borrowed
+    monkeypatch.setattr(grpo, "borrowed", lambda *given: (borrowed.append(given), original(*given))[1])
+    run = Run(compose_config(*GRADIENT, "objective.beta=0.1", "module.offload_reference=true"), steps=2)
+    assert borrowed == [(run.module.reference, torch.device("cpu"))] * 2
+    assert_same(Run(compose_config(*GRADIENT, "objective.beta=0.1"), steps=2).change, run.change)
+
+
+def test_what_is_borrowed_returns_to_where_it_was() -> None:
+    layer = torch.nn.Linear(2, 3)
+    homes = [value.data_ptr() for value in layer.parameters()]
+    with pytest.raises(RuntimeError), policy.borrowed(layer, torch.device("cpu")):
+        layer.weight.data = torch.zeros(3, 2)
+        raise RuntimeError
+    assert [value.data_ptr() for value in layer.parameters()] == homes
+
+
+def test_without_kl_there_is_no_reference(compose_config) -> None:
+    run = Run(compose_config(*GRADIENT, "objective.beta=0.0"))
+    assert run.module.reference is None
+    assert "kl" not in run.record.metrics[0]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(compose_config) -> None:
+    def texts(run: Run) -> list[str]:
+        return [c.text for output in run.record.outputs for group in output.groups for c in group.completions]
+
+    runs = [Run(compose_config(*GRADIENT, f"seed={seed}"), steps=2) for seed in (0, 0, 1)]
+    assert texts(runs[0]) == texts(runs[1]) and texts(runs[0]) != texts(runs[2])
+    assert all(torch.equal(value, runs[1].after[name]) for name, value in runs[0].after.items())
+
+
+def test_bf16_compute_keeps_float32_weights(compose_config) -> None:
+    run = Run(compose_config(*GRADIENT, "trainer.precision=bf16-mixed"))
+    exact = Run(compose_config(*GRADIENT))
+    assert {value.dtype for value in run.after.values()} == {torch.float32}
+    norms = [math.sqrt(sum(v.square().sum() for v in r.change.values())) for r in (run, exact)]
+    assert norms[0] > 0.1 * norms[1]
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name(compose_config) -> None:
+    run = Run(compose_config(*GRADIENT))
+    state = run.module.state_dict()
+    state.pop("policy.model.model.language_model.norm.weight")
+    with pytest.raises(CheckpointError, match=r"1 names differ, as policy.model.model.language_model.norm.weight"):
+        run.module.on_load_checkpoint({"state_dict": state})
+
+
+def test_logged_means_are_those_of_the_rollouts(compose_config) -> None:
+    run = Run(compose_config(*GRADIENT))
+    output, metrics = run.record.outputs[0], run.record.metrics[0]
+    totals = torch.tensor([score.total for scores in output.scores for score in scores])
+    lengths = torch.tensor([float(len(c.token_ids)) for group in output.groups for c in group.completions])
+    truncated = [c.finish == "length" for group in output.groups for c in group.completions]
+    assert metrics["reward/total/mean"] == pytest.approx(totals.mean().item())
+    assert metrics["reward/digit_share/std"] == pytest.approx(totals.std().item())
+    assert metrics["length/mean"] == pytest.approx(lengths.mean().item())
+    assert metrics["truncated"] == pytest.approx(sum(truncated) / len(truncated))
+    gradient_norm = math.sqrt(sum(value.square().sum() for value in run.change.values()))
+    assert metrics["grad_norm"] == pytest.approx(gradient_norm, rel=1e-3)

@@ -1,0 +1,204 @@
+"""Supervised fine-tuning: its gradient against a loop over examples, and what may not change it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from hydra.utils import instantiate
+from PIL import Image
+from torch import Tensor
+
+from grit_lightning.app import config
+from grit_lightning.data.shapes.lesson_datamodule import LessonDataModule
+from grit_lightning.errors import DataError
+from grit_lightning.model.packing import Row, learned, pack, share_prefix
+from grit_lightning.training.targets import rescale_boxes, target_text
+from grit_lightning.types import Prompt, Sample
+
+PLAIN_GRADIENT = ("task=sft", "optimizer=sgd", "optimizer.lr=1.0", "scheduler=constant", "module.max_grad_norm=1e9")
+
+
+def sample(**fields: Any) -> Sample:
+    values = {
+        "id": "a/1", "question": "How many?", "answer": "1", "image": Path("a.png"), "size": (100, 50),
+        "boxes": ((10.0, 10.0, 50.0, 30.0),), "dataset": "tallyqa", "split": "train", "source": "a.jsonl:1",
+    }  # fmt: skip
+    return Sample(**{**values, **fields})
+
+
+class Run:
+    """A run of one step without files: the weights before and after."""
+
+    def __init__(self, cfg: Any, data: Any = None) -> None:
+        values = config.check(cfg)
+        self.module = instantiate(values["module"])
+        self.data = data or instantiate(values["data"])
+        self.data.attach(self.module.backbone.encode)
+        self.trainer = L.Trainer(
+            max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=[Before(self)],
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="(?s).*(eval mode|many workers|litlogger).*")
+            self.trainer.fit(self.module, self.data)
+        self.after = weights(self.module)
+        self.metrics = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
+
+    @property
+    def change(self) -> dict[str, Tensor]:
+        return {name: self.after[name] - value for name, value in self.before.items()}
+
+
+class Before(L.Callback):
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        self.run.before = weights(module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        self.run.batch = batch
+
+
+def weights(module: Any) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.policy.model.named_parameters()}
+
+
+def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert max(value.abs().max() for value in first.values()) > 1e-3  # there is something to compare
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def loop_loss(model: Any, backbone: Any, prompts: list[Prompt]) -> Tensor:
+    """Mean −log p of the target tokens, one example at a time, the model left to itself."""
+    total, count = torch.zeros(()), 0
+    for prompt in prompts:
+        target = torch.tensor(backbone.target(target_text(prompt.sample, prompt.box_space), prompt).token_ids)
+        ids = torch.cat([prompt.input_ids_S, target])[None]
+        is_image = (ids == backbone.config.image_token_id).int()
+        logits = model(input_ids=ids, mm_token_type_ids=is_image, **prompt.vision).logits[0].clone()
+        logits[:, list(backbone.banned_token_ids)] = -torch.inf
+        logprobs = logits.log_softmax(-1)[prompt.num_tokens - 1 : -1].gather(1, target[:, None])
+        total, count = total - logprobs.sum(), count + len(target)
+    return total / count
+
+
+@pytest.mark.parametrize("data", ["files", "lessons"])
+def test_gradient_is_that_of_a_loop_over_examples(compose_config: Callable[..., Any], data: str) -> None:
+    lessons = ("data=shapes_lessons", "prompt=plain", "data.scenes_per_step=3", "data.few_shapes=[]")
+    run = Run(compose_config(*PLAIN_GRADIENT, *(lessons if data == "lessons" else ())))
+    prompts = [prompt for _, prompt in run.batch.prompts]
+    assert len(prompts) == {"files": 4, "lessons": 9}[data]
+    model = run.module.backbone.load_model()
+    loss = loop_loss(model, run.module.backbone, prompts)
+    loss.backward()
+    assert run.metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert_same(run.change, {name: -value.grad for name, value in model.named_parameters()})
+
+
+def test_gradient_does_not_depend_on_the_split_into_passes(compose_config: Callable[..., Any]) -> None:
+    whole = Run(compose_config(*PLAIN_GRADIENT))
+    split = Run(compose_config(*PLAIN_GRADIENT, "module.max_tokens_per_pass=1", "module.logits_chunk=7"))
+    assert_same(whole.change, split.change)
+
+
+def test_a_shared_image_is_computed_once_and_changes_nothing(backbone: Any) -> None:
+    image = Image.effect_noise((112, 84), 80).convert("RGB")
+    questions = ("How many red circles are there?", "How many red stars are there?", "What is above the blue star?")
+    examples = []
+    for question in questions:
+        prompt = backbone.encode(sample(question=question), image)
+        examples.append((prompt, backbone.target(f"<answer> {question} </answer>", prompt)))
+    group = share_prefix(examples, slot=0)
+    assert [(*group.prompt.input_ids_S.tolist(), *completion.token_ids) for completion in group.completions] == [
+        (*prompt.input_ids_S.tolist(), *target.token_ids) for prompt, target in examples
+    ]
+    assert [len(c.token_ids) - c.num_given for c in group.completions] == [len(t.token_ids) for _, t in examples]
+    rows = [Row(0, (0, 1, 2), group.prompt.num_tokens + sum(len(c.token_ids) - 1 for c in group.completions))]
+    packed = pack(rows, [group], backbone.pad_token_id)
+    assert packed.vision["image_grid_thw"].shape[0] == 1
+    assert int(learned([group]).sum()) == sum(len(target.token_ids) for _, target in examples)
+
+
+def test_one_example_keeps_its_prompt(make_prompt: Callable[..., Prompt], backbone: Any) -> None:
+    prompt = make_prompt()
+    target = backbone.target("two", prompt)
+    group = share_prefix([(prompt, target)], slot=7)
+    assert group.slot == 7
+    assert torch.equal(group.prompt.input_ids_S, prompt.input_ids_S)
+    assert group.completions == (target,)
+
+
+def test_targets_end_the_turn(make_prompt: Callable[..., Prompt], backbone: Any) -> None:
+    target = backbone.target("<answer> 2 </answer>", make_prompt())
+    assert backbone.tokenizer.decode(target.token_ids) == "<answer> 2 </answer><|im_end|>"
+    assert target.token_ids[-1] in backbone.eos_token_ids
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (
+            {},
+            '<think> I look for what is asked: {"bbox_2d":[20,20,100,60]}. </think> '
+            "<rethink> There is 1 box. </rethink> <answer> 1 </answer>",
+        ),
+        (
+            {"boxes": (), "answer": "0"},
+            "<think> I look for what is asked and find none. </think> "
+            "<rethink> There are 0 boxes. </rethink> <answer> 0 </answer>",
+        ),
+        ({"completion": "At [10, 5,  20.5,30] and 1,2,3."}, "At [20, 10,  41,60] and 1,2,3."),
+        ({"completion": "Yes", "boxes": ()}, "Yes"),
+    ],
+)
+def test_target_text(fields: dict[str, Any], text: str) -> None:
+    assert target_text(sample(**fields), (200, 100)) == text
+
+
+def test_nothing_to_learn_is_an_error_that_names_the_line() -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl:1.*completion.*bboxs"):
+        target_text(sample(boxes=()), (200, 100))
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "1.2.3,4,5,6", "a1,2,3,4", "no numbers", ""])
+def test_what_is_no_box_is_left_alone(text: str) -> None:
+    assert rescale_boxes(text, source=(10, 10), target=(100, 100)) == text
+
+
+def test_lessons_come_without_end_and_once(compose_config: Callable[..., Any]) -> None:
+    cfg = compose_config("data=shapes_lessons", "prompt=plain", "data.scenes_per_step=2", "task=sft")
+    cfg.data.few_shapes = [{"until_step": 2, "shapes": 1}]
+    values = config.check(cfg)
+    data: LessonDataModule = instantiate(values["data"])
+    data.attach(instantiate(values["model"]).encode)
+    batches = [batch for _, batch in zip(range(4), data.train_dataloader(), strict=False)]
+    assert [batch.step for batch in batches] == [0, 1, 2, 3]
+    assert [[slot for slot, _ in batch.prompts] for batch in batches] == [[0, 0, 0, 1, 1, 1]] * 4
+    samples = [prompt.sample for batch in batches for _, prompt in batch.prompts]
+    assert len({s.image for s in samples}) == 8
+    assert all(s.completion.count("bbox_2d") <= 1 for s in samples[:12])  # one shape, three lessons about it
+    assert any(s.completion.count("bbox_2d") > 1 for s in samples[12:])
+    asked = [s.question for s in samples[12:]]
+    assert sum(question.endswith("Think with boxes.") for question in asked) == 4
+    again = next(iter(data.train_dataloader()))
+    assert [prompt.text for _, prompt in again.prompts] == [prompt.text for _, prompt in batches[0].prompts]
+
+
+def test_a_completion_field_is_read(tmp_path: Path) -> None:
+    from grit_lightning.data.records import read_samples
+
+    line = {"question": "Q", "answer": 1, "image": "a.png", "width": 10, "height": 10, "completion": "I see [1,2,3,4]."}
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps(line) + "\n" + json.dumps({**line, "completion": ["x"]}) + "\n")
+    good, bad = read_samples(file, tmp_path)
+    assert isinstance(good, Sample) and good.completion == "I see [1,2,3,4]."
+    assert isinstance(bad, DataError) and "completion" in str(bad) and ":2" in str(bad)
