@@ -21,6 +21,7 @@ from hydra.utils import instantiate
 from grit_lightning.app import config
 from grit_lightning.app.config import check
 from grit_lightning.judge.chat.service import close_all
+from grit_lightning.system.paths import conf_dir
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from support.chat_server import ChatServer
@@ -53,7 +54,7 @@ def main() -> None:
                 "judge=local", "judge.model=any", f"judge.endpoint.url={server.url}", f"judge.cache.folder={folder}",
                 f"judge.limits.concurrency={options.concurrency}",
             ]  # fmt: skip
-            with initialize_config_dir(str(config.conf_dir()), version_base="1.3"):
+            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
                 judge = instantiate(check(compose("config", overrides))["judge"])
             for repeat in range(options.repeats + 1):
                 answers = [f"{repeat} {number}" for number in range(options.answers)]

@@ -19,7 +19,9 @@ from typing import Any
 from shapes import LINES, SEEDS, measure
 from tqdm import tqdm
 
-from grit_lightning.evaluation import Prediction, differences, intervals, read_predictions, sample_values, summary
+from grit_lightning.evaluation.intervals import differences, intervals
+from grit_lightning.evaluation.metrics import sample_values, summary
+from grit_lightning.evaluation.predictions import Prediction, read_predictions
 from grit_lightning.evaluation.tables import difference, interval, number
 
 PROMPTS = ("plain", "cot", "boxes_then_answer", "grounded", "grounded_icl", "grounded_prefilled")

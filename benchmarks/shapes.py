@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from grit_lightning.evaluation.metrics import is_grounded
+from grit_lightning.evaluation.completion_metrics import is_grounded
 
 SEEDS = (0, 1, 2)
 COLUMNS = {

@@ -15,10 +15,11 @@ from PIL import Image
 
 from grit_lightning.app import config
 from grit_lightning.model.backbones.pretrained import PretrainedBackbone
+from grit_lightning.system.paths import conf_dir
 from grit_lightning.types import Group, Prompt, Sample
 from support.hostile_server import HostileServer, serve
 
-pytest_plugins = ["support.judge_fixtures"]
+pytest_plugins = ["support.cli_fixtures", "support.judge_fixtures"]
 
 REPOSITORY = Path(__file__).parents[1]
 VSR10 = REPOSITORY.parent / "shared" / "data" / "vsr10"
@@ -37,7 +38,7 @@ def compose_config(_own_process_settings: None) -> Callable[..., DictConfig]:
     config.register()
 
     def compose_(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(config.conf_dir()), version_base="1.3"):
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             # Random weights: what is tested holds for any, and theirs are not certain of anything.
             return compose(
                 "config", ["name=test", "threads=1", "model.random_weights_seed=0", "model.freeze=[]", *overrides]

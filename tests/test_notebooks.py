@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from grit_lightning.model.backbones.pretrained import PretrainedBackbone
-from grit_lightning.tasks.train import train
+from grit_lightning.tasks.train import train_policy
 from grit_lightning.types import Completion
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -54,7 +54,7 @@ def run(compose_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFac
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PretrainedBackbone, "completion", completion)
         out = tmp_path_factory.mktemp("runs") / "runs" / "made_here"
-        return train(compose_config(*options, f"out={out}")).run.path
+        return train_policy(compose_config(*options, f"out={out}")).run.path
 
 
 @pytest.fixture

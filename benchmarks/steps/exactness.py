@@ -11,7 +11,7 @@ from torch import Tensor
 from grit_lightning.model.packing import concatenate_vision, pack, plan_rows
 from grit_lightning.model.policy import Policy
 from grit_lightning.rollout.decoding import decode
-from grit_lightning.rollout.noise import draw
+from grit_lightning.rollout.noise import draw_tokens
 from grit_lightning.rollout.sampler import left_pad
 from grit_lightning.types import Completion, Group
 from steps.ours import MeasuredModule, batches, module_of
@@ -74,7 +74,7 @@ def _decoded(device: torch.device, *, static: bool) -> Tensor:
             generations=SIZE.generations,
             max_new_tokens=SIZE.new_tokens,
             pad_token_id=backbone.pad_token_id,
-            choose=lambda logits, rows, place: draw(logits, keys[rows], place),
+            choose=lambda logits, rows, place: draw_tokens(logits, keys[rows], place),
             finished=lambda ids, _: ids.shape[1] >= ends,
             static=static,
         )

@@ -16,6 +16,7 @@ from hydra.utils import instantiate
 from grit_lightning.app import config
 from grit_lightning.app.startup import prepare
 from grit_lightning.data.stream import Batch
+from grit_lightning.system.paths import conf_dir
 from grit_lightning.training.grpo import GRPOModule
 from grit_lightning.types import Sample, StepOutput
 from steps.gate import Gate
@@ -95,7 +96,7 @@ def _sample(size: Size, index: int) -> Sample:
 def module_of(size: Size, *more: str) -> tuple[MeasuredModule, dict[str, Any]]:
     """The module, and the config's values."""
     config.register()
-    with initialize_config_dir(str(config.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         values = prepare(compose("config", [*overrides(size), *more]))
     module: MeasuredModule = instantiate(values["module"])
     # Every completion takes its full length.

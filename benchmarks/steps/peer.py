@@ -24,7 +24,7 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer
 
 from grit_lightning.model.backbones.random_weights import random_checkpoint
-from grit_lightning.rewards import digit_share
+from grit_lightning.rewards.text_statistics import digit_share
 from steps.gate import Gate
 from steps.sizes import Size, checkpoint, image, question
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 import grit_lightning
-from grit_lightning.system.files import cache_folder
+from grit_lightning.system.paths import cache_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

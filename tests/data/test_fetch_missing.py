@@ -15,7 +15,7 @@ from PIL import Image
 
 from grit_lightning.data.checks import DataFile
 from grit_lightning.data.download_file import Downloader
-from grit_lightning.data.fetch_missing import Addresses, Report, alone_in, fetch_missing
+from grit_lightning.data.fetch_missing import Addresses, Report, fetch_lock, fetch_missing
 from grit_lightning.data.file_datamodule import GroundedQADataModule
 from grit_lightning.errors import ConfigError
 from support import hostile_server as hostile
@@ -352,11 +352,11 @@ def test_an_address_that_is_none(bases, files, images, message):
 
 
 def test_two_fetches_do_not_work_in_one_folder(tmp_path):
-    with alone_in(tmp_path):
+    with fetch_lock(tmp_path):
         with pytest.raises(ConfigError, match=rf"^{tmp_path}: another task=fetch is at work in this folder$"):
-            alone_in(tmp_path).__enter__()
+            fetch_lock(tmp_path).__enter__()
         (tmp_path / "other").mkdir()
-        with alone_in(tmp_path / "other"):
+        with fetch_lock(tmp_path / "other"):
             pass
-    with alone_in(tmp_path):
+    with fetch_lock(tmp_path):
         pass

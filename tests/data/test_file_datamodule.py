@@ -13,9 +13,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from grit_lightning.data.file_datamodule import GroundedQADataModule
+from grit_lightning.data.file_datamodule import BoundedCache, GroundedQADataModule
 from grit_lightning.data.images import load_image
-from grit_lightning.data.shapes import image_split
+from grit_lightning.data.shapes.scenes import image_split
 from grit_lightning.data.stream import Batch
 from grit_lightning.errors import ConfigError, DataError
 
@@ -227,3 +227,26 @@ def test_the_configs_build_it(name, encoder):
     data.setup("fit")
     assert len(data.train_samples()) == {"shapes20": 20, "grit": 10}[name]
     assert {sample.dataset for sample in data.train_samples()} <= {"vsr", "tallyqa"}
+
+
+def test_the_prompt_cache_drops_the_least_recently_used():
+    made: list[str] = []
+    cache: BoundedCache[str, str] = BoundedCache(2)
+
+    def use(key: str) -> str:
+        return cache.get(key, lambda: made.append(key) or key.upper())
+
+    assert [use(key) for key in "abacab"] == list("ABACAB")
+    assert made == ["a", "b", "c", "b"]  # c pushed out b, since a was used after b
+    assert len(cache) == 2
+
+
+def test_capacity_zero_keeps_nothing():
+    cache: BoundedCache[int, int] = BoundedCache(0)
+    assert [cache.get(1, lambda: 10), cache.get(1, lambda: 11), len(cache)] == [10, 11, 0]
+
+
+def test_the_prompt_cache_can_be_pickled():
+    cache: BoundedCache[str, int] = BoundedCache(1)
+    cache.get("a", lambda: 1)
+    assert pickle.loads(pickle.dumps(cache)).get("a", lambda: 2) == 1

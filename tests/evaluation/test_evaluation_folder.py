@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from grit_lightning.errors import DataError
-from grit_lightning.evaluation import Prediction, write_predictions
 from grit_lightning.evaluation.evaluation_folder import EvaluationFolder, complete, first_difference
+from grit_lightning.evaluation.predictions import Prediction, write_predictions
 from grit_lightning.types import Sample
 from support.predicted import grounded, record, records
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from grit_lightning.errors import ConfigError
-from grit_lightning.evaluation import Prediction, evaluator
+from grit_lightning.evaluation import evaluator
+from grit_lightning.evaluation.predictions import Prediction
 from grit_lightning.rollout.sampler import Sampler, greedy
 from grit_lightning.types import Prompt
 from support.predicted import evaluator as make_evaluator
@@ -103,7 +104,7 @@ def test_the_next_batch_is_decoded_while_the_judge_thinks(backbone, talkative, m
                 future.set_result(0.5)
         return begin(one, *rest)
 
-    begin, made.begin = made.begin, answer_when_two_batches_are_out  # type: ignore[method-assign]
+    begin, made.begin_scoring = made.begin_scoring, answer_when_two_batches_are_out  # type: ignore[method-assign]
     first = next(predicting)
     assert first[0]["scores"]["judge"] == 0.5
     assert len(judge.asked) == 4, "two batches of two were asked about before the first is waited for"

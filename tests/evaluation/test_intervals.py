@@ -8,8 +8,8 @@ import statistics
 
 import pytest
 
-from grit_lightning.evaluation import differences, intervals, sample_values, summary
-from grit_lightning.evaluation.intervals import bootstrap
+from grit_lightning.evaluation.intervals import bootstrap, differences, intervals
+from grit_lightning.evaluation.metrics import sample_values, summary
 from support.predicted import grounded, record, records
 
 

@@ -9,25 +9,20 @@ from itertools import combinations, permutations
 
 import pytest
 
-from grit_lightning.evaluation.metrics import (
-    Metrics,
-    answer_entropy,
+from grit_lightning.evaluation.completion_metrics import (
     count_consistency,
     grounding_iou,
     is_grounded,
     is_right,
-    majority_vote,
     matched_giou,
     matched_iou,
-    pass_at_k,
     precision,
     recall,
-    sample_values,
-    summary,
     union_iou,
 )
+from grit_lightning.evaluation.metrics import Metrics, answer_entropy, majority_vote, pass_at_k, sample_values, summary
 from grit_lightning.evaluation.predictions import Prediction, given_answer
-from grit_lightning.runs.rollout_store import from_record
+from grit_lightning.runs.records import from_record
 from support.predicted import BOX, grounded, record, records
 
 

@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 
 from grit_lightning.errors import DataError
-from grit_lightning.evaluation import Prediction, read_predictions, summary, write_predictions
-from grit_lightning.evaluation.predictions import as_line, is_scored, key
+from grit_lightning.evaluation.metrics import summary
+from grit_lightning.evaluation.predictions import (
+    Prediction,
+    as_line,
+    is_scored,
+    key,
+    read_predictions,
+    write_predictions,
+)
 from support.predicted import VERSION, grounded, record, records
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from grit_lightning.app import config
 from grit_lightning.evaluation.predictions import Prediction
 from grit_lightning.evaluation.published import figures, matching, notes
 from grit_lightning.model.backbones.prompts import known_prompts, prompt_name, prompt_version
+from grit_lightning.system.paths import conf_dir
 from support.compared import SETTINGS, answers
 
 VSR_VAL = {f"vsr_val/{line}": 1.0 for line in range(1, 9)}
-PROMPTS = sorted(file.stem for file in (config.conf_dir() / "prompt").glob("*.yaml"))
+PROMPTS = sorted(file.stem for file in (conf_dir() / "prompt").glob("*.yaml"))
 
 
 def settings(prompt: str = "grounded", **weights: Any) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from grit_lightning.evaluation import comparison_table, differences, intervals, overview, sample_values, summary
-from grit_lightning.evaluation.tables import BRIEF
+from grit_lightning.evaluation.intervals import differences, intervals
+from grit_lightning.evaluation.metrics import sample_values, summary
+from grit_lightning.evaluation.tables import BRIEF, comparison_table, overview
 from support.predicted import grounded, record
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from grit_lightning.rewards import Rewards, answer_match
+from grit_lightning.rewards.answer import answer_match
+from grit_lightning.rewards.weighted_sum import Rewards
 from grit_lightning.types import Completion, Group, Prompt, Sample
 from support.chat_server import ChatServer
 from support.predicted import predicted
+from support.scoring import score_group
 
 SAMPLE = Sample("cats/1", "How many cats?", "2", Path("cats.jpg"), (64, 48), (), "tallyqa", "train", "cats.jsonl:1")
 
@@ -59,7 +61,7 @@ def test_training_and_raw_score_come_from_one_reply_and_a_failure_is_neither(
     chat: ChatServer, rewards: Rewards
 ) -> None:
     completions = (answered(0.3), answered(0.0), answered(0.9, "500*"), completion("no answer"))
-    scores = rewards.score_group(group(*completions))
+    scores = score_group(rewards, group(*completions))
     assert [dict(score.components) for score in scores] == [
         {"answer_match": 1.0, "answer_score": 0.3},
         {"answer_match": 0.0, "answer_score": 0.0},

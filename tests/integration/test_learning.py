@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from grit_lightning.tasks.train import train
+from grit_lightning.tasks.train import train_policy
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the libraries; what this test is about is the curve
 def test_the_share_of_digits_at_least_doubles(compose_config, tmp_path: Path) -> None:
-    run = train(
+    run = train_policy(
         compose_config(
             "reward=digits",
             "optimizer.lr=1e-3",

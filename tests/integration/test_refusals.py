@@ -16,7 +16,7 @@ from PIL import Image
 
 from grit_lightning.app import main as app
 from grit_lightning.errors import UserError
-from grit_lightning.tasks.train import train
+from grit_lightning.tasks.train import train_policy
 
 COUNTING = "shapes_tallyqa_train_10.jsonl"
 LINE = 3
@@ -141,7 +141,7 @@ def refusal(compose_config, tmp_path: Path, listing) -> Callable[..., str]:
     def line(*overrides: str) -> str:
         before = listing(tmp_path)
         with pytest.raises((UserError, HydraException, OmegaConfBaseException)) as error:
-            train(compose_config(*overrides))
+            train_policy(compose_config(*overrides))
         assert listing(tmp_path) == before
         return app.one_line(error.value)
 

@@ -51,7 +51,7 @@ def test_it_holds_the_code_the_configs_and_the_assets(wheel: Path) -> None:
 
 
 def test_it_runs_from_another_folder(cli, unpacked: Path, tmp_path: Path) -> None:
-    where = "import grit_lightning, grit_lightning.app.config as c; print(grit_lightning.__file__, c.conf_dir())"
+    where = "import grit_lightning, grit_lightning.system.paths as p; print(grit_lightning.__file__, p.conf_dir())"
     found = subprocess.run(
         [sys.executable, "-c", where], cwd=tmp_path, env={"PYTHONPATH": str(unpacked)}, capture_output=True, text=True
     )

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from grit_lightning.errors import ConfigError, JudgeError
-from grit_lightning.judge import AzureEndpoint, Endpoint, Price
+from grit_lightning.judge.chat.endpoint import AzureEndpoint, Endpoint
 from grit_lightning.judge.chat.service import close_all, service
 from grit_lightning.judge.chat.statistics import Counts, percentile
+from grit_lightning.judge.llm import Price
 from support.chat_server import ChatServer
 
 QUESTION = ("How many cats are there?", "2")

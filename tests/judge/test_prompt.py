@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from grit_lightning.app import config
 from grit_lightning.errors import ConfigError
 from grit_lightning.judge.prompt import PromptTemplate
+from grit_lightning.system.paths import asset
 
 FIELDS = ("question", "reference", "answer")
-SHIPPED = config.conf_dir().parent / "src" / "grit_lightning" / "assets" / "judge" / "answer.txt"
+SHIPPED = asset("judge/answer.txt")
 
 
 def template(text: str) -> PromptTemplate:

@@ -14,7 +14,8 @@ from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.model import adapters
 from grit_lightning.model.adapters import LoRA, adapted, as_at_start, merge, saved_names, trained_sentence
 from grit_lightning.model.packing import pack, plan_rows
-from grit_lightning.model.policy import Policy, PolicyAtStart
+from grit_lightning.model.policy import Policy
+from grit_lightning.model.reference import PolicyAtStart
 
 
 def lora(**changes) -> LoRA:

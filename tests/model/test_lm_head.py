@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
-from grit_lightning.model.lm_head import Options, plain_weight, token_logprobs
+from grit_lightning.model.lm_head import HeadOptions, plain_weight, token_logprobs
 
 T, D, V = 7, 5, 11
 BANNED = torch.tensor([0, 4])
@@ -17,8 +17,8 @@ TEMPERATURE = 0.7
 TOLERANCES = {torch.float64: {"rtol": 1e-12, "atol": 1e-13}, torch.float32: {"rtol": 2e-5, "atol": 2e-6}}
 
 
-def options(chunk: int = 3, *, entropy: bool = True, temperature: float = TEMPERATURE) -> Options:
-    return Options(BANNED, temperature, chunk, entropy)
+def options(chunk: int = 3, *, entropy: bool = True, temperature: float = TEMPERATURE) -> HeadOptions:
+    return HeadOptions(BANNED, temperature, chunk, entropy)
 
 
 def drawn(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -75,7 +75,7 @@ def test_chunks_do_not_change_a_bit_of_what_log_softmax_gives() -> None:
 def test_scores_far_apart_lose_nothing() -> None:
     # Of a token that is all but certain, log π is tiny; taken as a difference of large scores it would be rounded off.
     hidden, weight = torch.tensor([[64.0]]), torch.tensor([[0.0], [1.0], [0.875]])
-    logprobs, _ = token_logprobs(hidden, weight, torch.tensor([1]), Options(BANNED[:0], 1.0, 1, False))
+    logprobs, _ = token_logprobs(hidden, weight, torch.tensor([1]), HeadOptions(BANNED[:0], 1.0, 1, False))
     assert logprobs.item() == pytest.approx(-math.log1p(math.exp(-8.0)), rel=1e-3)
 
 

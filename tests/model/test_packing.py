@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from grit_lightning.model.packing import Row, block_mask, pack, plan_rows
+from grit_lightning.model.packing import PackedRow, block_mask, pack, plan_rows
 from grit_lightning.model.policy import Policy
 
 
@@ -25,15 +25,15 @@ def test_block_mask_by_hand() -> None:
 def test_rows_share_a_pass_up_to_the_bound_and_long_groups_are_split(prompts, make_group) -> None:
     groups = [make_group(prompts[0], [5, 9, 3], 0), make_group(prompts[1], [4, 4, 4], 1)]
     prompt, other = (group.prompt.num_tokens for group in groups)
-    whole = [Row(0, (0, 1, 2), prompt + 14), Row(1, (0, 1, 2), other + 9)]
+    whole = [PackedRow(0, (0, 1, 2), prompt + 14), PackedRow(1, (0, 1, 2), other + 9)]
     whole.sort(key=lambda row: -row.num_tokens)
     longest = whole[0].num_tokens
     assert plan_rows(groups, 2 * longest, [False, False]) == [whole]
     assert plan_rows(groups, 2 * longest - 1, [False, False]) == [[whole[0]], [whole[1]]]
-    assert plan_rows(groups, 2 * longest, [True, False]) == [[Row(1, (0, 1, 2), other + 9)]]
+    assert plan_rows(groups, 2 * longest, [True, False]) == [[PackedRow(1, (0, 1, 2), other + 9)]]
     # Without their last tokens the completions take 4, 8 and 2 positions.
-    split = [[Row(0, (0, 1), prompt + 12)], [Row(0, (2,), prompt + 2)]]
-    for bound, expected in ((12, split), (13, split), (14, [[Row(0, (0, 1, 2), prompt + 14)]])):
+    split = [[PackedRow(0, (0, 1), prompt + 12)], [PackedRow(0, (2,), prompt + 2)]]
+    for bound, expected in ((12, split), (13, split), (14, [[PackedRow(0, (0, 1, 2), prompt + 14)]])):
         assert plan_rows(groups[:1], prompt + bound, [False]) == expected
     # Nothing fits: one completion a pass.
     assert [row.completions for (row,) in plan_rows(groups[:1], 1, [False])] == [(1,), (0,), (2,)]

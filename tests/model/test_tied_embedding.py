@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
 from grit_lightning.model import lm_head as head
-from grit_lightning.model.lm_head import Options, token_logprobs
+from grit_lightning.model.lm_head import HeadOptions, token_logprobs
 from grit_lightning.model.policy import Policy
 from grit_lightning.model.tied_embedding import look_up, share_gradient
 
@@ -25,7 +25,7 @@ def gradient(padding: int | None, *, plain: bool) -> Tensor:
         if plain:
             logprobs = linear(hidden, weight).log_softmax(1).gather(1, target[:, None])
         else:
-            logprobs, _ = token_logprobs(hidden, weight, target, Options(target[:0], 1.0, 2, False))
+            logprobs, _ = token_logprobs(hidden, weight, target, HeadOptions(target[:0], 1.0, 2, False))
         logprobs.square().sum().backward()
     assert weight.grad is not None and not weight._backward_hooks
     return weight.grad

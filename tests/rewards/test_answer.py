@@ -5,8 +5,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from grit_lightning.judge import ExactMatch
-from grit_lightning.rewards import answer_bleu, answer_match
+from grit_lightning.judge.exact import ExactMatch
+from grit_lightning.rewards.answer import answer_bleu, answer_match
 
 
 class Recorder:

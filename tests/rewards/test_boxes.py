@@ -2,7 +2,7 @@
 
 import pytest
 
-from grit_lightning.rewards import box_giou, box_iou, box_valid, grounded_region
+from grit_lightning.rewards.boxes import box_giou, box_iou, box_valid, grounded_region
 
 ONE, TWO = "<think> [1, 1, 2, 2] <rethink>", "<think> [1, 1, 2, 2] and 3,3,4,4 <rethink>"
 

@@ -5,6 +5,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig
 
 from grit_lightning.errors import ConfigError
+from support.scoring import score_group
 
 GOOD = (
     '<think> I see {"bbox_2d": [1, 1, 9, 9]} and {"bbox_2d": [20, 1, 29, 9]} here </think>'
@@ -96,7 +97,7 @@ def test_a_component_without_its_option_fails_before_training(compose):
 def test_composed_rewards_score_on_the_background_thread_too(compose, make_group):
     rewards = instantiate(compose("grit").reward)
     group = make_group(GOOD, "")
-    assert rewards.submit([group]).result(timeout=30).scores == [rewards.score_group(group)]
+    assert rewards.submit([group]).result(timeout=30).scores == [score_group(rewards, group)]
 
 
 def test_a_users_exception_keeps_its_name_through_hydra(compose, make_sample, make_completion, tmp_path, monkeypatch):

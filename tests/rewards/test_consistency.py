@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from grit_lightning.app import config
 from grit_lightning.errors import ConfigError
-from grit_lightning.judge import ExactMatch
-from grit_lightning.rewards import Consistency, Rewards
-from grit_lightning.rewards.consistency import crop
+from grit_lightning.judge.exact import ExactMatch
+from grit_lightning.rewards.consistency import Consistency, crop
+from grit_lightning.rewards.weighted_sum import Rewards
+from grit_lightning.system.paths import conf_dir
 from grit_lightning.types import Completion, Sample
 from support.chat_server import ChatServer
 
-PROMPT = str(config.conf_dir().parent / "src" / "grit_lightning" / "assets" / "judge" / "consistency.txt")
+PROMPT = str(conf_dir().parent / "src" / "grit_lightning" / "assets" / "judge" / "consistency.txt")
 COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
 
 

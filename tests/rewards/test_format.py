@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from grit_lightning.rewards import answer_format, think_rethink
+from grit_lightning.rewards.format import answer_format, think_rethink
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from grit_lightning import rewards
 from grit_lightning.grounding import TAGS, find_boxes, normalise, parse, plain_boxes
-from grit_lightning.judge import ExactMatch
+from grit_lightning.judge.exact import ExactMatch
 
 PIECES = (
     *TAGS, *TAGS, "<", ">", "</", "<think", "answer>", "<ref>", "</ref>", "<box>", "</box>", "[[", "]]", "{", "}",

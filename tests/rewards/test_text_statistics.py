@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from grit_lightning.rewards import digit_share, length_budget, repetition
+from grit_lightning.rewards.text_statistics import digit_share, length_budget, repetition
 
 
 def repeat(sample, completion, **options):

@@ -10,7 +10,8 @@ from concurrent.futures import Future
 import pytest
 
 from grit_lightning.errors import ConfigError
-from grit_lightning.rewards import Rewards
+from grit_lightning.rewards.weighted_sum import Rewards
+from support.scoring import score_group
 
 
 def constant(value):
@@ -91,7 +92,7 @@ def test_each_failing_component_is_logged_once_with_its_sample(make_sample, make
 
 
 def test_score_group_keeps_the_order_of_completions(make_group):
-    scores = build(length=(1.0, length)).score_group(make_group("xxx", "", "x"))
+    scores = score_group(build(length=(1.0, length)), make_group("xxx", "", "x"))
     assert [score.total for score in scores] == [3.0, 0.0, 1.0]
 
 
@@ -117,7 +118,7 @@ def test_submit_equals_score_group_and_keeps_its_order(make_group):
     rewards = build(length=(0.5, length), bad=(0.0, broken))
     steps = [[make_group("x" * i), make_group("y", "z" * i)] for i in range(20)]
     futures = [rewards.submit(step) for step in steps]
-    assert [f.result().scores for f in futures] == [[rewards.score_group(g) for g in step] for step in steps]
+    assert [f.result().scores for f in futures] == [[score_group(rewards, g) for g in step] for step in steps]
 
 
 def test_rewards_that_have_scored_can_be_copied_and_pickled(make_group):
@@ -150,7 +151,7 @@ def test_an_unusable_config_is_one_sentence(components, message):
 
 
 def test_a_missing_option_is_a_config_error_not_a_failure_of_every_completion():
-    from grit_lightning.rewards import answer_bleu
+    from grit_lightning.rewards.answer import answer_bleu
 
     with pytest.raises(ConfigError, match="'size'"):
         build(bleu=(1.0, answer_bleu))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import (
     AutoModelForImageTextToText,
     GenerationConfig,
@@ -17,12 +16,15 @@ from transformers import (
 from grit_lightning.model.backbones.pretrained import PretrainedBackbone
 from grit_lightning.model.packing import concatenate_vision
 from grit_lightning.rollout import decoding
-from grit_lightning.rollout.decoding import SharedPromptCache, decode
-from grit_lightning.rollout.noise import draw
+from grit_lightning.rollout.decoding import decode
+from grit_lightning.rollout.noise import draw_tokens
 from grit_lightning.rollout.sampler import greedy, left_pad
+from grit_lightning.rollout.shared_prompt_cache import SharedPromptCache
 from grit_lightning.types import Prompt
 
 G = 4
+
+
 LIMIT = 20
 
 
@@ -47,7 +49,7 @@ def decoded(
         generations=generations,
         max_new_tokens=LIMIT,
         pad_token_id=backbone.pad_token_id,
-        choose=lambda logits, rows, place: draw(logits.index_fill(1, banned, -torch.inf), keys[rows], place),
+        choose=lambda logits, rows, place: draw_tokens(logits.index_fill(1, banned, -torch.inf), keys[rows], place),
         finished=lambda ids, _: ids.shape[1] >= ends,
         static=static,
     )
@@ -81,16 +83,6 @@ def test_what_ends_leaves_the_others_as_they_are(backbone, model, prompts, monke
     assert len(kept) == compacted and (compacted > 0) == (len(set(lengths)) > 1)
 
 
-@pytest.mark.parametrize("static", [False, True])
-def test_the_cache_grows_without_a_trace(backbone, model, prompts, monkeypatch, static: bool) -> None:
-    expected = decoded(model, backbone, prompts, [LIMIT] * 12)
-    monkeypatch.setattr(decoding, "GROWTH", 3)
-    assert decoded(model, backbone, prompts, [LIMIT] * 12, static=static) == expected
-    assert decoded(model, backbone, prompts, [*range(9, 21)], static=static) == [
-        row[:length] for row, length in zip(expected, range(9, 21), strict=True)
-    ]
-
-
 def test_a_completion_does_not_depend_on_how_many_share_its_prompt(backbone, model, prompts) -> None:
     together = decoded(model, backbone, prompts[:1], [LIMIT] * G)
     assert decoded(model, backbone, prompts[:1], [LIMIT], generations=1) == together[:1]
@@ -118,16 +110,6 @@ def test_greedy_completions_are_those_of_generate(backbone, model, prompts, toge
         naive = output[0, prompt.num_tokens :].tolist()
         assert list(completion.token_ids) == naive[: len(completion.token_ids)]
         assert len(completion.token_ids) == len(naive) or completion.finish == "stop"
-
-
-@torch.no_grad()
-def test_under_autocast_attention_is_still_float32(backbone, model, prompts) -> None:
-    seen: list[Tensor] = []
-    product = decoding._product
-    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
-        patch.setattr(decoding, "_product", lambda *given: (seen.append(product(*given)), seen[-1])[1])
-        decoded(model, backbone, prompts[:1], [3] * G)
-    assert {value.dtype for value in seen} == {torch.float32}
 
 
 @torch.no_grad()

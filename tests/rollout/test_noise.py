@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from grit_lightning.rollout.noise import GumbelNoise, gumbel_noise, sequence_key
+from grit_lightning.rollout.noise import gumbel_noise, sequence_key
+from support.gumbel_noise import GumbelNoise
 
 
 def keys(count: int, seed: int = 0) -> torch.Tensor:

@@ -9,7 +9,7 @@ from transformers import (
 )
 
 from grit_lightning.errors import ConfigError
-from grit_lightning.rollout.sampler import FinishRecorder, Sampler
+from grit_lightning.rollout.sampler import Sampler
 
 DEFAULTS = {
     "num_generations": 3,
@@ -83,38 +83,6 @@ def test_a_checkpoints_own_generation_config_has_no_say(backbone, prompts, tmp_p
     pairs = list(enumerate(prompts))
     expected = sampler().rollout(backbone.load_model(), backbone, pairs, step=0, seed=0)
     assert token_ids(sampler().rollout(other.load_model(), other, pairs, step=0, seed=0)) == token_ids(expected)
-
-
-def feed(backbone, texts: list[str], limit: int) -> FinishRecorder:
-    """Play already written completions through the recorder as ``generate`` would; a prompt of four tokens before."""
-    rows = [backbone.tokenizer(text)["input_ids"] for text in texts]
-    recorder = FinishRecorder(backbone, "</answer>", 4, limit)
-    prompt = [backbone.tokenizer("</answer")["input_ids"][-1]] * 4
-    for count in range(1, limit + 1):
-        ids = torch.tensor([prompt + [*row, *[backbone.pad_token_id] * limit][:count] for row in rows])
-        if recorder(ids, None).all():
-            break
-    return recorder
-
-
-def test_why_and_where_completions_end(backbone) -> None:
-    count = lambda text: len(backbone.tokenizer(text)["input_ids"])  # noqa: E731
-    texts = [
-        "<answer> 2 </answer>",
-        "no<|im_end|>",
-        "<answer> 2 </answer><answer> 3 </answer>",
-        "goes on and on and on and on and on and on and on and on and on and on and on and on and on and on and on",
-        "<|im_end|>",
-    ]
-    recorder = feed(backbone, texts, limit=25)
-    assert recorder.reasons() == ["stop", "eos", "stop", "length", "eos"]
-    assert recorder.lengths() == [count(texts[0]), count(texts[1]), count("<answer> 2 </answer>"), 25, 1]
-
-
-def test_a_stop_within_a_token_counts(backbone) -> None:
-    # "</answer>\n" ends in a token that holds more than the stop text's last character.
-    recorder = feed(backbone, ["<answer> 2 </answer>\n and more"], limit=25)
-    assert recorder.reasons() == ["stop"]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from grit_lightning.runs import run_folder as runs
 from grit_lightning.errors import CheckpointError, ConfigError
+from grit_lightning.runs import run_folder as runs
 from grit_lightning.runs.run_folder import RunFolder, open_run
 
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
-from grit_lightning.app import config
-from grit_lightning.judge import CacheOptions, Endpoint, Limits, LLMJudge, Price
+from grit_lightning.judge.chat.client import Limits
+from grit_lightning.judge.chat.endpoint import Endpoint
+from grit_lightning.judge.chat.reply_cache import CacheOptions
 from grit_lightning.judge.chat.service import close_all
+from grit_lightning.judge.llm import LLMJudge, Price
+from grit_lightning.system.paths import asset
 from support.chat_server import ChatServer
 
-PROMPT = config.conf_dir().parent / "src" / "grit_lightning" / "assets" / "judge" / "answer.txt"
+PROMPT = asset("judge/answer.txt")
 QUICK = {
     "concurrency": 32, "requests_per_minute": None, "tokens_per_minute": None, "connect_timeout": 5.0,
     "read_timeout": 20.0, "total_timeout": 30.0, "attempts": 3, "backoff": 0.01, "max_wait": 0.05,

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from grit_lightning.app.config import conf_dir
+from grit_lightning.system.paths import conf_dir
 
 TINY = conf_dir().parent / "src" / "grit_lightning" / "assets" / "tiny"
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
-from grit_lightning.evaluation import Evaluator, Prediction
-from grit_lightning.judge import ExactMatch, Judge
+from grit_lightning.evaluation.evaluator import Evaluator
+from grit_lightning.evaluation.predictions import Prediction
+from grit_lightning.judge.exact import ExactMatch
+from grit_lightning.judge.protocol import Judge
 from grit_lightning.types import Completion, Prompt, Sample
 
 VERSION = "0123456789ab"
@@ -37,7 +39,7 @@ def evaluator(**changes: Any) -> Evaluator:
 
 def predicted(prompt: Prompt, *completions: Completion, judge: Judge | None = None, **changes: Any) -> list[Prediction]:
     """The predictions of one sample."""
-    return evaluator(judge=judge or ExactMatch(), **changes).begin(prompt, completions, VERSION)()
+    return evaluator(judge=judge or ExactMatch(), **changes).begin_scoring(prompt, completions, VERSION)()
 
 
 def record(

@@ -18,7 +18,7 @@ from transformers import (
     Qwen3VLConfig,
 )
 
-from grit_lightning.app.config import conf_dir
+from grit_lightning.system.paths import conf_dir
 
 TINY = conf_dir().parent / "src" / "grit_lightning" / "assets" / "tiny"
 

@@ -15,8 +15,7 @@ from torch import Tensor
 from grit_lightning.app import config
 from grit_lightning.data.stream import Batch
 from grit_lightning.errors import CheckpointError
-from grit_lightning.model import policy
-from grit_lightning.training import grpo
+from grit_lightning.model.reference import Reference
 from grit_lightning.training.grpo import GRPOModule
 from grit_lightning.types import StepOutput
 
@@ -225,21 +224,13 @@ def test_the_reference_is_frozen_and_not_saved(compose_config) -> None:
 
 
 def test_an_offloaded_reference_gives_the_same_step(compose_config, monkeypatch) -> None:
-    borrowed: list[Any] = []
-    original = grpo.borrowed
-    monkeypatch.setattr(grpo, "borrowed", lambda *given: (borrowed.append(given), original(*given))[1])
+    moved: list[Any] = []
+    original = Reference.on
+    monkeypatch.setattr(Reference, "on", lambda *given: (moved.append(given), original(*given))[1])
     run = Run(compose_config(*GRADIENT, "objective.beta=0.1", "module.offload_reference=true"), steps=2)
-    assert borrowed == [(run.module.reference, torch.device("cpu"))] * 2
+    assert run.module.reference.offloaded
+    assert moved == [(run.module.reference, torch.device("cpu"))] * 2
     assert_same(Run(compose_config(*GRADIENT, "objective.beta=0.1"), steps=2).change, run.change)
-
-
-def test_what_is_borrowed_returns_to_where_it_was() -> None:
-    layer = torch.nn.Linear(2, 3)
-    homes = [value.data_ptr() for value in layer.parameters()]
-    with pytest.raises(RuntimeError), policy.borrowed(layer, torch.device("cpu")):
-        layer.weight.data = torch.zeros(3, 2)
-        raise RuntimeError
-    assert [value.data_ptr() for value in layer.parameters()] == homes
 
 
 def test_without_kl_there_is_no_reference(compose_config) -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from grit_lightning.errors import JudgeError
-from grit_lightning.judge import ExactMatch, LLMJudge, Price
 from grit_lightning.judge.chat.statistics import Counts
+from grit_lightning.judge.exact import ExactMatch
+from grit_lightning.judge.llm import LLMJudge, Price
 from grit_lightning.training.judge_watch import JudgeWatch
 
 

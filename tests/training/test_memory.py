@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from hydra.utils import instantiate
 
-from grit_lightning.training.memory import Setup, StepSize, estimate
+from grit_lightning.training.memory import Setup, StepSize, estimate, peak_memory_gib, peak_rss_gib
 from support.released import INTERNVL3_2B, MAKERS, QWEN2_5_VL_3B, TINY, full_size
 
 GIB = 2**30
@@ -86,3 +89,50 @@ def test_rows_and_sequences_are_those_of_a_step() -> None:
     assert STEP.sequences == 128
     assert dataclasses.replace(STEP, max_tokens_per_pass=100).row_tokens == 1400
     assert dataclasses.replace(STEP, max_sequences=10).sequences == 8
+
+
+def test_peak_rss_grows_by_what_is_touched_and_does_not_fall():
+    # A process of its own: here the peak may have been reached long before, and would not grow.
+    program = (
+        "from grit_lightning.training.memory import peak_rss_gib as peak\n"
+        "before = peak(); block = bytearray(b'x') * 2**28; during = peak(); del block\n"
+        "print(before, during, peak())"
+    )
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    before, during, after = map(float, output.stdout.split())
+    assert during - before == pytest.approx(0.25, abs=0.02)
+    assert after == pytest.approx(during, abs=0.02)
+    assert before < 0.2
+
+
+def test_on_a_cpu_the_peak_is_the_resident_set_of_the_process():
+    # In a process of its own, against what the block adds and what the system says of the process afterwards.
+    program = (
+        "import torch\n"
+        "from pathlib import Path\n"
+        "from grit_lightning.training.memory import peak_memory_gib as peak\n"
+        "cpu = torch.device('cpu'); before = peak(cpu); block = torch.ones(2**26); del block; after = peak(cpu)\n"
+        "status = Path('/proc/self/status').read_text()\n"
+        "print(before, after, int(status.partition('VmHWM:')[2].split()[0]) / 2**20)"
+    )
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    before, after, by_the_system = map(float, output.stdout.split())
+    assert after - before == pytest.approx(0.25, abs=0.02)
+    assert after == pytest.approx(by_the_system, abs=0.01)
+
+
+def test_on_a_gpu_it_is_the_tensors_that_count(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**30 if device.index == 1 else 0)
+    assert peak_memory_gib(torch.device("cuda", 1)) == 3.0
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("darwin", 1), ("linux", 1024)])
+def test_without_proc_it_is_getrusage_in_the_units_of_the_platform(monkeypatch, platform, unit):
+    def refuse(self):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(sys, "platform", platform)
+    usage = type("Usage", (), {"ru_maxrss": 3 * 2**30 // unit})
+    monkeypatch.setattr(resource, "getrusage", lambda who: usage)
+    assert peak_rss_gib() == 3.0

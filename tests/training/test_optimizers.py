@@ -6,11 +6,12 @@ import copy
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from torch import nn
 
 from grit_lightning.errors import ConfigError
 from grit_lightning.training import optimizers
-from grit_lightning.training.optimizers import MuonAdamW, adamw_8bit, is_hidden_matrix
+from grit_lightning.training.optimizers import MuonAdamW, adamw_8bit, is_hidden_matrix, piecewise_linear
 
 OPTIONS = {"lr": 0.02, "adamw_lr": 0.003, "momentum": 0.9, "betas": (0.9, 0.95), "weight_decay": 0.01}
 
@@ -104,3 +105,34 @@ def test_without_bitsandbytes_it_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setattr(optimizers, "is_bitsandbytes_available", lambda: False)
     with pytest.raises(ConfigError, match=r"optimizer=adamw8bit needs bitsandbytes: pip install"):
         adamw_8bit([], **ADAMW)
+
+
+def rates(steps: int, points: list[list[float]]) -> list[float]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = piecewise_linear(optimizer, points=points)
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return seen
+
+
+def test_schedule_follows_lines_between_the_points_and_a_jump() -> None:
+    points = [[1, 0.0], [3, 1.0], [5, 0.5], [5, 0.8], [7, 0.0]]
+    assert rates(9, points) == pytest.approx([0, 0, 1, 2, 1.5, 1.6, 0.8, 0, 0])
+
+
+def test_a_schedule_of_one_point_is_a_constant() -> None:
+    assert rates(3, [[10, 0.5]]) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("points", [[], [[5, 1.0], [4, 0.0]]])
+def test_steps_that_do_not_ascend_are_refused(points: list[list[float]]) -> None:
+    with pytest.raises(ConfigError, match="in ascending order"):
+        rates(1, points)
+
+
+def test_the_piecewise_linear_schedule_composes(compose_config) -> None:
+    schedule = instantiate(compose_config("scheduler=piecewise_linear").scheduler)
+    assert schedule(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)).get_last_lr() == [2.0]

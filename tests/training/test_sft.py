@@ -18,8 +18,8 @@ from torch import Tensor
 from grit_lightning.app import config
 from grit_lightning.data.shapes.lesson_datamodule import LessonDataModule
 from grit_lightning.errors import DataError
-from grit_lightning.model.packing import Row, learned, pack, share_prefix
-from grit_lightning.training.targets import rescale_boxes, target_text
+from grit_lightning.model.packing import PackedRow, learned, pack
+from grit_lightning.training.sft import rescale_boxes, share_prefix, target_text
 from grit_lightning.types import Prompt, Sample
 
 PLAIN_GRADIENT = ("task=sft", "optimizer=sgd", "optimizer.lr=1.0", "scheduler=constant", "module.max_grad_norm=1e9")
@@ -122,7 +122,7 @@ def test_a_shared_image_is_computed_once_and_changes_nothing(backbone: Any) -> N
         (*prompt.input_ids_S.tolist(), *target.token_ids) for prompt, target in examples
     ]
     assert [len(c.token_ids) - c.num_given for c in group.completions] == [len(t.token_ids) for _, t in examples]
-    rows = [Row(0, (0, 1, 2), group.prompt.num_tokens + sum(len(c.token_ids) - 1 for c in group.completions))]
+    rows = [PackedRow(0, (0, 1, 2), group.prompt.num_tokens + sum(len(c.token_ids) - 1 for c in group.completions))]
     packed = pack(rows, [group], backbone.pad_token_id)
     assert packed.vision["image_grid_thw"].shape[0] == 1
     assert int(learned([group]).sum()) == sum(len(target.token_ids) for _, target in examples)

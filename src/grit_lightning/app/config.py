@@ -9,23 +9,19 @@ import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
-from hydra.types import RunMode
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from grit_lightning.app.former_names import FORMER_TARGETS
 from grit_lightning.errors import ConfigError
-from grit_lightning.system.files import cache_folder
+from grit_lightning.system.paths import asset, cache_folder
 
 _HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
-_ABSENT = object()
 
 
 @dataclass
@@ -60,49 +56,14 @@ class Schema:
     callbacks: Any = None
 
 
-def conf_dir() -> Path:
-    """The folder of configs: inside the installed package, or at the top of the repository in an editable install."""
-    package = Path(__file__).parents[1]
-    return package / "conf" if (package / "conf").is_dir() else package.parents[1] / "conf"
-
-
 def register() -> None:
     """Make the schema and the resolvers known to Hydra.
 
     ``${asset:NAME}`` is a path inside the package, ``${cache:NAME}`` one in the folder of what can be had again.
     """
     ConfigStore.instance().store(name="schema", node=Schema)
-    OmegaConf.register_new_resolver("asset", _asset, replace=True)
+    OmegaConf.register_new_resolver("asset", lambda name: str(asset(name)), replace=True)
     OmegaConf.register_new_resolver("cache", lambda name: str(cache_folder() / name), replace=True)
-
-
-def _asset(name: str) -> str:
-    return str(resources.files("grit_lightning") / "assets" / name)
-
-
-def overrides() -> list[str]:
-    """The command line's overrides of this job; none outside of a Hydra application."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-
-
-def is_sweep() -> bool:
-    """Whether this is one job of a ``--multirun``."""
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-
-
-def apply(config: DictConfig, changes: Sequence[str]) -> None:
-    """Apply overrides of values, ``KEY=VALUE``, to a config that is composed already.
-
-    Raises:
-        ConfigError: an override of another kind, or of a key the config does not have.
-    """
-    for change in OverridesParser.create().parse_overrides(list(changes)):
-        key = change.key_or_group
-        if change.is_delete() or change.is_sweep_override() or (conf_dir() / key).is_dir():
-            raise ConfigError(f"{change.input_line} cannot be applied to a run that exists, expected KEY=VALUE")
-        if not change.is_add() and OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
-            raise ConfigError(f"{key} is unknown: the run's config has no such key")
-        OmegaConf.update(config, key, change.value(), force_add=True)
 
 
 def check(config: DictConfig, *groups: str) -> dict[str, Any]:
@@ -152,7 +113,8 @@ def _check_call(node: Mapping[str, Any], path: str) -> None:
         target = get_object(name)
         parameters = inspect.signature(target).parameters
     except (ImportError, ValueError, TypeError, InstantiationException, AttributeError) as error:
-        raise ConfigError(f"{path}._target_ is {name!r}, which cannot be imported: {error}") from error
+        moved = f"; it is now {FORMER_TARGETS[name]}" if name in FORMER_TARGETS else ""
+        raise ConfigError(f"{path}._target_ is {name!r}, which cannot be imported: {error}{moved}") from error
     arguments = {key: value for key, value in node.items() if key not in _HYDRA_KEYS}
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for key in arguments:

@@ -15,7 +15,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from grit_lightning.app import config
+from grit_lightning.app.overrides import is_sweep
 from grit_lightning.errors import ConfigError, UserError
+from grit_lightning.system.paths import conf_dir
 
 _USER_ERRORS = (UserError, HydraException, OmegaConfBaseException)
 
@@ -36,7 +38,7 @@ def main() -> None:
             _task(cfg.task._target_)(cfg, **options)
         except _USER_ERRORS as error:
             # Hydra would put a line of its own before the message. In a sweep it stays: it says which job failed.
-            if traceback_wanted or config.is_sweep():
+            if traceback_wanted or is_sweep():
                 raise
             sys.exit(f"error: {one_line(error)}")
         finally:
@@ -45,7 +47,7 @@ def main() -> None:
     try:
         # Hydra then passes errors on, instead of printing several lines and exiting.
         os.environ["HYDRA_FULL_ERROR"] = "1"
-        hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name="config")(run)()
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(run)()
     except _USER_ERRORS as error:
         if traceback_wanted:
             raise

@@ -1,41 +1,101 @@
-"""What tasks about a run that exists share: its config with the command line's changes, and a folder to write to.
+"""Overrides of the command line, and the config of an existing run with overrides applied to it.
 
 Nothing here imports torch.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from grit_lightning.app import config
+from grit_lightning.app.former_names import with_todays_names
 from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.runs.run_folder import RunFolder
+from grit_lightning.system.paths import conf_dir
 
-_OF_THE_TASK = ("task", "ckpt", "rollouts", "predictions", "runs", "out")
+_ABSENT = object()
+
+_KEYS_OF_THE_TASK = ("task", "ckpt", "rollouts", "predictions", "runs", "out")
+"""Top-level keys that say what to do with a run, and are no part of its config."""
 
 
-def run_config(cfg: DictConfig, run: RunFolder, overrides: list[str]) -> DictConfig:
-    """The run's own config with the command line's changes: values, and whole groups as ``cfg`` has composed them.
+def given_overrides() -> list[str]:
+    """Return the command line's overrides of this job; none outside of a Hydra application."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def is_sweep() -> bool:
+    """Tell whether this is one job of a ``--multirun``."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def is_given(key: str) -> bool:
+    """Tell whether the command line says ``KEY=…``."""
+    return any(override.startswith(f"{key}=") for override in given_overrides())
+
+
+def chosen_options(*groups: str) -> list[str]:
+    """Return the options that the command line chose for these groups, in the order of the groups."""
+    changes = OverridesParser.create().parse_overrides(given_overrides())
+    chosen = {change.key_or_group: str(change.value()) for change in changes if not change.is_delete()}
+    return [chosen[group].replace("/", "_") for group in groups if group in chosen]
+
+
+def output_path(cfg: DictConfig) -> Path:
+    """Return ``out`` as an absolute path; for one job of a sweep, that job's folder."""
+    return Path(HydraConfig.get().runtime.output_dir if is_sweep() else cfg.out).expanduser().absolute()
+
+
+def apply_overrides(config: DictConfig, changes: Sequence[str]) -> None:
+    """Apply overrides of values, ``KEY=VALUE``, to a config that is already composed.
 
     Raises:
-        ConfigError: a change that a config cannot take which is composed already.
-        CheckpointError: the run's config is not there.
+        ConfigError: an override of another kind, or of a key the config does not have.
+    """
+    for change in OverridesParser.create().parse_overrides(list(changes)):
+        key = change.key_or_group
+        if change.is_delete() or change.is_sweep_override() or (conf_dir() / key).is_dir():
+            raise ConfigError(f"{change.input_line} cannot be applied to a run that exists, expected KEY=VALUE")
+        if not change.is_add() and OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
+            raise ConfigError(f"{key} is unknown: the run's config has no such key")
+        OmegaConf.update(config, key, change.value(), force_add=True)
+
+
+def load_run_config(run: RunFolder) -> DictConfig:
+    """Return a run's composed config with the overrides of its earlier resumes, in today's names.
+
+    Raises:
+        CheckpointError: the run has no config.
     """
     if not run.composed_file.is_file():
         raise CheckpointError(f"{run.path}: its {run.composed_file.name} is missing, so its config is not known.")
-    saved = OmegaConf.load(run.composed_file)
+    written = OmegaConf.to_container(OmegaConf.load(run.composed_file), resolve=False)
+    saved = OmegaConf.create(with_todays_names(written))
     assert isinstance(saved, DictConfig)
-    config.apply(saved, run.resume_overrides())
+    apply_overrides(saved, run.resume_overrides())
+    saved.out = str(run.path.absolute())  # the folder may have been moved
+    return saved
+
+
+def changed_run_config(cfg: DictConfig, run: RunFolder, overrides: Sequence[str]) -> DictConfig:
+    """Return a run's config with the command line's changes: single values, and whole groups as ``cfg`` has them.
+
+    Raises:
+        ConfigError: a change that cannot be made to a composed config.
+        CheckpointError: the run has no config.
+    """
+    saved = load_run_config(run)
     changes = [
         change
-        for change in OverridesParser.create().parse_overrides(overrides)
-        if change.key_or_group.partition(".")[0] not in _OF_THE_TASK
+        for change in OverridesParser.create().parse_overrides(list(overrides))
+        if change.key_or_group.partition(".")[0] not in _KEYS_OF_THE_TASK
     ]
-    groups = {change.key_or_group for change in changes if (config.conf_dir() / change.key_or_group).is_dir()}
+    groups = {change.key_or_group for change in changes if (conf_dir() / change.key_or_group).is_dir()}
     values = []
     for change in changes:
         key, line = change.key_or_group, change.input_line
@@ -46,43 +106,5 @@ def run_config(cfg: DictConfig, run: RunFolder, overrides: list[str]) -> DictCon
             saved[key] = cfg[key]
         else:
             raise ConfigError(f"{line} cannot be given with a run: it has a config of its own")
-    config.apply(saved, values)
-    saved.out = str(run.path)  # the folder may have been moved
+    apply_overrides(saved, values)
     return saved
-
-
-def is_given(key: str) -> bool:
-    """Whether the command line says ``KEY=…``."""
-    return any(override.startswith(f"{key}=") for override in config.overrides())
-
-
-def free(folder: Path) -> Path:
-    """``folder``, or ``…_v2``, ``…_v3`` where it is taken."""
-    candidate, version = folder, 1
-    while candidate.exists():
-        version += 1
-        candidate = folder.with_name(f"{folder.name}_v{version}")
-    return candidate
-
-
-def refuse_taken(folder: Path) -> None:
-    """Refuse a folder that holds something, or that lies where none can be made, before the work is done."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"out={folder} is taken: choose another out=…")
-    taken = next((parent for parent in folder.parents if parent.exists() and not parent.is_dir()), None)
-    if taken is not None:
-        raise ConfigError(f"out={folder} cannot be made: {taken} is in the way")
-
-
-def require_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written to, before the work is done."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not os.access(there, os.W_OK):
-        raise ConfigError(f"{folder} cannot be written: {there} is read-only; give another folder as out=…")
-
-
-def choices(*groups: str) -> list[str]:
-    """The options that the command line chose for these groups, in the order of the groups."""
-    changes = OverridesParser.create().parse_overrides(config.overrides())
-    chosen = {change.key_or_group: str(change.value()) for change in changes if not change.is_delete()}
-    return [chosen[group].replace("/", "_") for group in groups if group in chosen]

@@ -15,7 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from grit_lightning.app import config
 from grit_lightning.errors import ConfigError
-from grit_lightning.judge import LLMJudge
+from grit_lightning.judge.llm import LLMJudge
 from grit_lightning.system.rank import is_first_process
 
 _PRECISIONS = ("32-true", "bf16-mixed")

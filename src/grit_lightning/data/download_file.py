@@ -9,34 +9,25 @@ from pathlib import Path
 from types import TracebackType
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from grit_lightning import __version__
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.system.files import put_in_place
-from grit_lightning.system.retries import retry_after
+from grit_lightning.system.retries import (
+    PermanentError,
+    TransientError,
+    is_transient,
+    is_transient_status,
+    retry_after,
+    retrying,
+)
 
 Check = Callable[[Path], None]
 """Reads a file that has arrived, wherever it lies; raises DataError where it is not what was wanted."""
 
-_TRY_LATER = (408, 425, 429)
-"""Besides 5xx, the statuses that say nothing about the file (RFC 9110, RFC 8470, RFC 6585)."""
-
 
 class Unavailable(Exception):
     """No address gave the file. The message says why, address by address."""
-
-
-class _Refused(Exception):
-    """What an address answered, where asking again would bring the same."""
-
-
-class _Passing(Exception):
-    """What went wrong, where asking again may help; not before ``wait`` seconds have passed."""
-
-    def __init__(self, message: str, wait: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait = wait
 
 
 class Downloader:
@@ -64,7 +55,7 @@ class Downloader:
         self.attempts = attempts
         self.timeout = timeout
         self.max_wait = max_wait
-        self._backoff = wait_random_exponential(multiplier=backoff, max=max_wait)
+        self.backoff = backoff
         self._slots = asyncio.Semaphore(parallel)
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(timeout, pool=None),
@@ -99,19 +90,13 @@ class Downloader:
                 try:
                     await self._ask(address, target, check)
                     return
-                except (_Refused, _Passing, httpx.HTTPError, OSError) as error:
+                except (PermanentError, TransientError, httpx.HTTPError, OSError) as error:
                     reasons.append(f"{address}: {self._reason(error)}")
         raise Unavailable("; ".join(reasons))
 
     async def _ask(self, address: str, target: Path, check: Check) -> None:
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(_may_pass), stop=stop_after_attempt(self.attempts), wait=self._wait, reraise=True
-        )
-        await retrying(self._attempt, address, _Partial(target), target, check)
-
-    def _wait(self, state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        return self._backoff(state) + (error.wait if isinstance(error, _Passing) else 0.0)
+        attempts = retrying(attempts=self.attempts, backoff=self.backoff, max_wait=self.max_wait)
+        await attempts(self._attempt, address, _Partial(target), target, check)
 
     async def _attempt(self, address: str, partial: _Partial, target: Path, check: Check) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -128,8 +113,8 @@ class Downloader:
             partial.discard()
             message = str(error).removeprefix(f"{error.source}: ")
             # A body as long as announced is what the server has. One of unknown length may have been cut off.
-            passing = continued or "content-length" not in response.headers
-            raise (_Passing if passing else _Refused)(message) from error
+            transient = continued or "content-length" not in response.headers
+            raise (TransientError if transient else PermanentError)(message) from error
         partial.forget_origin()
         await asyncio.to_thread(put_in_place, partial.path, target)
 
@@ -137,21 +122,23 @@ class Downloader:
         """Raise unless the response brings the file, or the rest of it that was asked for."""
         status = response.status_code
         answer = f"HTTP {status} {response.reason_phrase}".strip()
-        if status in _TRY_LATER or status >= 500:
+        if is_transient_status(status):
             wait = retry_after(response)
             if wait > self.max_wait:
-                raise _Refused(f"{answer}, to be asked again in {wait:.0f} s; task.max_wait is {self.max_wait:g} s")
-            raise _Passing(answer, wait)
+                raise PermanentError(
+                    f"{answer}, to be asked again in {wait:.0f} s; task.max_wait is {self.max_wait:g} s"
+                )
+            raise TransientError(answer, wait)
         if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and asked:
             partial.discard()  # it is longer than the file
-            raise _Passing(answer)
+            raise TransientError(answer)
         if status == httpx.codes.PARTIAL_CONTENT and not (asked and partial.is_continued_by(response)):
             partial.discard()
-            raise _Passing(f"{answer}, of another part or version of the file than was asked for")
+            raise TransientError(f"{answer}, of another part or version of the file than was asked for")
         if status not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
-            raise _Refused(answer)
+            raise PermanentError(answer)
         if response.headers.get("content-type", "").startswith("text/html"):
-            raise _Refused("answers with a web page instead of the file")
+            raise PermanentError("answers with a web page instead of the file")
 
     def _reason(self, error: Exception) -> str:
         if isinstance(error, httpx.TimeoutException):
@@ -160,7 +147,7 @@ class Downloader:
             text = f"cannot connect ({error})"
         else:
             text = str(error) or type(error).__name__
-        again = _may_pass(error) and self.attempts > 1
+        again = is_transient(error) and self.attempts > 1
         return f"{text} (asked {self.attempts} times)" if again else text
 
 
@@ -215,9 +202,3 @@ class _Partial:
     def forget_origin(self) -> None:
         """Leave the file alone: it will not be continued."""
         self._origin.unlink(missing_ok=True)
-
-
-def _may_pass(error: BaseException) -> bool:
-    if isinstance(error, httpx.UnsupportedProtocol):  # a redirect to ftp:// or the like
-        return False
-    return isinstance(error, _Passing | httpx.TransportError | httpx.DecodingError)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -21,6 +20,7 @@ from grit_lightning.data.download_file import Downloader, Unavailable
 from grit_lightning.data.images import load_image
 from grit_lightning.data.records import read_samples
 from grit_lightning.errors import ConfigError, DataError
+from grit_lightning.system.files import held
 from grit_lightning.types import Sample
 
 
@@ -132,22 +132,17 @@ async def fetch_missing(
     return reports
 
 
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """While the block runs, no other process may enter it for the same folder: two would write one partial file.
+def fetch_lock(folder: Path) -> AbstractContextManager[None]:
+    """Return a context that holds the data folder's lock, because two fetches would write the same partial files.
+
+    A folder that cannot be written needs no lock: a fetch then only checks what is there.
 
     Raises:
-        ConfigError: another process is in it.
+        ConfigError: on entry, another process holds the lock.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"{folder}: another task=fetch is at work in this folder") from None
-        yield
-    finally:
-        os.close(descriptor)
+    if not os.access(folder, os.W_OK):
+        return nullcontext()
+    return held(folder / ".fetch.lock", busy=f"{folder}: another task=fetch is at work in this folder")
 
 
 @dataclass(slots=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from grit_lightning.data.cache import BoundedCache
 from grit_lightning.data.checks import (
     FETCH_HINT,
     DataFile,
@@ -18,13 +18,39 @@ from grit_lightning.data.checks import (
 )
 from grit_lightning.data.images import load_image
 from grit_lightning.data.prompt_datamodule import PromptDataModule, at_least
-from grit_lightning.data.shapes import world_version, write_dataset
+from grit_lightning.data.shapes.files import draw_dataset
 from grit_lightning.data.shapes.scenes import DIFFICULTIES
 from grit_lightning.data.stream import PromptStream
 from grit_lightning.errors import ConfigError, DataError
-from grit_lightning.system.files import cache_folder
+from grit_lightning.system.paths import cache_folder
 from grit_lightning.system.rank import is_first_process
 from grit_lightning.types import Prompt, Sample
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class BoundedCache(Generic[K, V]):
+    """Keeps the last ``capacity`` items used. Unlike ``functools.lru_cache``, it can be pickled to a spawned process.
+
+    Args:
+        capacity: number of items; 0 keeps none.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._items: OrderedDict[K, V] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def get(self, key: K, make: Callable[[], V]) -> V:
+        """Returns the item of ``key``, made now if it is not kept."""
+        value = self._items.pop(key) if key in self._items else make()
+        self._items[key] = value
+        while len(self._items) > self.capacity:
+            self._items.popitem(last=False)
+        return value
 
 
 class GroundedQADataModule(PromptDataModule):
@@ -141,8 +167,9 @@ class GroundedQADataModule(PromptDataModule):
         difficulty = self.heldout.get("difficulty", "standard")
         count, seed = self.heldout["count"], self.heldout["seed"]
         folder = self.heldout.get("folder")
-        path = Path(folder) if folder else cache_folder() / "shapes" / f"{count}_{seed}_{difficulty}_{world_version()}"
-        files = write_dataset(path, count=count, seed=seed, split="heldout", difficulty=DIFFICULTIES[difficulty])
+        drawn = draw_dataset(count=count, seed=seed, split="heldout", difficulty=DIFFICULTIES[difficulty])
+        path = Path(folder) if folder else cache_folder() / "shapes" / f"{count}_{seed}_{difficulty}_{drawn.hash()}"
+        files = drawn.write(path)
         self._heldout_files = [DataFile(file, path / "images") for file in files]
 
     def _load(self, what: str) -> list[Sample]:

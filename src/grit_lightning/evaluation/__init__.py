@@ -1,28 +1,21 @@
-"""Predictions on held-out samples, and metrics computed from them alone."""
+"""Predictions on held-out samples, and the metrics computed from them alone."""
 
-from grit_lightning.evaluation.evaluator import Evaluator
-from grit_lightning.evaluation.intervals import Difference, Interval, Intervals, differences, intervals
-from grit_lightning.evaluation.metrics import MACRO, OVERALL, Metrics, is_counting, is_right, sample_values, summary
-from grit_lightning.evaluation.predictions import Prediction, read_predictions, write_predictions
-from grit_lightning.evaluation.tables import comparison_table, overview
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "MACRO",
-    "OVERALL",
-    "Difference",
-    "Evaluator",
-    "Interval",
-    "Intervals",
-    "Metrics",
-    "Prediction",
-    "comparison_table",
-    "differences",
-    "intervals",
-    "is_counting",
-    "is_right",
-    "overview",
-    "read_predictions",
-    "sample_values",
-    "summary",
-    "write_predictions",
-]
+from grit_lightning.system.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from grit_lightning.evaluation.evaluator import Evaluator
+    from grit_lightning.evaluation.metrics import summary
+    from grit_lightning.evaluation.predictions import Prediction, read_predictions, write_predictions
+
+__all__ = ["Evaluator", "Prediction", "read_predictions", "summary", "write_predictions"]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "evaluator": ["Evaluator"],
+        "metrics": ["summary"],
+        "predictions": ["Prediction", "read_predictions", "write_predictions"],
+    },
+)

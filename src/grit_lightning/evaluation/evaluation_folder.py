@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grit_lightning.errors import DataError
 from grit_lightning.evaluation.predictions import Prediction, as_line, key, read_predictions, write_predictions
-from grit_lightning.system.files import write_atomic
+from grit_lightning.system.files import held, versions_of, write_atomic
 from grit_lightning.types import Sample
 
 _NOTHING = object()
@@ -136,3 +137,22 @@ def first_difference(saved: Any, wanted: Any, path: str = "") -> str | None:
                 return found
         return None
     return None if saved == wanted else path
+
+
+def folder_for(path: Path, settings: Mapping[str, Any]) -> EvaluationFolder:
+    """Return the first of ``path``, ``…_v2``, … that is free or holds the evaluation with these settings."""
+    folders = map(EvaluationFolder, versions_of(path))
+    return next(folder for folder in folders if folder.is_free() or folder.settings() == settings)
+
+
+@contextmanager
+def lock_folder(folder: EvaluationFolder) -> Iterator[None]:
+    """Keep other evaluations out of the folder while the block runs. On one process.
+
+    Raises:
+        ConfigError: another evaluation is at work in it.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    busy = f"another process is evaluating into {folder.path}: wait for it, or give out=…"
+    with held(folder.lock_file, busy=busy):
+        yield

@@ -16,12 +16,12 @@ from transformers import PreTrainedModel
 from grit_lightning.errors import ConfigError
 from grit_lightning.evaluation.metrics import metric_names
 from grit_lightning.evaluation.predictions import EXACT_MATCH, JUDGE, Prediction, given_answer, prediction
-from grit_lightning.judge import ExactMatch, Judge, begin
+from grit_lightning.judge.exact import ExactMatch
+from grit_lightning.judge.protocol import Judge, begin_judging
 from grit_lightning.model.backbones.protocol import Backbone
-from grit_lightning.rewards import Rewards
-from grit_lightning.rewards.weighted_sum import Component
+from grit_lightning.rewards.weighted_sum import Component, Rewards
 from grit_lightning.rollout.sampler import Sampler, greedy
-from grit_lightning.runs.rollout_store import from_record
+from grit_lightning.runs.records import from_record
 from grit_lightning.types import Completion, Prompt, Sample
 
 PROGRESS_FROM = 50
@@ -141,7 +141,8 @@ class Evaluator:
             for batch in self._batches(samples, prompt):
                 decoded = self._decode(model, backbone, batch)
                 asked = [
-                    self.begin(one, group, backbone.prompt_version) for one, group in zip(batch, decoded, strict=True)
+                    self.begin_scoring(one, group, backbone.prompt_version)
+                    for one, group in zip(batch, decoded, strict=True)
                 ]
                 while waiting:
                     yield waiting.popleft()()
@@ -150,7 +151,7 @@ class Evaluator:
             while waiting:
                 yield waiting.popleft()()
 
-    def begin(
+    def begin_scoring(
         self, prompt: Prompt, completions: Sequence[Completion], prompt_version: str
     ) -> Callable[[], list[Prediction]]:
         """Have a sample's completions scored. What is returned waits for the scores and gives the predictions.
@@ -204,7 +205,7 @@ class Evaluator:
     def _verdict(self, sample: Sample, completion: Completion) -> float | Future[float | None]:
         """The judge's score of the answer. An empty one scores 0 without asking."""
         answer = given_answer(completion.text)
-        return begin(self.judge, sample.question, sample.answer, answer) if answer else 0.0
+        return begin_judging(self.judge, sample.question, sample.answer, answer) if answer else 0.0
 
 
 def _exact_match(sample: Sample, completion: Completion) -> float:

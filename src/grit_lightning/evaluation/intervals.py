@@ -19,7 +19,7 @@ from grit_lightning.evaluation.metrics import (
     SampleValues,
     datasets_of,
     known,
-    names_of,
+    metric_names_of,
     sample_values,
 )
 from grit_lightning.evaluation.predictions import Prediction
@@ -64,7 +64,7 @@ def intervals(predictions: Iterable[Prediction], *, resamples: int) -> dict[str,
         resamples: how often the samples are drawn again.
     """
     samples = sample_values(predictions)
-    names = names_of(samples)
+    names = metric_names_of(samples)
     by_dataset = datasets_of(samples)
     result = {OVERALL: {name: bootstrap([known(samples, name)], resamples) for name in names}}
     result |= {
@@ -105,7 +105,7 @@ def differences(
 ) -> Mapping[str, Difference]:
     """Each metric's paired difference over the samples that both have, by name."""
     other = {sample.sample_id: sample.values for sample in second}
-    return {name: _difference([_changes(first, other, name)], resamples) for name in names_of(first)}
+    return {name: _difference([_changes(first, other, name)], resamples) for name in metric_names_of(first)}
 
 
 def differences_by_dataset(
@@ -121,7 +121,7 @@ def differences_by_dataset(
             name: _difference(
                 [changes for those in by_dataset.values() if (changes := _changes(those, other, name))], resamples
             )
-            for name in names_of(first)
+            for name in metric_names_of(first)
         }
     return result
 

@@ -14,15 +14,16 @@ belong to training, and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from grit_lightning import grounding
 from grit_lightning.errors import DataError
 from grit_lightning.runs.record_rules import BOXES, SCORES, TEXT, WHOLE, WRITTEN_BOXES, Rule, problem_of
-from grit_lightning.runs.rollout_store import completion_fields, prompt_fields
+from grit_lightning.runs.records import completion_fields, prompt_fields
 from grit_lightning.system.files import write_atomic
+from grit_lightning.system.jsonl import parse_object, read_lines
 from grit_lightning.types import Completion, Prompt
 
 Prediction = dict[str, Any]
@@ -103,7 +104,7 @@ def read_predictions(path: Path) -> tuple[list[Prediction], list[DataError]]:
     """
     found: dict[Key, Prediction] = {}
     problems: list[DataError] = []
-    for source, line in _lines(path):
+    for source, line in read_lines(path):
         one = _read(line, source)
         if isinstance(one, DataError):
             problems.append(one)
@@ -117,23 +118,10 @@ def read_predictions(path: Path) -> tuple[list[Prediction], list[DataError]]:
     return list(found.values()), problems
 
 
-def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The lines that are not blank, with ``file:line``."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path}:{number}", line
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", str(path)) from error
-
-
 def _read(line: bytes, source: str) -> Prediction | DataError:
     try:
-        one = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return DataError(f"not valid JSON ({error}); is the line torn?", source)
-    if not isinstance(one, dict):
-        return DataError("expected a JSON object", source)
+        one = parse_object(line, source)
+    except DataError as error:
+        return error
     problem = problem_of(one, _FIELDS)
     return one if problem is None else DataError(problem, source)

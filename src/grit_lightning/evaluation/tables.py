@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from grit_lightning.evaluation.intervals import Difference, Interval, Intervals
 from grit_lightning.evaluation.metrics import MACRO, OVERALL, Metrics
+from grit_lightning.system.tables import text_table
 
 TITLES = {
     "accuracy": "accuracy",
@@ -149,14 +150,3 @@ def _signed(value: float) -> str:
 
 def _is_shown(name: str, values: Sequence[float | None]) -> bool:
     return any(values) if name in _SILENT else any(value is not None for value in values)
-
-
-def text_table(header: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
-    """Rows of cells under a header, by their titles."""
-    first = max(map(len, rows))
-    widths = [max(10, len(name), *(len(row[at]) for row in rows.values())) for at, name in enumerate(header)]
-    lines = {"": header, **rows}.items()
-    return "\n".join(
-        (f"{title:{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(row, widths, strict=True))).rstrip()
-        for title, row in lines
-    )

@@ -1,15 +1,20 @@
-"""Judges: how well an answer agrees with the reference answer to a question.
+"""Judges: score how well an answer agrees with the reference answer to a question, from 0 to 1.
 
-``ExactMatch`` asks nobody; ``LLMJudge`` asks a language model over HTTP, at OpenAI, at Azure, or at any server with
+``ExactMatch`` compares strings; ``LLMJudge`` asks a language model over HTTP, at OpenAI, Azure, or any server with
 OpenAI's protocol.
 """
 
-from grit_lightning.judge.chat.client import Limits
-from grit_lightning.judge.chat.endpoint import AzureEndpoint, Endpoint
-from grit_lightning.judge.chat.reply_cache import CacheOptions
-from grit_lightning.judge.exact import ExactMatch
-from grit_lightning.judge.llm import LLMJudge, Price
-from grit_lightning.judge.protocol import AsksAhead, Judge, begin, gather, then
+from typing import TYPE_CHECKING
+
+from grit_lightning.system.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from grit_lightning.judge.chat.client import Limits
+    from grit_lightning.judge.chat.endpoint import AzureEndpoint, Endpoint
+    from grit_lightning.judge.chat.reply_cache import CacheOptions
+    from grit_lightning.judge.exact import ExactMatch
+    from grit_lightning.judge.llm import LLMJudge, Price
+    from grit_lightning.judge.protocol import AsksAhead, Judge
 
 __all__ = [
     "AsksAhead",
@@ -21,7 +26,16 @@ __all__ = [
     "LLMJudge",
     "Limits",
     "Price",
-    "begin",
-    "gather",
-    "then",
 ]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "chat.client": ["Limits"],
+        "chat.endpoint": ["AzureEndpoint", "Endpoint"],
+        "chat.reply_cache": ["CacheOptions"],
+        "exact": ["ExactMatch"],
+        "llm": ["LLMJudge", "Price"],
+        "protocol": ["AsksAhead", "Judge"],
+    },
+)

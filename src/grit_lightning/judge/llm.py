@@ -14,11 +14,11 @@ from typing import Any
 from grit_lightning.errors import ConfigError, JudgeError
 from grit_lightning.judge.chat.client import FAILURES, Limits, reason
 from grit_lightning.judge.chat.endpoint import Endpoint
-from grit_lightning.judge.chat.reply import Refused
 from grit_lightning.judge.chat.reply_cache import CacheOptions
 from grit_lightning.judge.chat.service import Request, ServiceOptions, make_client, running, service, with_verdict
 from grit_lightning.judge.chat.statistics import Counts, Statistics
 from grit_lightning.judge.prompt import PromptTemplate
+from grit_lightning.system.retries import PermanentError
 
 _OWN_FIELDS = ("messages", "model", "n", "response_format", "stream")
 """Of a request: not to be given as parameters."""
@@ -160,7 +160,7 @@ class LLMJudge:
             await client.aclose()
 
     def _advice(self, error: Exception) -> str:
-        status = error.status if isinstance(error, Refused) else None
+        status = error.status if isinstance(error, PermanentError) else None
         if status in (401, 403):
             name = self._options.endpoint.key_variable
             return f"; check the key in {name}" if name else "; judge.endpoint.key_variable names no key"

@@ -26,7 +26,7 @@ class AsksAhead(Protocol):
         """What calling the judge returns, later."""
 
 
-def begin(judge: Judge, question: str, reference: str, answer: str) -> Future[float | None]:
+def begin_judging(judge: Judge, question: str, reference: str, answer: str) -> Future[float | None]:
     """Ask now. A judge that does not ask ahead has answered when this returns."""
     if isinstance(judge, AsksAhead):
         return judge.ask(question, reference, answer)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Options(NamedTuple):
+class HeadOptions(NamedTuple):
     """How log-probabilities are taken.
 
     Attributes:
@@ -34,7 +34,7 @@ def plain_weight(head: nn.Module) -> Tensor | None:
 
 
 def token_logprobs(
-    hidden_T_D: Tensor, weight_V_D: Tensor, target_T: Tensor, options: Options
+    hidden_T_D: Tensor, weight_V_D: Tensor, target_T: Tensor, options: HeadOptions
 ) -> tuple[Tensor, Tensor | None]:
     """Log π(target) and, if wanted, the entropy in nats without gradient, each float32, shape (T,).
 
@@ -50,7 +50,7 @@ def token_logprobs(
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_T_D: Tensor, weight_V_D: Tensor, target_T: Tensor, options: Options, dtype: torch.dtype
+        ctx: Any, hidden_T_D: Tensor, weight_V_D: Tensor, target_T: Tensor, options: HeadOptions, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         weight = weight_V_D.to(dtype)
         logprobs_T, entropy_T = (hidden_T_D.new_empty(len(target_T), dtype=_wide(dtype)) for _ in range(2))
@@ -83,7 +83,7 @@ class _TokenLogprobs(torch.autograd.Function):
         return grad_hidden_T_D, grad_weight_V_D, None, None, None
 
 
-def _log_softmax(hidden_T_D: Tensor, weight_V_D: Tensor, options: Options) -> Tensor:
+def _log_softmax(hidden_T_D: Tensor, weight_V_D: Tensor, options: HeadOptions) -> Tensor:
     logits_T_V = hidden_T_D.to(weight_V_D.dtype) @ weight_V_D.t()
     scores_T_V = logits_T_V.to(_wide(weight_V_D.dtype)).div_(options.temperature)
     return scores_T_V.index_fill_(1, options.banned, -torch.inf).log_softmax(dim=1)

@@ -25,7 +25,7 @@ PROMPT_SEGMENT = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PackedRow:
     """One row of a micro-batch: a group's prompt with some of its completions.
 
     Attributes:
@@ -74,7 +74,7 @@ class PackedBatch:
         return replace(self, vision={key: value.to(device) for key, value in self.vision.items()}, **tensors)
 
 
-def plan_rows(groups: Sequence[Group], max_tokens: int, skip: Sequence[bool]) -> list[list[Row]]:
+def plan_rows(groups: Sequence[Group], max_tokens: int, skip: Sequence[bool]) -> list[list[PackedRow]]:
     """Micro-batches of rows whose padded size, rows × longest row, is at most ``max_tokens``.
 
     A single completion with its prompt may exceed the bound; it then makes a micro-batch by itself.
@@ -86,7 +86,7 @@ def plan_rows(groups: Sequence[Group], max_tokens: int, skip: Sequence[bool]) ->
     """
     rows = [row for index, group in enumerate(groups) if not skip[index] for row in _split(index, group, max_tokens)]
     rows.sort(key=lambda row: -row.num_tokens)  # rows of similar length share a micro-batch; stable, so reproducible
-    batches: list[list[Row]] = []
+    batches: list[list[PackedRow]] = []
     for row in rows:
         # Sorted: the first row of a micro-batch is its longest, which every row is padded to.
         if batches and (len(batches[-1]) + 1) * batches[-1][0].num_tokens <= max_tokens:
@@ -96,26 +96,26 @@ def plan_rows(groups: Sequence[Group], max_tokens: int, skip: Sequence[bool]) ->
     return batches
 
 
-def _split(index: int, group: Group, max_tokens: int) -> list[Row]:
-    rows: list[Row] = []
+def _split(index: int, group: Group, max_tokens: int) -> list[PackedRow]:
+    rows: list[PackedRow] = []
     members: list[int] = []
     used = prompt = group.prompt.num_tokens
     for member, completion in enumerate(group.completions):
         tokens = len(completion.token_ids) - 1
         if members and used + tokens > max_tokens:
-            rows.append(Row(index, tuple(members), used))
+            rows.append(PackedRow(index, tuple(members), used))
             members, used = [], prompt
         members.append(member)
         used += tokens
-    return [*rows, Row(index, tuple(members), used)]
+    return [*rows, PackedRow(index, tuple(members), used)]
 
 
-def fill_up(plan: list[list[Row]], count: int, groups: Sequence[Group]) -> list[tuple[list[Row], bool]]:
+def fill_up(plan: list[list[PackedRow]], count: int, groups: Sequence[Group]) -> list[tuple[list[PackedRow], bool]]:
     """The micro-batches of a plan, followed by as many of one completion, which do not count, as make ``count``.
 
     Second of each pair: whether it counts.
     """
-    filler = [Row(0, (0,), groups[0].prompt.num_tokens + len(groups[0].completions[0].token_ids) - 1)]
+    filler = [PackedRow(0, (0,), groups[0].prompt.num_tokens + len(groups[0].completions[0].token_ids) - 1)]
     return [(rows, True) for rows in plan] + [(filler, False)] * (count - len(plan))
 
 
@@ -131,7 +131,7 @@ def block_mask(segments_B_S: Tensor) -> Tensor:
     return (causal_S_S & visible_B_S_S)[:, None]
 
 
-def pack(rows: Sequence[Row], groups: Sequence[Group], pad_token_id: int) -> PackedBatch:
+def pack(rows: Sequence[PackedRow], groups: Sequence[Group], pad_token_id: int) -> PackedBatch:
     """Lay the rows of one micro-batch out as tensors. ``groups`` are all groups of the step on this rank."""
     length = max(row.num_tokens for row in rows)
     packed = [_pack_row(groups[row.group], row) for row in rows]
@@ -161,40 +161,7 @@ def pack(rows: Sequence[Row], groups: Sequence[Group], pad_token_id: int) -> Pac
     )
 
 
-def share_prefix(examples: Sequence[tuple[Prompt, Completion]], slot: int) -> Group:
-    """Several prompts about one image, each with its completion, as one group: the image is computed once.
-
-    What the prompts have in common becomes the group's prompt; the rest of each leads its completion, as given tokens.
-
-    Args:
-        examples: of one image, which must lie in what the prompts have in common, whatever the text around it.
-        slot: of the group.
-    """
-    prompts = [prompt for prompt, _ in examples]
-    common = _common_prefix([prompt.input_ids_S.tolist() for prompt in prompts])
-    first = prompts[0]
-    shared = replace(first, input_ids_S=first.input_ids_S[:common], position_ids_A_S=first.position_ids_A_S[:, :common])
-    return Group(
-        slot,
-        shared,
-        tuple(
-            replace(
-                completion,
-                token_ids=(*prompt.input_ids_S[common:].tolist(), *completion.token_ids),
-                num_given=prompt.num_tokens - common,
-            )
-            for prompt, completion in examples
-        ),
-    )
-
-
-def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:
-    """How many items all sequences begin with."""
-    columns = zip(*sequences, strict=False)
-    return next((i for i, column in enumerate(columns) if len(set(column)) > 1), min(map(len, sequences)))
-
-
-def _pack_row(group: Group, row: Row) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _pack_row(group: Group, row: PackedRow) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Ids (S,), positions (A, S), segments (S,) and sources (T,), the last relative to the row."""
     prompt = group.prompt
     inputs = [torch.tensor(group.completions[member].token_ids[:-1], dtype=torch.long) for member in row.completions]
@@ -222,12 +189,12 @@ def rotary_positions(position_ids_A_B_S: Tensor) -> Tensor:
     return position_ids_A_B_S[0] if len(position_ids_A_B_S) == 1 else position_ids_A_B_S
 
 
-def _parts(row: Row, group: Group, length: int) -> tuple[int, ...]:
+def _parts(row: PackedRow, group: Group, length: int) -> tuple[int, ...]:
     completions = (len(group.completions[member].token_ids) - 1 for member in row.completions)
     return (group.prompt.num_tokens, *completions, length - row.num_tokens)
 
 
-def _targets(group: Group, row: Row) -> list[int]:
+def _targets(group: Group, row: PackedRow) -> list[int]:
     return [token for member in row.completions for token in group.completions[member].token_ids]
 
 

@@ -6,8 +6,7 @@ the prompt nor with vocabulary × length.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -15,10 +14,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from grit_lightning.model.adapters import as_at_start
 from grit_lightning.model.attention import arguments, packed_layout
 from grit_lightning.model.backbones.protocol import Backbone
-from grit_lightning.model.lm_head import Options, plain_weight, token_logprobs
+from grit_lightning.model.lm_head import HeadOptions, plain_weight, token_logprobs
 from grit_lightning.model.packing import PackedBatch, block_mask, rotary_positions
 from grit_lightning.model.tied_embedding import share_gradient
 
@@ -105,7 +103,7 @@ class Policy(nn.Module):
         return arguments(layout) if layout else {"attention_mask": block_mask(batch.segments_B_S)}
 
     def _head(self, hidden_T_D: Tensor, target_T: Tensor) -> tuple[Tensor, Tensor | None]:
-        options = Options(self.banned, self.temperature, self.logits_chunk, self.entropy)
+        options = HeadOptions(self.banned, self.temperature, self.logits_chunk, self.entropy)
         weight = plain_weight(self.model.lm_head)
         if weight is not None:
             return token_logprobs(hidden_T_D, weight, target_T, options)
@@ -121,55 +119,3 @@ class Policy(nn.Module):
         logprobs_T_V = logits_T_V.log_softmax(dim=-1)
         entropy_T = torch.special.entr(logprobs_T_V.detach().exp()).sum(dim=-1) if self.entropy else None
         return logprobs_T_V.gather(1, target_T[:, None]).squeeze(1), entropy_T
-
-
-class Reference(nn.Module):
-    """The policy as it was at the start: no gradient, always in eval mode, whatever the trainer does around it.
-
-    Args:
-        policy: loaded for this purpose; it is frozen.
-    """
-
-    def __init__(self, policy: Policy) -> None:
-        super().__init__()
-        self.policy = policy.requires_grad_(False)
-        self.train(False)
-
-    def train(self, mode: bool = True) -> Reference:
-        """Stay in eval mode: Lightning switches every submodule to train mode when fitting starts."""
-        return super().train(False)
-
-    @torch.no_grad()
-    def forward(self, batch: PackedBatch) -> Tensor:
-        """Log π_ref of the completion tokens, float32, shape (T,)."""
-        return self.policy(batch).logprobs_T
-
-
-@contextmanager
-def borrowed(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Within it, a module's weights are on a device; after it they are where they were, and nothing is copied back."""
-    homes = [(value, value.data) for value in module.parameters()]
-    for value, home in homes:
-        value.data = home.to(device)
-    try:
-        yield
-    finally:
-        for value, home in homes:
-            value.data = home
-
-
-class PolicyAtStart:
-    """The reference of a policy with adapters: itself, as it was before they were trained. No second copy is held.
-
-    Args:
-        policy: whose model has adapters; in eval mode when called.
-    """
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-
-    @torch.no_grad()
-    def __call__(self, batch: PackedBatch) -> Tensor:
-        """Log π_ref of the completion tokens, float32, shape (T,)."""
-        with as_at_start(self.policy.model):
-            return self.policy(batch).logprobs_T

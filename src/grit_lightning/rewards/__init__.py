@@ -1,15 +1,20 @@
-"""Rewards: small callables ``fn(sample, completion, **options) -> float | None``, and their weighted sum.
+"""Rewards: functions ``fn(sample, completion, **options) -> float | None``, and their weighted sum.
 
-``None`` means *unscored*. Options have no defaults here: their values stand in ``conf/reward``. The rules are those of
-GRIT's published code, less its defects, each of which is named where it would have been.
+``None`` means *unscored*. Options have no defaults here: their values are in ``conf/reward``. The rules are those of
+GRIT's published code without its defects; each deviation is named where it is made.
 """
 
-from grit_lightning.rewards.answer import answer_bleu, answer_match
-from grit_lightning.rewards.boxes import box_giou, box_iou, box_valid, grounded_region
-from grit_lightning.rewards.consistency import Consistency
-from grit_lightning.rewards.format import answer_format, think_rethink
-from grit_lightning.rewards.text_statistics import digit_share, length_budget, repetition
-from grit_lightning.rewards.weighted_sum import Rewards, Scored
+from typing import TYPE_CHECKING
+
+from grit_lightning.system.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from grit_lightning.rewards.answer import answer_bleu, answer_match
+    from grit_lightning.rewards.boxes import box_giou, box_iou, box_valid, grounded_region
+    from grit_lightning.rewards.consistency import Consistency
+    from grit_lightning.rewards.format import answer_format, think_rethink
+    from grit_lightning.rewards.text_statistics import digit_share, length_budget, repetition
+    from grit_lightning.rewards.weighted_sum import Rewards, Scored
 
 __all__ = [
     "Consistency",
@@ -27,3 +32,15 @@ __all__ = [
     "repetition",
     "think_rethink",
 ]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "answer": ["answer_bleu", "answer_match"],
+        "boxes": ["box_giou", "box_iou", "box_valid", "grounded_region"],
+        "consistency": ["Consistency"],
+        "format": ["answer_format", "think_rethink"],
+        "text_statistics": ["digit_share", "length_budget", "repetition"],
+        "weighted_sum": ["Rewards", "Scored"],
+    },
+)

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from grit_lightning.grounding.sections import answer_text
-from grit_lightning.judge import AsksAhead, Judge, then
+from grit_lightning.judge.protocol import AsksAhead, Judge, then
 from grit_lightning.types import Completion, Sample
 
 _PUNCTUATION_TO_SPACE = str.maketrans(string.punctuation, " " * len(string.punctuation))

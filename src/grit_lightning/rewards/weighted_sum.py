@@ -78,10 +78,6 @@ class Rewards:
         begun = [(sample, self._begin(sample, completion)) for sample, completion in pairs]
         return lambda: [self._finish(sample, values) for sample, values in begun]
 
-    def score_group(self, group: Group) -> tuple[Score, ...]:
-        """Score the completions of one prompt, in order."""
-        return tuple(self.score_all((group.prompt.sample, completion) for completion in group.completions))
-
     def submit(self, groups: Iterable[Group]) -> Future[Scored]:
         """Score groups on the one background thread, first come first served, while the caller computes."""
         if self._worker is None:

@@ -16,9 +16,7 @@ from transformers import DynamicCache, PreTrainedModel
 from grit_lightning.model.attention import arguments, takes_layout
 from grit_lightning.model.packing import rotary_positions
 from grit_lightning.rollout.cuda_graphs import Replayed
-
-GROWTH = 128
-"""Tokens by which the cache of completions grows."""
+from grit_lightning.rollout.shared_prompt_cache import SharedPromptCache
 
 SHRINK = 0.75
 """The batch is made smaller when it would be at most this share of what it is: doing so copies the cache."""
@@ -28,110 +26,6 @@ Choose = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 Finished = Callable[[Tensor, None], Tensor]
 """Which rows of tokens have ended, bool, (B,); called after each token."""
-
-
-class SharedPromptCache:
-    """Keys and values: those of P prompts, and of G completions of each.
-
-    It is a :class:`~grit_lightning.model.attention.Layout` for one new token of each of the P · G completions. The
-    scores are float32, whatever the model computes in, under autocast, too.
-
-    Args:
-        prompts: the prompts' cache.
-        visible_P_S: bool; False for padding.
-        generations: G.
-        static: read all of the memory in every step, so that a step is the same sequence of kernels, for CUDA graphs.
-    """
-
-    def __init__(self, prompts: DynamicCache, visible_P_S: Tensor, generations: int, *, static: bool) -> None:
-        self.static = static
-        self.width = generations
-        device = visible_P_S.device
-        # On a CPU everything is float32: there is no matrix product of bf16 with a wider result.
-        dtype = prompts.layers[0].values.dtype if device.type == "cuda" else torch.float32
-        self.prompts = [(layer.keys.to(dtype), layer.values.to(dtype)) for layer in prompts.layers]
-        hidden = torch.zeros_like(visible_P_S, dtype=torch.float32).masked_fill_(~visible_P_S, -torch.inf)
-        self.prompt_bias = None if visible_P_S.all() else hidden[:, None, None]  # (P, 1, 1, S)
-        self.capacity = 0
-        self.length = 0
-        self.index = torch.zeros(1, dtype=torch.long, device=device)  # where the next token goes
-        self.bias = torch.empty(0, device=device)  # (capacity,), −∞ for what is not written
-        self.own: list[tuple[Tensor, Tensor]] = []  # of each layer (P, K, G, capacity, D)
-
-    def make_room(self) -> bool:
-        """Before each token. Whether memory moved."""
-        moved = self.length == self.capacity
-        if moved:
-            self._grow()
-        self.index.fill_(self.length)
-        self.bias[self.length] = 0.0
-        self.length += 1
-        return moved
-
-    def _grow(self) -> None:
-        grow = self.prompts[0][0].new_zeros
-        self.capacity += GROWTH
-        self.bias = torch.cat([self.bias, self.bias.new_full((GROWTH,), -torch.inf)])
-        for layer, (keys, _) in enumerate(self.prompts):
-            num_prompts, heads, _, size = keys.shape
-            more = (num_prompts, heads, self.width, GROWTH, size)
-            if layer == len(self.own):
-                self.own.append((grow(more), grow(more)))
-            else:
-                old_keys, old_values = self.own[layer]
-                self.own[layer] = (torch.cat([old_keys, grow(more)], dim=3), torch.cat([old_values, grow(more)], dim=3))
-
-    def keep(self, prompts_P: Tensor, places_P_G: Tensor) -> None:
-        """Keep some prompts, and of each as many completions, by their places within the group."""
-        self.width = places_P_G.shape[1]
-        if len(prompts_P) < len(self.prompts[0][0]):
-            self.prompts = [(keys[prompts_P], values[prompts_P]) for keys, values in self.prompts]
-            self.prompt_bias = None if self.prompt_bias is None else self.prompt_bias[prompts_P]
-        for layer, pair in enumerate(self.own):
-            keys, values = (tensor.transpose(1, 2)[prompts_P[:, None], places_P_G].transpose(1, 2) for tensor in pair)
-            self.own[layer] = (keys.contiguous(), values.contiguous())
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """The output for one new token of each row, shape (P·G, H, 1, D), in the order of prompts."""
-        prompt_keys, prompt_values = (tensor.flatten(0, 1) for tensor in self.prompts[layer])  # (P·K, S, D)
-        num_prompts, heads, group = len(self.prompts[layer][0]), key.shape[1], self.width
-        keys, values = self._write(layer, key, value)
-        # Heads that share keys, and completions that share a prompt, are rows of one matrix product.
-        query_P_K_G_R_D = query.view(num_prompts, group, heads, -1, query.shape[-1]).transpose(1, 2)
-        rows = query_P_K_G_R_D.to(prompt_keys.dtype).flatten(0, 1)  # (P·K, G, R, D)
-        scores = _product(rows.flatten(1, 2), prompt_keys.transpose(1, 2)).view(
-            num_prompts, heads, -1, prompt_keys.shape[1]
-        )
-        if self.prompt_bias is not None:
-            scores = scores + self.prompt_bias
-        own_scores = _product(rows.flatten(0, 1), keys.transpose(1, 2))  # (P·K·G, R, T)
-        if self.static:
-            own_scores = own_scores + self.bias
-        size = scores.shape[-1]
-        both = torch.cat([scores.flatten(0, 1), own_scores.view(*scores.shape[:3], -1).flatten(0, 1)], dim=-1)
-        weights = (both * scale).softmax(dim=-1).to(prompt_values.dtype)  # (P·K, G·R, S + T)
-        output = _product(weights[..., :size], prompt_values)
-        own = _product(weights[..., size:].unflatten(1, (group, -1)).flatten(0, 1), values)
-        output = (output + own.view_as(output)).view(num_prompts, heads, group, -1, query.shape[-1])
-        return output.transpose(1, 2).reshape(query.shape).to(query.dtype)
-
-    def _write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """What there is of the completions with the new token's, each (P·K·G, T, D)."""
-        pair = self.own[layer]
-        for memory, new in zip(pair, (key, value), strict=True):
-            places = new.view(memory.shape[0], self.width, memory.shape[1], 1, -1).transpose(1, 2)
-            memory.index_copy_(3, self.index, places.to(memory.dtype))
-        seen = self.capacity if self.static else self.length
-        keys, values = (memory.flatten(0, 2)[:, :seen] for memory in pair)
-        return keys, values
-
-
-def _product(first: Tensor, second: Tensor) -> Tensor:
-    """Batched matrix product, float32."""
-    with torch.autocast(first.device.type, enabled=False):
-        if first.dtype == torch.float32:
-            return torch.bmm(first, second)
-        return torch.bmm(first, second, out_dtype=torch.float32)
 
 
 def decode(

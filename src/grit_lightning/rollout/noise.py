@@ -11,7 +11,6 @@ import hashlib
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor
 
 _MASK_64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -42,7 +41,7 @@ def gumbel_noise(keys_B: Tensor, position: int | Tensor, vocab_size: int, first:
     return uniform_B_V.log_().neg_().log_().neg_()
 
 
-def draw(scores_B_V: Tensor, keys_B: Tensor, position: int | Tensor) -> Tensor:
+def draw_tokens(scores_B_V: Tensor, keys_B: Tensor, position: int | Tensor) -> Tensor:
     """A token of each row from the softmax of its scores, int64, shape (B,): the argmax of scores and noise.
 
     Args:
@@ -73,23 +72,3 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
 def _signed(value: int) -> int:
     value &= _MASK_64
     return value - (1 << 64) if value >> 63 else value
-
-
-class GumbelNoise(LogitsProcessor):
-    """Adds :func:`gumbel_noise` to logits that temperature, top-k and top-p have been applied to.
-
-    Greedy decoding of its output is sampling.
-
-    Args:
-        keys_B: :func:`sequence_key` of each row, int64.
-        prompt_length: columns of ``input_ids`` before the first generated token.
-    """
-
-    def __init__(self, keys_B: Tensor, prompt_length: int) -> None:
-        self.keys_B = keys_B
-        self.prompt_length = prompt_length
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Noisy logits, shape (B, V)."""
-        position = input_ids.shape[1] - self.prompt_length
-        return scores + gumbel_noise(self.keys_B, position, scores.shape[1])

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 from transformers import (
     LogitsProcessor,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
-    StoppingCriteria,
-    StopStringCriteria,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
@@ -25,8 +21,9 @@ from grit_lightning.errors import ConfigError
 from grit_lightning.model.backbones.protocol import Backbone
 from grit_lightning.model.packing import concatenate_vision
 from grit_lightning.rollout.decoding import Choose, decode
-from grit_lightning.rollout.noise import draw, sequence_key
-from grit_lightning.types import Completion, FinishReason, Group, Prompt
+from grit_lightning.rollout.noise import draw_tokens, sequence_key
+from grit_lightning.rollout.stopping import FinishRecorder
+from grit_lightning.types import Completion, Group, Prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +99,7 @@ class Sampler:
             scores_N_V = logits_N_V.div_(self.temperature)
             for truncate in truncating:
                 scores_N_V = truncate(None, scores_N_V)
-            return draw(scores_N_V, keys_B[rows_N], position)
+            return draw_tokens(scores_N_V, keys_B[rows_N], position)
 
         return _complete(
             model,
@@ -159,7 +156,7 @@ def _complete(
     choose: Choose,
 ) -> list[Completion]:
     """``generations`` completions of each prompt, whose next tokens are chosen among those that may be sampled."""
-    finish = FinishRecorder(backbone, stop, 0, max_new_tokens)
+    finish = FinishRecorder(backbone, stop, max_new_tokens)
     banned = torch.tensor(backbone.banned_token_ids, device=model.device)
     tokens_B_T = decode(
         model,
@@ -194,54 +191,3 @@ def left_pad(prompts: Sequence[Prompt], pad_token_id: int) -> dict[str, Tensor]:
         attention_mask_P_S[index, start:] = 1
         position_ids_A_P_S[:, index, start:] = prompt.position_ids_A_S
     return {"input_ids": input_ids_P_S, "attention_mask": attention_mask_P_S, "position_ids": position_ids_A_P_S}
-
-
-@lru_cache(maxsize=4)
-def _stop_criteria(tokenizer: PreTrainedTokenizerBase, stop: str) -> StopStringCriteria:
-    # Reads the whole vocabulary, which takes a good part of a second for a large one.
-    return StopStringCriteria(tokenizer, [stop])
-
-
-class FinishRecorder(StoppingCriteria):
-    """Ends a completion at the stop text or an end token, and remembers where and why each one ended.
-
-    ``eos_token_id`` tells ``generate`` to fill finished rows with padding, which :meth:`lengths` cuts off again.
-    """
-
-    def __init__(self, backbone: Backbone, stop: str, prompt_length: int, max_new_tokens: int) -> None:
-        self.eos_token_id = torch.tensor(backbone.eos_token_ids)
-        self.prompt_length = prompt_length
-        self.max_new_tokens = max_new_tokens
-        self.stop_text = _stop_criteria(backbone.tokenizer, stop)
-        self.length_B: Tensor | None = None
-        self.stopped_B: Tensor | None = None
-
-    def __call__(self, input_ids: Tensor, scores: Tensor | None, **kwargs: object) -> Tensor:
-        """Bool, shape (B,): which rows are finished."""
-        count = input_ids.shape[1] - self.prompt_length
-        if self.length_B is None or self.stopped_B is None:
-            self.length_B = torch.zeros(input_ids.shape[0], dtype=torch.long, device=input_ids.device)
-            self.stopped_B = torch.zeros_like(self.length_B, dtype=torch.bool)
-            self.eos_token_id = self.eos_token_id.to(input_ids.device)
-        running_B = self.length_B == 0
-        ended_B = torch.isin(input_ids[:, -1], self.eos_token_id)
-        stopped_B = self.stop_text(input_ids[:, self.prompt_length :], scores)
-        self.stopped_B |= running_B & stopped_B
-        self.length_B[running_B & (ended_B | stopped_B)] = count
-        return self.length_B > 0
-
-    def lengths(self) -> list[int]:
-        """Sampled tokens of each row, the one that ended it included."""
-        return [length or self.max_new_tokens for length in self._state()[0].tolist()]
-
-    def reasons(self) -> list[FinishReason]:
-        """Why each row ended."""
-        lengths, stopped = (values.tolist() for values in self._state())
-        return [
-            "stop" if stop else "eos" if length else "length" for length, stop in zip(lengths, stopped, strict=True)
-        ]
-
-    def _state(self) -> tuple[Tensor, Tensor]:
-        if self.length_B is None or self.stopped_B is None:
-            raise RuntimeError("nothing was generated")
-        return self.length_B, self.stopped_B

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Disk, network and terminal: atomic files, paths, JSON Lines, retries, tables, figures, process rank."""

@@ -1,1 +1,40 @@
-"""What ``task=NAME`` runs: each composes the parts from the config and calls them."""
+"""One module per command, ``task=NAME``: each builds the parts from the config and calls them."""
+
+from typing import TYPE_CHECKING
+
+from grit_lightning.system.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from grit_lightning.tasks.compare import compare_evaluations
+    from grit_lightning.tasks.convert import convert_checkpoint
+    from grit_lightning.tasks.evaluate import evaluate_model
+    from grit_lightning.tasks.export import export_model
+    from grit_lightning.tasks.fetch import fetch_data
+    from grit_lightning.tasks.score import score_rollouts
+    from grit_lightning.tasks.train import train_policy
+    from grit_lightning.tasks.validate import validate_data
+
+__all__ = [
+    "compare_evaluations",
+    "convert_checkpoint",
+    "evaluate_model",
+    "export_model",
+    "fetch_data",
+    "score_rollouts",
+    "train_policy",
+    "validate_data",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "compare": ["compare_evaluations"],
+        "convert": ["convert_checkpoint"],
+        "evaluate": ["evaluate_model"],
+        "export": ["export_model"],
+        "fetch": ["fetch_data"],
+        "score": ["score_rollouts"],
+        "train": ["train_policy"],
+        "validate": ["validate_data"],
+    },
+)

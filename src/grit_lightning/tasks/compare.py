@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from grit_lightning.app import config
-from grit_lightning.app.overrides import refuse_taken, require_writable
+from grit_lightning.app.output_folder import refuse_taken, require_writable
+from grit_lightning.app.overrides import output_path
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.evaluation.comparison import report
-from grit_lightning.evaluation.comparison.differences import Comparison, compare_columns
+from grit_lightning.evaluation.comparison.differences import EvaluationComparison, compare_columns
 from grit_lightning.evaluation.comparison.plot import plot_comparison
-from grit_lightning.evaluation.comparison.sources import Column, find, names_of, read
+from grit_lightning.evaluation.comparison.sources import Column, column_names, find, read
 from grit_lightning.system.files import replacing_folder
 from grit_lightning.tasks.evaluate_file import name_problems
 
@@ -33,10 +33,10 @@ class Compared(NamedTuple):
     """
 
     folder: Path
-    comparison: Comparison
+    comparison: EvaluationComparison
 
 
-def compare(cfg: DictConfig, *, flips: int) -> Compared:
+def compare_evaluations(cfg: DictConfig, *, flips: int) -> Compared:
     """Compare predictions on the same samples: print what differs, and write it to ``out``.
 
     Each of ``runs`` is the folder of an evaluation, a file of predictions, or a run, which stands for its newest
@@ -71,7 +71,7 @@ def compare(cfg: DictConfig, *, flips: int) -> Compared:
 
 def _folder(cfg: DictConfig) -> Path:
     """Where the comparison is to be written, which nothing is in the way of."""
-    folder = Path(HydraConfig.get().runtime.output_dir if config.is_sweep() else cfg.out).expanduser().absolute()
+    folder = output_path(cfg)
     refuse_taken(folder)
     require_writable(folder)
     return folder
@@ -81,7 +81,7 @@ def _columns(entries: Sequence[str]) -> list[Column]:
     sources = [find(Path(entry).expanduser().absolute()) for entry in entries]
     columns: list[Column] = []
     problems: list[DataError] = []
-    for source, name in zip(sources, names_of(sources), strict=True):
+    for source, name in zip(sources, column_names(sources), strict=True):
         column, bad = read(source, name)
         columns.append(column)
         problems += bad
@@ -89,7 +89,7 @@ def _columns(entries: Sequence[str]) -> list[Column]:
     return columns
 
 
-def _write(path: Path, comparison: Comparison, flips: int) -> None:
+def _write(path: Path, comparison: EvaluationComparison, flips: int) -> None:
     files = {
         "comparison.md": report.markdown(comparison, flips),
         "comparison.csv": report.csv_text(comparison),

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from grit_lightning.app.overrides import refuse_taken
+from grit_lightning.app.output_folder import refuse_taken
 from grit_lightning.app.startup import prepare
-from grit_lightning.model.conversion import internvl, source_folder
+from grit_lightning.model.conversion import internvl
+from grit_lightning.model.conversion.cached import source_folder
 
 
-def convert(cfg: DictConfig, *, checkpoint: str) -> Path:
+def convert_checkpoint(cfg: DictConfig, *, checkpoint: str) -> Path:
     """Write a checkpoint of ``InternVLChatModel`` in the layout of transformers to ``out``; returns that folder.
 
     Args:

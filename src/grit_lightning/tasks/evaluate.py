@@ -2,47 +2,45 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning as L
 import torch
-from filelock import FileLock, Timeout
-from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from grit_lightning.app import config
-from grit_lightning.app.overrides import choices, is_given, refuse_taken, require_writable, run_config
-from grit_lightning.app.startup import prepare, probe_judge
-from grit_lightning.data.file_datamodule import GroundedQADataModule
-from grit_lightning.data.subset import subset
+from grit_lightning.app.output_folder import refuse_taken, require_writable
+from grit_lightning.app.overrides import changed_run_config, chosen_options, given_overrides, is_given, output_path
+from grit_lightning.app.startup import probe_judge
 from grit_lightning.errors import ConfigError
-from grit_lightning.evaluation import Evaluator, Intervals, Metrics, Prediction, intervals, overview, published, summary
-from grit_lightning.evaluation.evaluation_folder import EvaluationFolder, complete, first_difference
-from grit_lightning.evaluation.predictions import is_scored
-from grit_lightning.model.backbones.protocol import Backbone
+from grit_lightning.evaluation import published
+from grit_lightning.evaluation.evaluation_folder import (
+    EvaluationFolder,
+    complete,
+    first_difference,
+    folder_for,
+    lock_folder,
+)
+from grit_lightning.evaluation.intervals import Intervals, intervals
+from grit_lightning.evaluation.metrics import Metrics, summary
+from grit_lightning.evaluation.predictions import Prediction, is_scored
+from grit_lightning.evaluation.tables import overview
 from grit_lightning.runs import run_folder as runs
 from grit_lightning.runs.run_folder import RunFolder
 from grit_lightning.system.rank import is_first_process
-from grit_lightning.tasks.evaluate_file import metrics_of_file
-from grit_lightning.training.checkpoint_weights import Weights, load_weights, read_weights, require_fit
+from grit_lightning.tasks.evaluate_file import evaluate_file
+from grit_lightning.tasks.evaluation_job import EvaluationJob, build_job
+from grit_lightning.training.checkpoint_weights import load_weights, read_weights
 from grit_lightning.types import Sample
 
 log = logging.getLogger(__name__)
 
 _GROUPS = ("data", "prompt", "evaluation", "judge")
 """Whose options, where the command line chooses them, are part of an evaluation's name."""
-
-
-_OF_MODEL = ("min_pixels", "max_pixels", "max_tiles", "dtype", "random_weights_seed")
-"""What decides an answer beside the weights."""
 
 
 class Evaluation(NamedTuple):
@@ -61,20 +59,7 @@ class Evaluation(NamedTuple):
     intervals: dict[str, Intervals]
 
 
-class Job(NamedTuple):
-    """An evaluation that has been checked as far as it can be without weights."""
-
-    values: Mapping[str, Any]
-    backbone: Backbone
-    datamodule: GroundedQADataModule
-    evaluator: Evaluator
-    samples: list[Sample]
-    weights: Weights | None
-    settings: dict[str, Any]
-    config_yaml: str
-
-
-def evaluate(cfg: DictConfig, *, max_samples: int | None) -> Evaluation | dict[str, Metrics]:
+def evaluate_model(cfg: DictConfig, *, max_samples: int | None) -> Evaluation | dict[str, Metrics]:
     """Evaluate the config's model; with ``ckpt``, what that run made of its model, under that run's config.
 
     The folder is ``out``, or for a run one in its ``eval/``, called ``name`` where that is given, else by the step and
@@ -91,15 +76,15 @@ def evaluate(cfg: DictConfig, *, max_samples: int | None) -> Evaluation | dict[s
         UserError: a config value, data file or run folder that cannot be used, before the first answer.
     """
     if cfg.predictions is not None:
-        return metrics_of_file(cfg)
+        return evaluate_file(cfg)
     if max_samples is not None and max_samples < 1:
         raise ConfigError(f"task.max_samples is {max_samples}, expected at least 1, or null")
     run, weights, used = None, None, cfg
     if cfg.ckpt is not None:
         run, checkpoint = runs.open_checkpoint(Path(cfg.ckpt).expanduser().absolute())
         weights = read_weights(checkpoint)
-        used = run_config(cfg, run, config.overrides())
-    job = _job(used, run, weights, max_samples)
+        used = changed_run_config(cfg, run, given_overrides())
+    job = build_job(used, run, weights, max_samples)
     folder = _folder(cfg, run, job)
     try:
         return _evaluated(job, folder)
@@ -107,71 +92,18 @@ def evaluate(cfg: DictConfig, *, max_samples: int | None) -> Evaluation | dict[s
         raise ConfigError(f"{folder.path} cannot be written: {error.strerror} ({error.filename})") from error
 
 
-def _job(cfg: DictConfig, run: RunFolder | None, weights: Weights | None, max_samples: int | None) -> Job:
-    values = prepare(cfg)
-    backbone: Backbone = instantiate(values["model"])
-    datamodule: GroundedQADataModule = instantiate(values["data"])
-    datamodule.attach(backbone.encode)
-    evaluator: Evaluator = instantiate(values["evaluation"])
-    samples = subset(datamodule.val_samples(), max_samples)
-    if not samples:
-        raise ConfigError("there is nothing to evaluate on: data.val and data.heldout are both null")
-    backbone.weights_folder()
-    if weights is not None:
-        require_fit(backbone.outline(), weights)
-    settings = {
-        "weights": _identity(backbone, run, weights),
-        "model": {key: values["model"][key] for key in _OF_MODEL},
-        "precision": values["trainer"]["precision"],
-        "prompt": dict(values["prompt"]) | {"version": backbone.prompt_version},
-        **evaluator.settings(),
-        "data": {
-            "datasets": sorted({sample.dataset for sample in samples}),
-            "samples": len(samples),
-            "sha256": _sha256(samples),
-        },
-    }
-    return Job(
-        values, backbone, datamodule, evaluator, samples, weights, settings, OmegaConf.to_yaml(cfg, resolve=True)
-    )
-
-
-def _identity(backbone: Backbone, run: RunFolder | None, weights: Weights | None) -> dict[str, Any]:
-    """What tells these weights from others: of a run which it is and the step, of a checkpoint's folder its files."""
-    source = Path(backbone.checkpoint)
-    identity: dict[str, Any] = {"checkpoint": source.name if source.is_dir() else backbone.checkpoint}
-    if run is not None and weights is not None:
-        return identity | {"run": _short_hash(run.manifest_file.read_bytes()), "step": weights.step}
-    if source.is_dir():
-        files = [(file.name, file.stat()) for file in sorted(source.iterdir()) if file.is_file()]
-        of_files = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in files]
-        identity["files"] = _short_hash("\n".join(of_files).encode())
-    return identity
-
-
-def _sha256(samples: Sequence[Sample]) -> str:
-    """Of what is asked, and about which image."""
-    fields = [(one.id, one.dataset, one.question, one.answer, one.image.name, one.size, one.boxes) for one in samples]
-    return _short_hash(repr(fields).encode())
-
-
-def _short_hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
 # ---- the folder ----
 
 
-def _folder(cfg: DictConfig, run: RunFolder | None, job: Job) -> EvaluationFolder:
+def _folder(cfg: DictConfig, run: RunFolder | None, job: EvaluationJob) -> EvaluationFolder:
     """Where the evaluation is to be written: nothing is there, or what was begun with the same settings."""
     if run is not None and job.weights is not None and not is_given("out"):
-        name = cfg.name if is_given("name") else "_".join([f"step_{job.weights.step:06d}", *choices(*_GROUPS)])
+        name = cfg.name if is_given("name") else "_".join([f"step_{job.weights.step:06d}", *chosen_options(*_GROUPS)])
         if Path(name).name != name:
             raise ConfigError(f"name is {name!r}, expected the name of a folder in {run.evaluation}")
-        folder = next(one for one in _versions(run.evaluation / name) if _is_for(one, job.settings))
+        folder = folder_for(run.evaluation / name, job.settings)
     else:
-        path = HydraConfig.get().runtime.output_dir if config.is_sweep() else cfg.out
-        folder = EvaluationFolder(Path(path).expanduser().absolute())
+        folder = EvaluationFolder(output_path(cfg))
         saved = None if folder.is_free() else folder.settings()
         if saved is None and not (folder.path.is_dir() and folder.is_free()):
             refuse_taken(folder.path)
@@ -181,36 +113,10 @@ def _folder(cfg: DictConfig, run: RunFolder | None, job: Job) -> EvaluationFolde
     return folder
 
 
-def _versions(path: Path) -> Iterator[EvaluationFolder]:
-    """``path``, then ``…_v2``, ``…_v3``."""
-    yield EvaluationFolder(path)
-    for version in itertools.count(2):
-        yield EvaluationFolder(path.with_name(f"{path.name}_v{version}"))
-
-
-def _is_for(folder: EvaluationFolder, settings: Mapping[str, Any]) -> bool:
-    return folder.is_free() or folder.settings() == settings
-
-
-@contextmanager
-def _alone(folder: EvaluationFolder, *, is_first: bool) -> Iterator[None]:
-    """Keep other evaluations out of the folder; the processes of this one count as one."""
-    if not is_first:
-        yield
-        return
-    folder.path.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder.lock_file, blocking=False):
-            yield
-            folder.lock_file.unlink(missing_ok=True)
-    except Timeout:
-        raise ConfigError(f"another process is evaluating into {folder.path}: wait for it, or give out=…") from None
-
-
 # ---- the work ----
 
 
-def _evaluated(job: Job, folder: EvaluationFolder) -> Evaluation:
+def _evaluated(job: EvaluationJob, folder: EvaluationFolder) -> Evaluation:
     trainer = job.values["trainer"]
     # Of the trainer only what says how to compute: a device needs no other to generate.
     fabric = L.Fabric(
@@ -221,7 +127,7 @@ def _evaluated(job: Job, folder: EvaluationFolder) -> Evaluation:
     )
     if is_first_process() and _unfinished(job, folder):
         probe_judge(dict(job.values))
-    with _alone(folder, is_first=is_first_process()):
+    with lock_folder(folder) if is_first_process() else nullcontext():
         fabric.launch()
         folder = EvaluationFolder(Path(fabric.broadcast(str(folder.path))))  # with a time in its name, one of several
         if fabric.is_global_zero and folder.settings() != job.settings:
@@ -238,18 +144,18 @@ def _evaluated(job: Job, folder: EvaluationFolder) -> Evaluation:
     return result
 
 
-def _left(job: Job, folder: EvaluationFolder) -> list[Sample]:
+def _left(job: EvaluationJob, folder: EvaluationFolder) -> list[Sample]:
     """The samples that are not answered yet."""
     done = complete(folder.predictions()[0], job.samples, job.evaluator.samples_each)
     return [sample for sample in job.samples if sample.id not in done]
 
 
-def _unfinished(job: Job, folder: EvaluationFolder) -> bool:
+def _unfinished(job: EvaluationJob, folder: EvaluationFolder) -> bool:
     """Whether anything is left to be answered or scored."""
     return bool(_left(job, folder)) or not all(map(is_scored, folder.predictions()[0]))
 
 
-def _answer(job: Job, folder: EvaluationFolder, samples: Sequence[Sample], fabric: L.Fabric) -> None:
+def _answer(job: EvaluationJob, folder: EvaluationFolder, samples: Sequence[Sample], fabric: L.Fabric) -> None:
     """Answer samples, each on disk before the next."""
     if not samples:
         return
@@ -277,7 +183,7 @@ def _answer(job: Job, folder: EvaluationFolder, samples: Sequence[Sample], fabri
         sys.exit(f"stopped: {of}; the same command with out={folder.path} goes on" if fabric.is_global_zero else 1)
 
 
-def _finished(job: Job, folder: EvaluationFolder) -> Evaluation:
+def _finished(job: EvaluationJob, folder: EvaluationFolder) -> Evaluation:
     """All predictions put together, with their metrics."""
     found, problems = folder.predictions()
     for problem in problems:
@@ -294,7 +200,7 @@ def _finished(job: Job, folder: EvaluationFolder) -> Evaluation:
     return Evaluation(folder.path, predictions, metrics, found_intervals)
 
 
-def _print(job: Job, result: Evaluation, *, answered: int) -> None:
+def _print(job: EvaluationJob, result: Evaluation, *, answered: int) -> None:
     weights, settings = job.weights, job.settings
     title = f"model {job.backbone.checkpoint}" if weights is None else f"{weights.file}, step {weights.step}"
     each = job.evaluator.samples_each

@@ -12,11 +12,16 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from grit_lightning.app import config
-from grit_lightning.app.overrides import is_given, refuse_taken, require_writable
+from grit_lightning.app.output_folder import refuse_taken, require_writable
+from grit_lightning.app.overrides import is_given
 from grit_lightning.data.file_datamodule import GroundedQADataModule
 from grit_lightning.errors import DataError
-from grit_lightning.evaluation import Metrics, Prediction, intervals, overview, published, read_predictions, summary
+from grit_lightning.evaluation import published
 from grit_lightning.evaluation.evaluation_folder import EvaluationFolder
+from grit_lightning.evaluation.intervals import intervals
+from grit_lightning.evaluation.metrics import Metrics, summary
+from grit_lightning.evaluation.predictions import Prediction, read_predictions
+from grit_lightning.evaluation.tables import overview
 from grit_lightning.system.files import write_atomic
 
 log = logging.getLogger(__name__)
@@ -25,7 +30,7 @@ NAMED = 10
 """Problems that are named; further ones are counted."""
 
 
-def metrics_of_file(cfg: DictConfig) -> dict[str, Metrics]:
+def evaluate_file(cfg: DictConfig) -> dict[str, Metrics]:
     """Print the metrics of the predictions in a file, or in the folder of an evaluation, by dataset.
 
     Where the command line chooses ``data``, only predictions on its held-out samples count: others, and samples

@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 from transformers import GenerationConfig
 
 from grit_lightning.app import config
-from grit_lightning.app.overrides import refuse_taken, run_config
+from grit_lightning.app.output_folder import refuse_taken
+from grit_lightning.app.overrides import changed_run_config, given_overrides
 from grit_lightning.app.startup import prepare
 from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.model.adapters import has_adapters, merge
@@ -27,7 +28,7 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.msgpack", "*.h5", "*.in
 """Files of a checkpoint that an export writes anew, or that are of no use beside it."""
 
 
-def export(
+def export_model(
     cfg: DictConfig,
     *,
     dtype: Literal["float32", "bfloat16", "float16"],
@@ -59,7 +60,7 @@ def export(
     refuse_taken(folder)
     run, checkpoint = runs.open_checkpoint(Path(cfg.ckpt).expanduser().absolute())
     weights = read_weights(checkpoint)
-    values = prepare(run_config(cfg, run, config.overrides()))
+    values = prepare(changed_run_config(cfg, run, given_overrides()))
     if values["model"].get("peft"):
         # Adapters are merged into the weights as they are, not into rounded ones.
         values["model"]["peft"]["quantize"] = None

@@ -13,13 +13,13 @@ from omegaconf import DictConfig
 
 from grit_lightning.app import config
 from grit_lightning.data.download_file import Downloader
-from grit_lightning.data.fetch_missing import Addresses, Outcome, Report, alone_in, fetch_missing
+from grit_lightning.data.fetch_missing import Addresses, Outcome, Report, fetch_lock, fetch_missing
 from grit_lightning.data.file_datamodule import GroundedQADataModule
 from grit_lightning.errors import ConfigError
-from grit_lightning.system.tables import table
+from grit_lightning.system.tables import record_table
 
 
-def fetch(
+def fetch_data(
     cfg: DictConfig,
     *,
     bases: Mapping[str, str],
@@ -61,7 +61,7 @@ def fetch(
         datamodule.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"data.root={datamodule.root} cannot be made: {error.strerror} ({error.filename})") from error
-    with alone_in(datamodule.root):
+    with fetch_lock(datamodule.root):
         try:
             reports = asyncio.run(fetch_missing(entries, addresses, downloader, quiet=not sys.stderr.isatty()))
         except KeyboardInterrupt:
@@ -75,7 +75,7 @@ def fetch(
 
 def _print(reports: Sequence[Report]) -> int:
     """Print what became of everything; returns the number of problems."""
-    print(f"{table([report.row() for report in reports])}\n")
+    print(f"{record_table([report.row() for report in reports])}\n")
     problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))
     for problem in problems:
         print(problem)

@@ -8,22 +8,23 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from grit_lightning.app import config
-from grit_lightning.app.overrides import choices, free, is_given, refuse_taken, require_writable, run_config
+from grit_lightning.app.output_folder import refuse_taken, require_writable
+from grit_lightning.app.overrides import changed_run_config, chosen_options, given_overrides, is_given, output_path
 from grit_lightning.errors import ConfigError, DataError
-from grit_lightning.judge import LLMJudge
-from grit_lightning.rewards import Rewards
+from grit_lightning.judge.llm import LLMJudge
 from grit_lightning.rewards.rescoring import changes, report
 from grit_lightning.rewards.rescoring.changes import Rescored
-from grit_lightning.rewards.rescoring.report import Comparison
+from grit_lightning.rewards.rescoring.report import ScoreComparison
 from grit_lightning.rewards.rescoring.stored import Stored, count_lines, files_of, read, run_of
+from grit_lightning.rewards.weighted_sum import Rewards
 from grit_lightning.runs.run_folder import RunFolder
-from grit_lightning.system.files import replacing_folder
+from grit_lightning.system.files import free_path, replacing_folder
+from grit_lightning.system.tables import excerpt as excerpt_of
 from grit_lightning.types import Score
 
 AT_ONCE = 256
@@ -44,7 +45,7 @@ class Rescoring(NamedTuple):
 
     folder: Path
     rows: list[Rescored]
-    comparison: Comparison
+    comparison: ScoreComparison
 
 
 class Options(NamedTuple):
@@ -54,7 +55,7 @@ class Options(NamedTuple):
     excerpt: int
 
 
-def score(cfg: DictConfig, *, most_changed: int, excerpt: int) -> Rescoring:
+def score_rollouts(cfg: DictConfig, *, most_changed: int, excerpt: int) -> Rescoring:
     """Score the completions of ``rollouts`` under the config's reward and judge; of a run, under its own config's.
 
     The command line's ``reward``, ``judge`` and values take precedence. The folder is ``out`` where that is given, else
@@ -75,7 +76,7 @@ def score(cfg: DictConfig, *, most_changed: int, excerpt: int) -> Rescoring:
     run = run_of(path)
     folder = _folder(cfg, run)
     if run is not None:
-        cfg = run_config(cfg, run, config.overrides())
+        cfg = changed_run_config(cfg, run, given_overrides())
     values = config.check(cfg, "reward", "judge")
     judge = instantiate(values["judge"])
     if isinstance(judge, LLMJudge):
@@ -111,12 +112,12 @@ def _checked(options: Options, cfg: DictConfig) -> Options:
 def _folder(cfg: DictConfig, run: RunFolder | None) -> Path:
     """Where the comparison is to be written, which nothing is in the way of."""
     if run is None or is_given("out"):
-        folder = Path(HydraConfig.get().runtime.output_dir if config.is_sweep() else cfg.out).expanduser().absolute()
+        folder = output_path(cfg)
     else:
-        name = cfg.name if is_given("name") else "_".join(choices("reward", "judge")) or "again"
+        name = cfg.name if is_given("name") else "_".join(chosen_options("reward", "judge")) or "again"
         if Path(name).name != name:
             raise ConfigError(f"name is {name!r}, expected the name of a folder in {run.scores}")
-        folder = free(run.scores / name)
+        folder = free_path(run.scores / name)
     refuse_taken(folder)
     require_writable(folder)
     return folder
@@ -142,17 +143,17 @@ def _scored(rewards: Rewards, completions: Iterator[Stored], total: int) -> Iter
 
 
 def _row(stored: Stored, new: Score, length: int) -> Rescored:
-    excerpt = report.excerpt(stored.completion.text, length)
+    excerpt = excerpt_of(stored.completion.text, length)
     return Rescored(stored.step, stored.slot, stored.index, stored.sample.id, stored.score, new, excerpt)
 
 
 def _compared(
     path: Path, rows: Sequence[Rescored], torn: Sequence[DataError], rewards: Rewards, count: int
-) -> Comparison:
+) -> ScoreComparison:
     total = " + ".join(f"{weight:g} · {name}" for name, weight in rewards.weights.items() if weight) or "0"
-    return Comparison(
+    return ScoreComparison(
         what=f"{len(rows)} completions of {path}, scored again.\nThe new total is {total}.",
-        components=changes.compare(rows),
+        components=changes.component_changes(rows),
         ranking=changes.ranking(rows),
         most_changed=changes.most_changed(rows, count),
         torn=torn,

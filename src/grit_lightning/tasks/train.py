@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 import lightning as L
 import torch
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
-from grit_lightning.app import config
+from grit_lightning.app.overrides import apply_overrides, given_overrides, load_run_config, output_path
 from grit_lightning.app.startup import prepare, probe_judge
 from grit_lightning.data.prompt_datamodule import PromptDataModule
 from grit_lightning.errors import CheckpointError, ConfigError
@@ -27,7 +26,7 @@ from grit_lightning.runs.manifest import manifest
 from grit_lightning.runs.run_folder import RunFolder
 from grit_lightning.system.files import sha256
 from grit_lightning.system.rank import is_first_process
-from grit_lightning.training.callbacks.summary import ResumeNote
+from grit_lightning.training.callbacks.run_records import ResumeNote
 from grit_lightning.training.policy_module import PolicyModule
 from grit_lightning.types import Sample
 
@@ -51,7 +50,7 @@ class Training(NamedTuple):
     trainer: L.Trainer
 
 
-def train(cfg: DictConfig) -> Training:
+def train_policy(cfg: DictConfig) -> Training:
     """Train as the config says; with ``resume``, continue that run.
 
     Raises:
@@ -59,23 +58,19 @@ def train(cfg: DictConfig) -> Training:
     """
     if cfg.resume is not None:
         return _resume(runs.open_run(Path(cfg.resume).expanduser()))
-    if config.is_sweep():
-        cfg.out = HydraConfig.get().runtime.output_dir
-    cfg.out = str(Path(cfg.out).expanduser().absolute())
+    cfg.out = str(output_path(cfg))
     module, datamodule, trainer = _build(cfg)
     run = _create_run(cfg, datamodule.train_samples())
     return _fit(run, module, datamodule, trainer, checkpoint=None)
 
 
 def _resume(run: RunFolder) -> Training:
-    changes = [change for change in config.overrides() if not change.startswith(("resume=", "task="))]
+    changes = [change for change in given_overrides() if not change.startswith(("resume=", "task="))]
     if kept := next((change for change in changes if change.lstrip("+~").startswith(_FIXED)), None):
         raise ConfigError(f"{kept} cannot be changed in a resume: it is part of the checkpoint or names the run")
     checkpoint = run.last_checkpoint()
-    cfg = OmegaConf.load(run.composed_file)
-    assert isinstance(cfg, DictConfig)
-    config.apply(cfg, [*run.resume_overrides(), *changes])
-    cfg.out = str(run.path.absolute())  # the folder may have been moved
+    cfg = load_run_config(run)
+    apply_overrides(cfg, changes)
     step = torch.load(checkpoint, map_location="meta", weights_only=True)["global_step"]
     if step >= cfg.trainer.max_steps > 0:
         raise CheckpointError(
@@ -115,7 +110,7 @@ def _create_run(cfg: DictConfig, samples: Sequence[Sample]) -> RunFolder:
         run.path,
         composed_yaml=OmegaConf.to_yaml(cfg),
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
-        manifest=manifest(seed=cfg.seed, overrides=config.overrides(), data_sha256=hashes),
+        manifest=manifest(seed=cfg.seed, overrides=given_overrides(), data_sha256=hashes),
     )
 
 

@@ -17,11 +17,11 @@ from grit_lightning.data.checks import FileCheck, describe
 from grit_lightning.data.file_datamodule import GroundedQADataModule
 from grit_lightning.model.adapters import trained_sentence
 from grit_lightning.model.backbones.protocol import Backbone
-from grit_lightning.system.tables import table
+from grit_lightning.system.tables import record_table
 from grit_lightning.training.memory import Setup, StepSize, estimate
 
 
-def validate(cfg: DictConfig) -> list[FileCheck]:
+def validate_data(cfg: DictConfig) -> list[FileCheck]:
     """Print a table of the data set, an estimate of memory, then all problems. Exits with status 1 if there are any.
 
     Raises:
@@ -33,7 +33,7 @@ def validate(cfg: DictConfig) -> list[FileCheck]:
     datamodule.attach(backbone.encode, backbone.count_image_tokens)
     checks = datamodule.check()
     print(f"model {backbone.checkpoint}; ranges are minimum / median / maximum\n")
-    print(f"{table([describe(check) for check in checks])}\n")
+    print(f"{record_table([describe(check) for check in checks])}\n")
     if any(check.prompt_tokens for check in checks):
         print(f"{memory(values, backbone, checks)}\n")
     problems = [problem for check in checks for problem in check.problems]

@@ -1,1 +1,25 @@
-"""TODO."""
+"""One optimizer step of GRPO or supervised fine-tuning, and the optimizers, schedules and strategies it uses."""
+
+from typing import TYPE_CHECKING
+
+from grit_lightning.system.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from grit_lightning.training.distributed import FSDPStrategy
+    from grit_lightning.training.grpo import GRPOModule
+    from grit_lightning.training.objective import Objective
+    from grit_lightning.training.optimizers import MuonAdamW, adamw_8bit, piecewise_linear
+    from grit_lightning.training.sft import SFTModule
+
+__all__ = ["FSDPStrategy", "GRPOModule", "MuonAdamW", "Objective", "SFTModule", "adamw_8bit", "piecewise_linear"]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "distributed": ["FSDPStrategy"],
+        "grpo": ["GRPOModule"],
+        "objective": ["Objective"],
+        "optimizers": ["MuonAdamW", "adamw_8bit", "piecewise_linear"],
+        "sft": ["SFTModule"],
+    },
+)

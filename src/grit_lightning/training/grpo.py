@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -21,12 +20,13 @@ from transformers import PreTrainedModel
 
 from grit_lightning.data.stream import Batch
 from grit_lightning.errors import ConfigError
-from grit_lightning.judge import Judge
+from grit_lightning.judge.protocol import Judge
 from grit_lightning.model.adapters import has_adapters
 from grit_lightning.model.backbones.protocol import Backbone
 from grit_lightning.model.packing import PackedBatch, completion_lengths, truncated
-from grit_lightning.model.policy import Policy, PolicyAtStart, Reference, TokenLogprobs, borrowed
-from grit_lightning.rewards import Rewards
+from grit_lightning.model.policy import Policy, TokenLogprobs
+from grit_lightning.model.reference import PolicyAtStart, Reference
+from grit_lightning.rewards.weighted_sum import Rewards
 from grit_lightning.rollout.sampler import Sampler
 from grit_lightning.training import objective as obj
 from grit_lightning.training.distributed import full_value, gathered, gradient_sync, shard
@@ -43,18 +43,13 @@ class GRPOModule(PolicyModule):
     """The policy, its frozen reference and the update rule.
 
     Args:
-        backbone: the model family and checkpoint.
-        sampler: how completions are drawn.
-        rewards: how they are scored.
-        judge: whom the rewards ask; watched.
+        sampler: draws completions.
+        rewards: scores them.
+        judge: the judge that the rewards ask; its failures are watched.
         objective: the loss.
-        optimizer: makes the optimizer from the names and values of trainable parameters.
-        scheduler: makes the learning-rate schedule from the optimizer; advanced once per training step.
-        max_tokens_per_pass: positions in one forward and backward pass; bounds the memory of activations.
-        logits_chunk: completion tokens per pass through the LM head; bounds the memory of logits.
-        max_grad_norm: the gradient's norm is clipped to this.
         seed: of the sampling noise.
-        offload_reference: hold the reference's weights on the CPU but for its pass.
+        offload_reference: hold the reference's weights on the CPU except while it computes.
+        backbone, optimizer, scheduler, max_tokens_per_pass, logits_chunk, max_grad_norm: as in :class:`PolicyModule`.
 
     Raises:
         ConfigError: the reference is sharded, and to be offloaded.
@@ -113,11 +108,10 @@ class GRPOModule(PolicyModule):
                 raise ConfigError("module.offload_reference is true, which strategy=fsdp does not take: it is sharded")
 
     def on_train_start(self) -> None:
-        """What was asked before the first step, by an evaluation, is not of it."""
+        """Discard judge counts from evaluations before step 1, and offload the reference."""
         self.judge_watch.reset()
         if self.offload_reference and isinstance(self.reference, Reference):
-            for value in self.reference.parameters():  # buffers stay: DDP sends them around
-                value.data = value.data.cpu()
+            self.reference.offload()
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, StepOutput]:
         """Roll out, score, and update the policy once on this rank's prompts."""
@@ -151,12 +145,10 @@ class GRPOModule(PolicyModule):
 
     def _reference_logprobs(self, groups: list[Group]) -> Tensor | None:
         """Log π_ref of all completion tokens of this rank, in order; ``None`` without a reference."""
-        reference = self.reference
-        if reference is None:
+        if self.reference is None:
             return None
-        lent = self.offload_reference and isinstance(reference, Reference)
         logprobs = torch.zeros(int(completion_lengths(groups).sum()), device=self.device)
-        with borrowed(reference, self.device) if lent else nullcontext():  # type: ignore[arg-type]
+        with self.reference.on(self.device) as reference:
             for rows, live in self._passes(groups, skip=[False] * len(groups)):
                 packed = self._pack(rows, groups)
                 values = reference(packed)

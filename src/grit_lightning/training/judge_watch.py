@@ -9,8 +9,9 @@ import torch
 from lightning.pytorch.strategies import Strategy
 
 from grit_lightning.errors import JudgeError
-from grit_lightning.judge import Judge, LLMJudge, Price
 from grit_lightning.judge.chat.statistics import Counts
+from grit_lightning.judge.llm import LLMJudge, Price
+from grit_lightning.judge.protocol import Judge
 from grit_lightning.training.objective import wide_dtype
 
 _SHARES = {"latency_p50": 0.5, "latency_p95": 0.95}

@@ -21,10 +21,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from grit_lightning.errors import ConfigError
 from grit_lightning.model.adapters import saved_names, trained_sentence
 from grit_lightning.model.backbones.protocol import Backbone
-from grit_lightning.model.packing import PackedBatch, Row, fill_up, pack, plan_rows
+from grit_lightning.model.packing import PackedBatch, PackedRow, fill_up, pack, plan_rows
 from grit_lightning.model.policy import Policy
 from grit_lightning.training.distributed import require_same_names, shard
-from grit_lightning.training.peak_memory import peak_memory_gib
+from grit_lightning.training.memory import peak_memory_gib
 from grit_lightning.training.step_metrics import PhaseTimer
 from grit_lightning.types import Group, Sample
 
@@ -107,14 +107,14 @@ class PolicyModule(L.LightningModule):
         optimizer = self.make_optimizer(trainable)
         return [optimizer], [self.make_scheduler(optimizer)]
 
-    def _passes(self, groups: list[Group], skip: Sequence[bool]) -> list[tuple[list[Row], bool]]:
+    def _passes(self, groups: list[Group], skip: Sequence[bool]) -> list[tuple[list[PackedRow], bool]]:
         """The rows of each pass, and whether it counts: sharded models need as many passes on every rank."""
         plan = plan_rows(groups, self.max_tokens_per_pass, skip)
         longest = self.trainer.strategy.reduce(torch.tensor(float(len(plan)), device=self.device), reduce_op="max")
         # At least one: a step in which nothing counts still has a gradient, of zero.
         return fill_up(plan, max(int(longest), 1), groups)
 
-    def _pack(self, rows: list[Row], groups: list[Group]) -> PackedBatch:
+    def _pack(self, rows: list[PackedRow], groups: list[Group]) -> PackedBatch:
         return pack(rows, groups, self.backbone.pad_token_id).to(self.device)
 
     def _clip_gradient(self) -> Tensor:

@@ -7,7 +7,10 @@ questions are asked about it.
 from __future__ import annotations
 
 import itertools
+import json
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -15,14 +18,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from grit_lightning.data.stream import Batch
-from grit_lightning.model.packing import learned, share_prefix
+from grit_lightning.errors import DataError
+from grit_lightning.model.packing import learned
 from grit_lightning.model.policy import Policy
 from grit_lightning.training.distributed import full_value, gradient_sync
 from grit_lightning.training.objective import wide_dtype
 from grit_lightning.training.policy_module import PolicyModule
 from grit_lightning.training.step_metrics import PhaseTimer
-from grit_lightning.training.targets import target_text
-from grit_lightning.types import Completion, Group, Prompt, Sample
+from grit_lightning.types import Box, Completion, Group, Prompt, Sample, Size
 
 
 class SFTModule(PolicyModule):
@@ -86,3 +89,84 @@ class SFTModule(PolicyModule):
 
 def _image(item: tuple[int, Prompt]) -> object:
     return item[1].sample.image
+
+
+_NUMBER = r"\d+(?:\.\d+)?"
+
+
+_BOX = re.compile(rf"(?<![\w.])({_NUMBER}),(\s*)({_NUMBER}),(\s*)({_NUMBER}),(\s*)({_NUMBER})(?![\w.]*\d)")
+
+
+def target_text(sample: Sample, box_space: Size) -> str:
+    """What the model should write for a sample, its boxes as integers of ``box_space``.
+
+    The sample's ``completion``, or else ``<think> … boxes … </think> <rethink> … </rethink> <answer> … </answer>``.
+
+    Raises:
+        DataError: the sample has neither a completion nor boxes, and its answer is not 0.
+    """
+    if sample.completion is not None:
+        return rescale_boxes(sample.completion, source=sample.size, target=box_space)
+    if not sample.boxes and sample.answer != "0":
+        raise DataError("no field 'completion' and no 'bboxs' to build one from", sample.source)
+    boxes = ", ".join(map(_written, sample.boxes))
+    think = f"I look for what is asked: {boxes}." if boxes else "I look for what is asked and find none."
+    count = len(sample.boxes)
+    rethink = "There is 1 box." if count == 1 else f"There are {count} boxes."
+    text = f"<think> {think} </think> <rethink> {rethink} </rethink> <answer> {sample.answer} </answer>"
+    return rescale_boxes(text, source=sample.size, target=box_space)
+
+
+def rescale_boxes(text: str, *, source: Size, target: Size) -> str:
+    """The text with every four numbers in a row, separated by commas, scaled and rounded to integers.
+
+    Args:
+        text: any text; what stands between the numbers stays as it is.
+        source: ``(width, height)`` of the space in which the boxes are written.
+        target: the same of the space to write them in.
+    """
+
+    def scaled(match: re.Match[str]) -> str:
+        x1, gap1, y1, gap2, x2, gap3, y2 = match.groups()
+        values = (round(float(v) * target[i % 2] / source[i % 2]) for i, v in enumerate((x1, y1, x2, y2)))
+        return "{},{gap1}{},{gap2}{},{gap3}{}".format(*values, gap1=gap1, gap2=gap2, gap3=gap3)
+
+    return _BOX.sub(scaled, text)
+
+
+def _written(box: Box) -> str:
+    # Without spaces: half as many tokens.
+    return json.dumps({"bbox_2d": box}, separators=(",", ":"))
+
+
+def share_prefix(examples: Sequence[tuple[Prompt, Completion]], slot: int) -> Group:
+    """Several prompts about one image, each with its completion, as one group: the image is computed once.
+
+    What the prompts have in common becomes the group's prompt; the rest of each leads its completion, as given tokens.
+
+    Args:
+        examples: of one image, which must lie in what the prompts have in common, whatever the text around it.
+        slot: of the group.
+    """
+    prompts = [prompt for prompt, _ in examples]
+    common = _common_prefix([prompt.input_ids_S.tolist() for prompt in prompts])
+    first = prompts[0]
+    shared = replace(first, input_ids_S=first.input_ids_S[:common], position_ids_A_S=first.position_ids_A_S[:, :common])
+    return Group(
+        slot,
+        shared,
+        tuple(
+            replace(
+                completion,
+                token_ids=(*prompt.input_ids_S[common:].tolist(), *completion.token_ids),
+                num_given=prompt.num_tokens - common,
+            )
+            for prompt, completion in examples
+        ),
+    )
+
+
+def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+    """How many items all sequences begin with."""
+    columns = zip(*sequences, strict=False)
+    return next((i for i, column in enumerate(columns) if len(set(column)) > 1), min(map(len, sequences)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -13,6 +14,15 @@ from grit_lightning.model.packing import completion_lengths, truncated
 from grit_lightning.model.policy import TokenLogprobs
 from grit_lightning.training.objective import LossTerms, mean_std, moments, wide_dtype, zero_variance
 from grit_lightning.types import Group, Score
+
+_REWARD = re.compile(r"reward/(.+)/mean")
+"""Names under which the mean of each reward component is logged, and that of their ``total``."""
+
+
+def reward_means(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the mean rewards among logged metrics: each component by its name, and ``total``."""
+    matches = (_REWARD.fullmatch(key) for key in metrics)
+    return {match[1]: metrics[match[0]] for match in matches if match}
 
 
 class PhaseTimer:

@@ -15,7 +15,12 @@ from typing import Any
 import pytest
 
 from grit_lightning.errors import DataError
-from grit_lightning.evaluation.comparison.differences import Comparison, caveats, compare_columns, is_mostly_right
+from grit_lightning.evaluation.comparison.differences import (
+    EvaluationComparison,
+    caveats,
+    compare_columns,
+    is_mostly_right,
+)
 from grit_lightning.evaluation.comparison.report import csv_text, flips_text, markdown, terminal
 from grit_lightning.evaluation.comparison.sources import Column
 from grit_lightning.evaluation.intervals import bootstrap, differences_by_dataset
@@ -29,7 +34,7 @@ def column(name: str, predictions: Sequence[Prediction], settings: Mapping[str, 
     return Column(name, Path(f"/x/{name}.jsonl"), settings, predictions, finished=True)
 
 
-def compared(*columns: Column) -> Comparison:
+def compared(*columns: Column) -> EvaluationComparison:
     return compare_columns(columns, resamples=100)
 
 

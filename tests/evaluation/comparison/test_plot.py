@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from grit_lightning.evaluation.comparison import plot
-from grit_lightning.evaluation.comparison.differences import Comparison, compare_columns
+from grit_lightning.evaluation.comparison.differences import EvaluationComparison, compare_columns
 from grit_lightning.evaluation.comparison.plot import plot_comparison, rows_of
 from grit_lightning.evaluation.comparison.sources import Column
 from grit_lightning.model.backbones.prompts import known_prompts
@@ -20,7 +20,7 @@ TALLYQA = {f"tallyqa_val/{line}": float(line % 3 > 0) for line in range(1, 13)}
 VSR = {f"vsr_val/{line}": float(line % 2) for line in range(1, 9)}
 
 
-def comparison(settings: dict | None = None) -> Comparison:
+def comparison(settings: dict | None = None) -> EvaluationComparison:
     first = answers(VSR) + answers(TALLYQA, dataset="tallyqa")
     second = answers(dict.fromkeys(VSR, 1.0)) + answers(dict.fromkeys(TALLYQA, 0.0), dataset="tallyqa")
     columns = [

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from grit_lightning.errors import DataError
-from grit_lightning.evaluation.comparison.sources import Source, find, names_of, read
+from grit_lightning.evaluation.comparison.sources import Source, column_names, find, read
 from grit_lightning.evaluation.evaluation_folder import EvaluationFolder
 from grit_lightning.evaluation.predictions import write_predictions
 from grit_lightning.model.backbones.prompts import known_prompts
@@ -122,12 +122,12 @@ def test_settings_that_cannot_be_read_are_a_problem_and_no_more(tmp_path: Path) 
     ],
 )
 def test_names_are_as_short_as_they_can_be(entries: list[str], names: list[str]) -> None:
-    assert names_of([Source(Path(entry), Path(entry), None) for entry in entries]) == names
+    assert column_names([Source(Path(entry), Path(entry), None) for entry in entries]) == names
 
 
 def test_a_run_goes_by_its_own_name() -> None:
     file = Path("eval/greedy/predictions.jsonl")
     runs = [Source(Path(name), Path(name) / file, None) for name in ("/r/x", "/r/y")]
-    assert names_of(runs) == ["x", "y"]
+    assert column_names(runs) == ["x", "y"]
     evaluation = Source(Path("/r/x/eval/greedy"), Path("/r/x") / file, None)
-    assert names_of([runs[0], evaluation]) == ["x", "greedy"]
+    assert column_names([runs[0], evaluation]) == ["x", "greedy"]

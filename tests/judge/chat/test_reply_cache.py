@@ -14,9 +14,8 @@ import diskcache
 import pytest
 
 from grit_lightning.errors import ConfigError
-from grit_lightning.judge import CacheOptions
 from grit_lightning.judge.chat.reply import Reply
-from grit_lightning.judge.chat.reply_cache import ReplyCache
+from grit_lightning.judge.chat.reply_cache import CacheOptions, ReplyCache
 from grit_lightning.judge.chat.service import close_all
 from support.chat_server import ChatServer
 

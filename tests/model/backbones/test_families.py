@@ -23,10 +23,11 @@ from transformers import (
 from grit_lightning.model.backbones.pretrained import FAMILIES, PretrainedBackbone
 from grit_lightning.model.packing import completion_lengths, pack, plan_rows
 from grit_lightning.model.policy import Policy
-from grit_lightning.rollout.noise import GumbelNoise, sequence_key
+from grit_lightning.rollout.noise import sequence_key
 from grit_lightning.rollout.sampler import Sampler
-from grit_lightning.training.targets import target_text
+from grit_lightning.training.sft import target_text
 from grit_lightning.types import Prompt, Sample
+from support.gumbel_noise import GumbelNoise
 from support.predicted import predicted
 from support.released import MAKERS
 

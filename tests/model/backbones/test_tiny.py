@@ -13,10 +13,10 @@ from hydra.utils import instantiate
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from grit_lightning.app import config
-from grit_lightning.data.shapes import corpus
+from grit_lightning.data.shapes.completions import corpus
 from grit_lightning.data.shapes.lessons import Curriculum, lessons
 from grit_lightning.data.shapes.scenes import EARLY, STANDARD
-from grit_lightning.evaluation import summary
+from grit_lightning.evaluation.metrics import summary
 from grit_lightning.model.backbones import tiny
 
 PROMPTS = {"grounded": "Q: {question} First, think between <think> and </think>.", "plain": "{question}"}

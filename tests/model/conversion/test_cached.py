@@ -17,7 +17,8 @@ from transformers import AutoConfig
 
 from grit_lightning.errors import CheckpointError
 from grit_lightning.model import conversion
-from grit_lightning.model.conversion import cached, is_original, native_folder
+from grit_lightning.model.conversion import cached
+from grit_lightning.model.conversion.cached import is_original, native_folder
 from support import original_internvl as original
 
 CALL = "import sys; from grit_lightning.model.conversion import native_folder; print(native_folder(sys.argv[1]))"

@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from grit_lightning.rewards.rescoring.changes import TOTAL, Rescored, compare, most_changed, ranking
+from grit_lightning.rewards.rescoring.changes import TOTAL, Rescored, component_changes, most_changed, ranking
 from grit_lightning.training.objective import advantages
 from grit_lightning.types import Score
 
@@ -24,7 +24,7 @@ def row(old, new, step=1, slot=0, index=0):
 
 
 def by_name(rows):
-    return {change.name: change for change in compare(rows)}
+    return {change.name: change for change in component_changes(rows)}
 
 
 def pearson(x, y):

@@ -9,8 +9,9 @@ import json
 import pytest
 
 from grit_lightning.errors import DataError
-from grit_lightning.rewards.rescoring.changes import Rescored, compare, most_changed, ranking
-from grit_lightning.rewards.rescoring.report import Comparison, csv_text, excerpt, markdown, score_line, terminal
+from grit_lightning.rewards.rescoring.changes import Rescored, component_changes, most_changed, ranking
+from grit_lightning.rewards.rescoring.report import ScoreComparison, csv_text, markdown, score_line, terminal
+from grit_lightning.system.tables import excerpt
 from grit_lightning.types import Score
 
 
@@ -27,7 +28,7 @@ ROWS = [
 
 
 def comparison(rows=ROWS, torn=()):
-    return Comparison("3 completions.", compare(rows), ranking(rows), most_changed(rows, 5), torn)
+    return ScoreComparison("3 completions.", component_changes(rows), ranking(rows), most_changed(rows, 5), torn)
 
 
 def test_a_line_holds_both_scores_under_the_names_of_the_rollouts():
@@ -43,7 +44,7 @@ def test_a_line_holds_both_scores_under_the_names_of_the_rollouts():
 
 
 def test_the_csv_holds_all_numbers_in_full():
-    table = {line["name"]: line for line in csv.DictReader(io.StringIO(csv_text(compare(ROWS))))}
+    table = {line["name"]: line for line in csv.DictReader(io.StringIO(csv_text(component_changes(ROWS))))}
     assert list(table) == ["judge", "new", "old", "total"]
     assert float(table["new"]["new_mean"]) == 3.5 / 3
     assert table["new"]["old_mean"] == "" == table["old"]["agreement"]

@@ -12,9 +12,11 @@ from hydra.utils import instantiate
 
 from grit_lightning.errors import DataError, UserError
 from grit_lightning.rewards.rescoring.stored import count_lines, files_of, read, run_of
-from grit_lightning.runs.rollout_store import RolloutStore, records
+from grit_lightning.runs.records import records
+from grit_lightning.runs.rollout_store import RolloutStore
 from grit_lightning.types import Completion, Group, Prompt, Sample, Score
 from support.predicted import predicted
+from support.scoring import score_group
 
 PIECES = (
     *("<think>", "</think>", "<rethink>", "</rethink>", "<answer>", "</answer>", '{"bbox_2d": [1, 1, 9, 9]}', "a cat"),
@@ -54,7 +56,7 @@ def test_scored_again_under_the_same_rewards_every_score_is_exactly_the_same(com
         Group(slot, prompt(), tuple(completion(" ".join(draw.choices(PIECES, k=draw.randrange(25)))) for _ in range(4)))
         for slot in range(60)
     ]
-    scores = [rewards.score_group(group) for group in groups]
+    scores = [score_group(rewards, group) for group in groups]
     made = records(1, groups, scores, torch.zeros(60, 4))
     again = list(read([RolloutStore(tmp_path).write(1, made)]))
     assert [rewards.score(one.sample, one.completion) for one in again] == [one.score for one in again]
@@ -90,7 +92,9 @@ def test_a_torn_last_line_of_each_file_is_named_and_left_out(tmp_path: Path) -> 
         file.write_bytes(content[: content.rindex(b"\n", 0, -1) + 40] + b"\n\n")
     found = list(read(files))
     torn = [str(one) for one in found if isinstance(one, DataError)]
-    assert [type(one).__name__ for one in found] == ["Stored"] * 3 + ["DataError"] + ["Stored"] * 3 + ["DataError"]
+    assert ["DataError" if isinstance(one, DataError) else "Stored" for one in found] == ["Stored"] * 3 + [
+        "DataError"
+    ] + ["Stored"] * 3 + ["DataError"]
     assert [line.split(": ")[0] for line in torn] == [f"{file}:4" for file in files]
     assert all("not valid JSON" in line and line.endswith("is the line torn?") for line in torn)
 

@@ -15,8 +15,10 @@ from hydra.utils import instantiate
 from lightning.pytorch.plugins.precision import Precision
 
 from grit_lightning.errors import ConfigError
-from grit_lightning.evaluation import Evaluator, Prediction, summary
-from grit_lightning.evaluation import read_predictions as read_with_problems
+from grit_lightning.evaluation.evaluator import Evaluator
+from grit_lightning.evaluation.metrics import summary
+from grit_lightning.evaluation.predictions import Prediction
+from grit_lightning.evaluation.predictions import read_predictions as read_with_problems
 from grit_lightning.model.policy import Policy
 from grit_lightning.training.callbacks.before_and_after import Demonstration
 from support.predicted import evaluator

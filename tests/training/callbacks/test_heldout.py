@@ -13,7 +13,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.plugins.precision import Precision
 
 from grit_lightning.errors import ConfigError
-from grit_lightning.evaluation import read_predictions, summary
+from grit_lightning.evaluation.metrics import summary
+from grit_lightning.evaluation.predictions import read_predictions
 from grit_lightning.model.policy import Policy
 from grit_lightning.training.callbacks import heldout
 from grit_lightning.training.callbacks.checkpoints import StepCheckpoint

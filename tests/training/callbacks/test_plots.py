@@ -13,8 +13,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from grit_lightning.data.shapes import grounded_completion, make_question, write_dataset
-from grit_lightning.evaluation import Prediction
+from grit_lightning.data.shapes.completions import grounded_completion
+from grit_lightning.data.shapes.files import draw_dataset
+from grit_lightning.data.shapes.questions import make_question
+from grit_lightning.evaluation.predictions import Prediction
 from grit_lightning.training.callbacks import plots
 from grit_lightning.training.callbacks.plots import chosen, plot_examples, plot_rewards, smoothed, wrapped
 from grit_lightning.types import Completion, Prompt, Sample
@@ -39,7 +41,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 def answered(folder: Path, texts: list[str] | None = None) -> list[Prediction]:
     """Two counting and five spatial questions, answered rightly and with boxes, or with ``texts``."""
-    write_dataset(folder, count=5, seed=1, split="heldout")
+    draw_dataset(count=5, seed=1, split="heldout").write(folder)
     ones = []
     for kind, count in (("tallyqa", 2), ("vsr", 5)):
         for index in range(count):

@@ -10,27 +10,43 @@ both. And the lowest bit of the background's blue value is that of the split; ob
 pixel always shows the background, and no two images of different splits agree in it (``scenes.image_split``).
 """
 
-from grit_lightning.data.shapes.completions import corpus, grounded_completion
-from grit_lightning.data.shapes.drawing import draw
-from grit_lightning.data.shapes.files import make_example, world_version, write_dataset
-from grit_lightning.data.shapes.questions import KINDS, Kind, Question, make_question, mixed_question
-from grit_lightning.data.shapes.scenes import Scene, Shape, Split, image_split, layout_split
+from typing import TYPE_CHECKING
+
+from grit_lightning.system.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from grit_lightning.data.shapes.completions import corpus, grounded_completion
+    from grit_lightning.data.shapes.files import DrawnDataset, draw_dataset, make_example
+    from grit_lightning.data.shapes.lesson_datamodule import LessonDataModule
+    from grit_lightning.data.shapes.questions import KINDS, Kind, Question, make_question, mixed_question
+    from grit_lightning.data.shapes.scenes import Scene, Shape, Split, image_split, layout_split
 
 __all__ = [
     "KINDS",
+    "DrawnDataset",
     "Kind",
+    "LessonDataModule",
     "Question",
     "Scene",
     "Shape",
     "Split",
     "corpus",
-    "draw",
+    "draw_dataset",
     "grounded_completion",
     "image_split",
     "layout_split",
     "make_example",
     "make_question",
     "mixed_question",
-    "world_version",
-    "write_dataset",
 ]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "completions": ["corpus", "grounded_completion"],
+        "files": ["DrawnDataset", "draw_dataset", "make_example"],
+        "lesson_datamodule": ["LessonDataModule"],
+        "questions": ["KINDS", "Kind", "Question", "make_question", "mixed_question"],
+        "scenes": ["Scene", "Shape", "Split", "image_split", "layout_split"],
+    },
+)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from grit_lightning.data.shapes import write_dataset
+from grit_lightning.data.shapes.files import draw_dataset
 from grit_lightning.data.shapes.scenes import DIFFICULTIES, SPLITS
 from grit_lightning.errors import UserError
 
@@ -34,9 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     difficulty = DIFFICULTIES[options.difficulty]
     try:
-        files = write_dataset(
-            options.out, count=options.count, seed=options.seed, split=options.split, difficulty=difficulty
-        )
+        drawn = draw_dataset(count=options.count, seed=options.seed, split=options.split, difficulty=difficulty)
+        files = drawn.write(options.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

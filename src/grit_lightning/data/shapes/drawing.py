@@ -21,7 +21,7 @@ SHADING = (3, 5)
 """Numerator and denominator of the background's rise of red and blue, in 8-bit levels a pixel."""
 
 
-def draw(scene: Scene) -> Image.Image:
+def draw_scene(scene: Scene) -> Image.Image:
     """Returns the scene as an RGB image of ``scene.size`` pixels."""
     red, green, blue = scene.background
     across, down = _ramps(scene.size)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
-import PIL
 from PIL import Image, ImageChops
 
-from grit_lightning.data.shapes.drawing import draw
+from grit_lightning.data.shapes.drawing import draw_scene
 from grit_lightning.data.shapes.questions import KINDS, make_question, mixed_question
 from grit_lightning.data.shapes.scenes import STANDARD, Difficulty, Split
 from grit_lightning.errors import DataError
+from grit_lightning.system.files import held, write_bytes_atomic
 
 T = TypeVar("T")
 
@@ -28,57 +27,80 @@ def make_example(seed: int, index: int, split: Split = "train") -> tuple[Image.I
     Counting and spatial questions come in turn.
     """
     question = mixed_question(seed, index, split)
-    return draw(question.scene), question.record(f"{split}_{seed}_{index}.png", split)
+    return draw_scene(question.scene), question.record(f"{split}_{seed}_{index}.png", split)
 
 
-def write_dataset(
-    folder: Path, *, count: int, seed: int, split: Split, difficulty: Difficulty = STANDARD
-) -> list[Path]:
-    """Writes ``shapes_<kind>_<split>_<count>.jsonl`` for each kind of question, and their pictures to ``images/``.
+@dataclass(frozen=True, slots=True)
+class DrawnDataset:
+    """Questions and pictures of the shapes world, ready to be written.
 
-    Each file appears whole or not at all, the JSONL files last. What is there already with the same content stays as
-    it is, so several processes may write the same folder.
+    Attributes:
+        images: picture by file name.
+        texts: content of each JSONL file by file name.
+    """
+
+    images: Mapping[str, Image.Image]
+    texts: Mapping[str, bytes]
+
+    def hash(self) -> str:
+        """Return a hash of questions and pixels, 8 hexadecimal digits.
+
+        It is over what is drawn and not over the source that draws it, so an edit that changes no pixel keeps it.
+        """
+        digest = hashlib.sha256()
+        for name, image in self.images.items():
+            digest.update(f"{name} {image.mode} {image.size}".encode() + image.tobytes())
+        for name, text in self.texts.items():
+            digest.update(name.encode() + text)
+        return digest.hexdigest()[:8]
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write the JSONL files to ``folder`` and the pictures to its ``images/``; returns the JSONL files.
+
+        Each file appears whole or not at all, the JSONL files last. A file that is there with the same content stays
+        as it is, so several processes may write the same folder.
+
+        Raises:
+            DataError: a file of this name has other content (then nothing is written), or the folder cannot be written.
+        """
+        images = {folder / "images" / name: image for name, image in self.images.items()}
+        texts = {folder / name: text for name, text in self.texts.items()}
+
+        def absent() -> list[Path]:
+            pictures = [path for path, image in images.items() if _is_absent(path, image, _same_pixels)]
+            return pictures + [path for path, text in texts.items() if _is_absent(path, text, _same_bytes)]
+
+        try:
+            if absent():
+                (folder / "images").mkdir(parents=True, exist_ok=True)
+                with held(folder / ".lock"):
+                    for path in absent():  # another process may have written some meanwhile
+                        write_bytes_atomic(path, texts[path] if path in texts else _png(images[path]))
+        except OSError as error:
+            raise DataError(f"cannot write the data set ({error.strerror or error})", str(folder)) from error
+        return [folder / name for name in self.texts]
+
+
+def draw_dataset(*, count: int, seed: int, split: Split, difficulty: Difficulty = STANDARD) -> DrawnDataset:
+    """Draw ``count`` questions of each kind, as ``shapes_<kind>_<split>_<count>.jsonl`` and their pictures.
 
     Args:
-        folder: made if it is missing.
         count: samples of each kind.
         seed: of the examples; image names carry it.
         split: ``train`` or ``heldout``, which share no image.
         difficulty: of the scenes.
-
-    Returns:
-        The JSONL files.
-
-    Raises:
-        DataError: a file of this name has other content (then nothing is written), or the folder cannot be written.
     """
-    pictures: dict[Path, Image.Image] = {}
-    texts: dict[Path, bytes] = {}
+    images: dict[str, Image.Image] = {}
+    texts: dict[str, bytes] = {}
     for kind in KINDS:
         lines = []
         for index in range(count):
             question = make_question(seed, index, kind, split, difficulty)
             name = f"{kind}_{split}_{seed}_{index}.png"
-            pictures[folder / "images" / name] = draw(question.scene)
+            images[name] = draw_scene(question.scene)
             lines.append(json.dumps(question.record(name, split)) + "\n")
-        texts[folder / f"shapes_{kind}_{split}_{count}.jsonl"] = "".join(lines).encode()
-    try:
-        absent = [path for path, image in pictures.items() if _is_absent(path, image, _same_pixels)]
-        absent += [path for path, text in texts.items() if _is_absent(path, text, _same_bytes)]
-        (folder / "images").mkdir(parents=True, exist_ok=True)
-        for path in absent:
-            _write_atomically(path, texts[path] if path in texts else _png(pictures[path]))
-    except OSError as error:
-        raise DataError(f"cannot write the data set ({error.strerror or error})", str(folder)) from error
-    return list(texts)
-
-
-def world_version() -> str:
-    """Changes with whatever decides the scenes and how they are drawn: this package's source, and Pillow."""
-    digest = hashlib.sha256(PIL.__version__.encode())
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:8]
+        texts[f"shapes_{kind}_{split}_{count}.jsonl"] = "".join(lines).encode()
+    return DrawnDataset(images, texts)
 
 
 def _is_absent(path: Path, content: T, same: Callable[[Path, T], bool]) -> bool:
@@ -104,15 +126,3 @@ def _png(image: Image.Image) -> bytes:
     stream = BytesIO()
     image.save(stream, "PNG", optimize=True)
     return stream.getvalue()
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

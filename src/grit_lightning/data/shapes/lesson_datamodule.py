@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grit_lightning.data.prompt_datamodule import PromptDataModule
-from grit_lightning.data.shapes import draw
+from grit_lightning.data.shapes.drawing import draw_scene
 from grit_lightning.data.shapes.lessons import Curriculum, Lesson, lessons
 from grit_lightning.data.shapes.scenes import DIFFICULTIES
 from grit_lightning.data.stream import PromptStream
@@ -90,7 +90,7 @@ class LessonDataModule(PromptDataModule):
 
     def _prompts_at(self, index: int) -> list[Prompt]:
         taught = lessons(self.seed, index, self.curriculum)
-        image = draw(taught[0].scene)
+        image = draw_scene(taught[0].scene)
         return [self._encoded(_sample(lesson, index), image) for lesson in taught]
 
 

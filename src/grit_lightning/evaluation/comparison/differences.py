@@ -59,7 +59,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class EvaluationComparison:
     """All that was compared.
 
     Attributes:
@@ -84,7 +84,7 @@ class Comparison:
         return {pair.second: pair.differences for pair in self.pairs}
 
 
-def compare_columns(columns: Sequence[Column], *, resamples: int) -> Comparison:
+def compare_columns(columns: Sequence[Column], *, resamples: int) -> EvaluationComparison:
     """Compare each column with the first.
 
     Args:
@@ -98,7 +98,7 @@ def compare_columns(columns: Sequence[Column], *, resamples: int) -> Comparison:
     values = {column.name: sample_values(column.predictions) for column in columns}
     right = {name: {sample.sample_id: is_mostly_right(sample) for sample in of} for name, of in values.items()}
     common = {other.name: samples_in_common(first, other) for other in others}
-    return Comparison(
+    return EvaluationComparison(
         columns=columns,
         metrics={column.name: summary(column.predictions) for column in columns},
         intervals={column.name: intervals(column.predictions, resamples=resamples) for column in columns},

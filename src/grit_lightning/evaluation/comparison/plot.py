@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from grit_lightning.evaluation.comparison.differences import Comparison
+from grit_lightning.evaluation.comparison.differences import EvaluationComparison
 from grit_lightning.evaluation.intervals import Interval
 from grit_lightning.evaluation.metrics import MACRO, OVERALL
 from grit_lightning.evaluation.tables import TITLES
@@ -33,7 +33,7 @@ _BAND = 0.7
 """Of the distance between two rows, the part that the runs share."""
 
 
-class Row(NamedTuple):
+class _PlotRow(NamedTuple):
     """A metric over some samples."""
 
     title: str
@@ -41,7 +41,7 @@ class Row(NamedTuple):
     metric: str
 
 
-def plot_comparison(path: Path, comparison: Comparison) -> None:
+def plot_comparison(path: Path, comparison: EvaluationComparison) -> None:
     """Draw values on the left, differences on the right, a row for each metric, as a PNG."""
     rows = rows_of(comparison)
     runs = len(comparison.columns)
@@ -60,7 +60,7 @@ def plot_comparison(path: Path, comparison: Comparison) -> None:
     save_figure(figure, path)
 
 
-def rows_of(comparison: Comparison) -> list[Row]:
+def rows_of(comparison: EvaluationComparison) -> list[_PlotRow]:
     """The metrics that any run has, from the top; accuracy over all samples, by dataset and their mean."""
     summaries = comparison.metrics.values()
     datasets = sorted({name for of in summaries for name in of} - {OVERALL}, key=lambda name: (name == MACRO, name))
@@ -68,21 +68,21 @@ def rows_of(comparison: Comparison) -> list[Row]:
     for metric in METRICS:
         if all(of[OVERALL].get(metric) is None for of in summaries):
             continue
-        rows.append(Row(TITLES[metric], OVERALL, metric))
+        rows.append(_PlotRow(TITLES[metric], OVERALL, metric))
         if metric == "accuracy" and len(datasets) > 1:
-            rows += [Row(f"{TITLES[metric]}, {name}", name, metric) for name in datasets]
-    marked = [Row(f"{TITLES[metric]}, {name}", name, metric) for name, metric in _published(comparison)]
+            rows += [_PlotRow(f"{TITLES[metric]}, {name}", name, metric) for name in datasets]
+    marked = [_PlotRow(f"{TITLES[metric]}, {name}", name, metric) for name, metric in _published(comparison)]
     drawn = {(row.dataset, row.metric) for row in rows}
     return [*rows, *(row for row in marked if (row.dataset, row.metric) not in drawn)]
 
 
-def _published(comparison: Comparison) -> dict[tuple[str, str], float]:
+def _published(comparison: EvaluationComparison) -> dict[tuple[str, str], float]:
     """Published figures by dataset and metric."""
     found = [one for of_column in comparison.published.values() for one in of_column]
     return {(one.dataset, one.figure.metric): one.figure.value for one in found}
 
 
-def _values(axes: Axes, comparison: Comparison, rows: Sequence[Row]) -> None:
+def _values(axes: Axes, comparison: EvaluationComparison, rows: Sequence[_PlotRow]) -> None:
     for at, column in enumerate(comparison.columns):
         metrics, intervals = comparison.metrics[column.name], comparison.intervals[column.name]
         points = [
@@ -100,7 +100,7 @@ def _values(axes: Axes, comparison: Comparison, rows: Sequence[Row]) -> None:
     axes.set_title("value, with 95 % interval", fontsize=10, loc="left")
 
 
-def _differences(axes: Axes, comparison: Comparison, rows: Sequence[Row]) -> None:
+def _differences(axes: Axes, comparison: EvaluationComparison, rows: Sequence[_PlotRow]) -> None:
     low, high = -0.05, 0.05
     for at, pair in enumerate(comparison.pairs, start=1):
         found = [(y, pair.differences.get(row.dataset, {}).get(row.metric)) for y, row in enumerate(rows)]

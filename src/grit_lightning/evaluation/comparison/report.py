@@ -7,10 +7,10 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 
-from grit_lightning.evaluation.comparison.differences import Comparison, Flip, Pair
+from grit_lightning.evaluation.comparison.differences import EvaluationComparison, Flip, Pair
 from grit_lightning.evaluation.metrics import COUNTS, OVERALL, Metrics, known, sample_values
-from grit_lightning.evaluation.tables import TITLES, comparison_cells, interval, number, text_table, titles
-from grit_lightning.rewards.rescoring.report import excerpt
+from grit_lightning.evaluation.tables import TITLES, comparison_cells, interval, number, titles
+from grit_lightning.system.tables import excerpt, text_table
 
 FIELDS = (
     "metric",
@@ -34,7 +34,7 @@ _QUESTION, _ANSWER = 100, 60
 """Characters of a question and of an answer in the list of flips."""
 
 
-def terminal(comparison: Comparison, flips: int) -> str:
+def terminal(comparison: EvaluationComparison, flips: int) -> str:
     """The comparison in short.
 
     Args:
@@ -53,7 +53,7 @@ def terminal(comparison: Comparison, flips: int) -> str:
     return "\n\n".join(filter(None, blocks))
 
 
-def markdown(comparison: Comparison, flips: int) -> str:
+def markdown(comparison: EvaluationComparison, flips: int) -> str:
     """The comparison as a page; see :func:`terminal`."""
     header, rows = _cells(comparison, with_intervals=True)
     caveats = [line for pair in comparison.pairs for line in pair.caveats]
@@ -83,7 +83,7 @@ def markdown(comparison: Comparison, flips: int) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def csv_text(comparison: Comparison) -> str:
+def csv_text(comparison: EvaluationComparison) -> str:
     """A line for each metric, dataset and run, full precision; what is not defined is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
@@ -92,7 +92,7 @@ def csv_text(comparison: Comparison) -> str:
     return text.getvalue()
 
 
-def flips_text(comparison: Comparison) -> str:
+def flips_text(comparison: EvaluationComparison) -> str:
     """A JSON line for each sample that flipped, with what each run answered and whether that is right."""
     return "".join(f"{json.dumps(_flip_record(flip))}\n" for flip in comparison.flips)
 
@@ -115,7 +115,7 @@ def flip_line(flip: Flip) -> str:
     return f"{flip.sample_id}: {asked} {'; '.join(answers)}"
 
 
-def published_lines(comparison: Comparison) -> list[str]:
+def published_lines(comparison: EvaluationComparison) -> list[str]:
     """Each published figure with those of the columns that may be held against it."""
     ours: dict[str, list[str]] = {}
     for name, found in comparison.published.items():
@@ -130,7 +130,7 @@ def published_lines(comparison: Comparison) -> list[str]:
 # ---- cells ----
 
 
-def _tables(comparison: Comparison) -> str:
+def _tables(comparison: EvaluationComparison) -> str:
     """All in one table where that is narrow enough, else the differences in one of their own."""
     for with_intervals in (True, False):
         table = text_table(*_cells(comparison, with_intervals=with_intervals))
@@ -143,7 +143,7 @@ def _tables(comparison: Comparison) -> str:
     return f"{values}\n\n{changes}"
 
 
-def _cells(comparison: Comparison, *, with_intervals: bool) -> tuple[list[str], dict[str, list[str]]]:
+def _cells(comparison: EvaluationComparison, *, with_intervals: bool) -> tuple[list[str], dict[str, list[str]]]:
     of_datasets = comparison.differences
     every: Metrics = {name: None for metrics in comparison.metrics.values() for name in metrics[OVERALL]}
     header, rows = comparison_cells(
@@ -157,7 +157,7 @@ def _cells(comparison: Comparison, *, with_intervals: bool) -> tuple[list[str], 
     return header, rows
 
 
-def _csv_rows(comparison: Comparison) -> Iterator[dict[str, object]]:
+def _csv_rows(comparison: EvaluationComparison) -> Iterator[dict[str, object]]:
     for column in comparison.columns:
         values = sample_values(column.predictions)
         differences = comparison.differences.get(column.name, {})

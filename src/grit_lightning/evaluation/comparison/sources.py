@@ -170,7 +170,7 @@ def read(source: Source, name: str) -> tuple[Column, list[DataError]]:
 # ---- what they are called ----
 
 
-def names_of(sources: Sequence[Source]) -> list[str]:
+def column_names(sources: Sequence[Source]) -> list[str]:
     """A short name for each, unlike the others: as many last parts of their paths as that takes.
 
     A run goes by its own name, not by that of its evaluation, where that tells it from the others.

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 
 import httpx
 from aiolimiter import AsyncLimiter
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from grit_lightning import __version__
 from grit_lightning.errors import ConfigError
 from grit_lightning.judge.chat.endpoint import Endpoint
-from grit_lightning.judge.chat.reply import Passing, Refused, Reply, read_reply
+from grit_lightning.judge.chat.reply import Reply, read_reply
 from grit_lightning.judge.chat.statistics import Statistics
+from grit_lightning.system.retries import PermanentError, TransientError, retrying
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 _UNKNOWN_FIELD = (400, 422)
 """What servers answer to a field that they do not have."""
 
-FAILURES = (Refused, Passing, httpx.HTTPError, TimeoutError)
+FAILURES = (PermanentError, TransientError, httpx.HTTPError, TimeoutError)
 """What :meth:`ChatClient.complete` raises when there is no reply."""
 
 _BURST = 1 / 6
@@ -101,7 +101,6 @@ class ChatClient:
         self._statistics = statistics
         self._requests = _limiter(limits.requests_per_minute, processes)
         self._tokens = _limiter(limits.tokens_per_minute, processes)
-        self._backoff = wait_random_exponential(multiplier=limits.backoff, max=limits.max_wait)
         # A client with one connection for each request at a time: a pool looks at all its connections for every
         # request, which for 32 took half of the processor time. Last in, first out: open connections are used first.
         verify = httpx.create_ssl_context()
@@ -121,16 +120,16 @@ class ChatClient:
         Args:
             body: the request, JSON-ready.
             tokens: what it is estimated to cost.
-            accept: takes what is wanted from a reply; raises ``Passing`` where it is not there.
+            accept: takes what is wanted from a reply; raises ``TransientError`` where it is not there.
 
         Raises:
-            Refused, Passing, httpx.HTTPError, TimeoutError: the last attempt failed.
+            PermanentError, TransientError, httpx.HTTPError, TimeoutError: the last attempt failed.
             JudgeError: there is no key.
         """
         if self._format is not None:
             try:
                 return await self._persist({**body, "response_format": self._format}, tokens, accept)
-            except Refused as error:
+            except PermanentError as error:
                 if not (self.endpoint.may_lack_schemas and error.status in _UNKNOWN_FIELD):
                     raise
         result = await self._persist(body, tokens, accept)
@@ -141,13 +140,9 @@ class ChatClient:
 
     async def _persist(self, body: Mapping[str, Any], tokens: float, accept: Callable[[Reply], T]) -> T:
         content = json.dumps(body, allow_nan=False).encode()  # ASCII: lone surrogates have no UTF-8
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(_may_pass),
-            stop=stop_after_attempt(self.limits.attempts),
-            wait=self._wait,
-            reraise=True,
-        )
-        return await retrying(self._attempt, content, tokens, accept)
+        limits = self.limits
+        attempts = retrying(attempts=limits.attempts, backoff=limits.backoff, max_wait=limits.max_wait)
+        return await attempts(self._attempt, content, tokens, accept)
 
     async def _attempt(self, content: bytes, tokens: float, accept: Callable[[Reply], T]) -> T:
         client = await self._free.get()
@@ -179,11 +174,6 @@ class ChatClient:
             self._statistics.add(failures=1)
             raise
 
-    def _wait(self, state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        asked = min(error.wait, self.limits.max_wait) if isinstance(error, Passing) else 0.0
-        return self._backoff(state) + asked
-
 
 def reason(error: BaseException) -> str:
     """Why there is no reply, in a few words that hold no key."""
@@ -192,12 +182,6 @@ def reason(error: BaseException) -> str:
     if isinstance(error, httpx.TimeoutException | TimeoutError):
         return "no reply in time"
     return str(error) or type(error).__name__
-
-
-def _may_pass(error: BaseException) -> bool:
-    if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
-        return False
-    return isinstance(error, Passing | httpx.TransportError | TimeoutError)
 
 
 def _http_client(limits: Limits, verify: ssl.SSLContext) -> httpx.AsyncClient:

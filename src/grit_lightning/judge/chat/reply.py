@@ -8,10 +8,7 @@ from typing import Any
 
 import httpx
 
-from grit_lightning.system.retries import retry_after
-
-_TRY_LATER = (408, 409, 425, 429)
-"""Besides 5xx, the statuses after which the same request may succeed."""
+from grit_lightning.system.retries import PermanentError, TransientError, is_transient_status, retry_after
 
 _MAX_MESSAGE = 200
 """Characters of a server's own words in a message."""
@@ -32,27 +29,6 @@ class Reply:
     completion_tokens: int
 
 
-class Refused(Exception):
-    """The server answered, and asking again would bring the same.
-
-    Args:
-        message: what it answered.
-        status: of HTTP.
-    """
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Passing(Exception):
-    """Something went wrong where asking again may help, not before ``wait`` seconds have passed."""
-
-    def __init__(self, message: str, wait: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait = wait
-
-
 async def read_reply(response: httpx.Response, *, max_bytes: int, key: str) -> Reply:
     """Read a streamed response.
 
@@ -62,31 +38,31 @@ async def read_reply(response: httpx.Response, *, max_bytes: int, key: str) -> R
         key: blotted out wherever the server repeats it.
 
     Raises:
-        Refused, Passing: it is no reply of a model.
+        PermanentError, TransientError: it is no reply of a model.
         httpx.TransportError: the connection broke.
     """
     status = response.status_code
     if status != httpx.codes.OK:
         body = await _read(response, max_bytes, key, whole=False)
         message = _status_line(response, body)
-        if status in _TRY_LATER or status >= 500:
-            raise Passing(message, retry_after(response))
-        raise Refused(message, status)
+        if is_transient_status(status):
+            raise TransientError(message, retry_after(response))
+        raise PermanentError(message, status)
     kind = response.headers.get("content-type", "none").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
-        raise Passing(f"the reply's content type is {kind[:50]!r}, expected application/json")
+        raise TransientError(f"the reply's content type is {kind[:50]!r}, expected application/json")
     return _parse(await _read(response, max_bytes, key, whole=True))
 
 
 async def _read(response: httpx.Response, max_bytes: int, key: str, *, whole: bool) -> str:
     if response.headers.get("content-encoding", "identity").lower() != "identity":  # not asked for; may unpack to more
-        raise Passing("the reply is compressed")
+        raise TransientError("the reply is compressed")
     chunks, size = [], 0
     async for chunk in response.aiter_raw(16_384):
         size += len(chunk)
         if size > max_bytes:
             if whole:
-                raise Passing(f"the reply is longer than {max_bytes} bytes")
+                raise TransientError(f"the reply is longer than {max_bytes} bytes")
             break
         chunks.append(chunk)
     text = b"".join(chunks).decode("utf-8", "replace")
@@ -98,9 +74,9 @@ def _parse(body: str) -> Reply:
         fields = json.loads(body, parse_int=float)
         text = fields["choices"][0]["message"]["content"]
     except (ValueError, RecursionError, LookupError, TypeError) as error:
-        raise Passing("the reply is no chat completion in JSON") from error
+        raise TransientError("the reply is no chat completion in JSON") from error
     if not isinstance(text, str):
-        raise Passing("the reply holds no text")
+        raise TransientError("the reply holds no text")
     usage = fields.get("usage")
     counts = usage if isinstance(usage, dict) else {}
     return Reply(text, _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens")))

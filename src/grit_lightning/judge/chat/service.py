@@ -19,11 +19,12 @@ from typing import Any
 from grit_lightning.errors import JudgeError
 from grit_lightning.judge.chat.client import FAILURES, ChatClient, Limits, reason
 from grit_lightning.judge.chat.endpoint import Endpoint
-from grit_lightning.judge.chat.reply import Passing, Reply
+from grit_lightning.judge.chat.reply import Reply
 from grit_lightning.judge.chat.reply_cache import CacheOptions, ReplyCache
 from grit_lightning.judge.chat.statistics import Statistics
 from grit_lightning.judge.protocol import then
 from grit_lightning.judge.verdict import SCHEMA, parse_verdict
+from grit_lightning.system.retries import TransientError
 
 _log = logging.getLogger(__name__)
 
@@ -160,11 +161,11 @@ def with_verdict(reply: Reply) -> tuple[Reply, float]:
     """The reply and its score.
 
     Raises:
-        Passing: it holds none. Another attempt may bring one.
+        TransientError: it holds none. Another attempt may bring one.
     """
     score = parse_verdict(reply.text)
     if score is None:
-        raise Passing(f'the reply is {reply.text[:80]!r}, expected {{"score": 0 to 1}}')
+        raise TransientError(f'the reply is {reply.text[:80]!r}, expected {{"score": 0 to 1}}')
     return reply, score
 
 

@@ -1,1 +1,19 @@
-"""One module per model family: loading, chat template, image tokens, positions, box space."""
+"""One module per model family: loading, chat template, image tokens, positions, box coordinates."""
+
+from typing import TYPE_CHECKING
+
+from grit_lightning.system.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from grit_lightning.model.backbones.pretrained import PretrainedBackbone
+    from grit_lightning.model.backbones.protocol import Backbone
+
+__all__ = ["Backbone", "PretrainedBackbone"]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "pretrained": ["PretrainedBackbone"],
+        "protocol": ["Backbone"],
+    },
+)

@@ -25,12 +25,15 @@ from grit_lightning.errors import CheckpointError, ConfigError, DataError
 from grit_lightning.model.adapters import LoRA
 from grit_lightning.model.attention import NAMES as ATTENTION
 from grit_lightning.model.backbones.family import Family, ImageLimits
+from grit_lightning.model.backbones.freezing import freeze
 from grit_lightning.model.backbones.internvl import InternVL
 from grit_lightning.model.backbones.prompts import prompt_version
 from grit_lightning.model.backbones.qwen2_5_vl import Qwen25VL
 from grit_lightning.model.backbones.qwen3_vl import Qwen3VL
 from grit_lightning.model.backbones.random_weights import random_checkpoint
-from grit_lightning.model.conversion import is_original, native_folder, require_whole
+from grit_lightning.model.backbones.special_tokens import read_special_tokens, token_id
+from grit_lightning.model.conversion.cached import is_original, native_folder
+from grit_lightning.model.conversion.safetensors_files import require_whole
 from grit_lightning.types import Completion, FinishReason, Prompt, Sample
 
 AttentionImplementation = Literal["auto", "sdpa", "flex"]
@@ -110,7 +113,10 @@ class PretrainedBackbone:
             self.tokenizer = AutoTokenizer.from_pretrained(source)
             self.family = family(source, self.config, ImageLimits(min_pixels, max_pixels, max_tiles))
         self.image_processor = self.family.image_processor
-        self._read_special_tokens()
+        tokens = read_special_tokens(self.tokenizer, self.config, self.family, checkpoint)
+        self.image_token_id, self.end_of_turn_id, self.pad_token_id = tokens.image, tokens.end_of_turn, tokens.pad
+        self.eos_token_ids, self.banned_token_ids = tokens.eos, tokens.banned
+        self.control_tokens = tokens.control
 
     def encode(self, sample: Sample, image: Image) -> Prompt:
         """The prompt for a sample: image, then text, then the assistant's header and what its turn begins with.
@@ -222,42 +228,12 @@ class PretrainedBackbone:
         return self.peft.bits(model, self.family.parts) if self.peft is not None else {}
 
     def _choose_what_is_trained(self, model: PreTrainedModel) -> None:
-        self._freeze(model)
+        freeze(model, self.freeze, self.family.parts, self.checkpoint)
         if self.peft is not None:
             self.peft.fit(model, self.family.parts)
 
-    def _freeze(self, model: PreTrainedModel) -> None:
-        for part in self.freeze:
-            beginnings = self.family.parts.get(part, (part,))
-            frozen = [value for name, value in model.named_parameters() if name.startswith(beginnings)]
-            if not frozen:
-                raise ConfigError(
-                    f"model.freeze: {part} is none of {', '.join(self.family.parts)}, and no parameter of "
-                    f"{self.checkpoint} has a name that begins with it"
-                )
-            for value in frozen:
-                value.requires_grad_(False)
-
-    def _read_special_tokens(self) -> None:
-        vocabulary = self.tokenizer.get_vocab()
-        pad = self.tokenizer.pad_token_id
-        self.image_token_id, self.end_of_turn_id = map(self._token_id, (self.family.image_token, "<|im_end|>"))
-        if pad is None:
-            raise CheckpointError(f"{self.checkpoint}: the tokenizer has no padding token")
-        added = self.tokenizer.added_tokens_decoder.values()  # some, such as <think>, are ordinary text
-        self.control_tokens = tuple(str(token) for token in added if token.special)
-        self.pad_token_id = pad
-        self.eos_token_ids = tuple({self.end_of_turn_id, self.tokenizer.eos_token_id})
-        never = {vocabulary[token] for token in self.family.never_sampled if token in vocabulary}
-        # The embedding is padded beyond the tokenizer's vocabulary; those rows are no text.
-        unused = range(len(self.tokenizer), self.config.get_text_config().vocab_size)
-        self.banned_token_ids = tuple(sorted({*never, *({pad} - set(self.eos_token_ids)), *unused}))
-
     def _token_id(self, token: str) -> int:
-        ids: dict[str, int] = self.tokenizer.get_vocab()
-        if token not in ids:
-            raise CheckpointError(f"{self.checkpoint}: the tokenizer lacks {token}, expected {self.family.name}'s")
-        return ids[token]
+        return token_id(self.tokenizer, token, self.family, self.checkpoint)
 
 
 @contextmanager

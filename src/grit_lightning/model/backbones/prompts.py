@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from grit_lightning.app.config import conf_dir
+from grit_lightning.system.paths import conf_dir
 
 
 def prompt_version(template: str, prefill: str) -> str:

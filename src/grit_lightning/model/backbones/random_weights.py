@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import tempfile
 from pathlib import Path
 
 import torch
@@ -12,7 +11,8 @@ from transformers import AutoModelForImageTextToText, PreTrainedConfig
 from transformers.utils import PushToHubMixin
 
 from grit_lightning.errors import CheckpointError
-from grit_lightning.system.files import cache_folder
+from grit_lightning.system.files import build_folder_once, replacing_folder
+from grit_lightning.system.paths import cache_folder
 
 
 def random_checkpoint(config: PreTrainedConfig, seed: int, *parts: PushToHubMixin) -> Path:
@@ -27,30 +27,20 @@ def random_checkpoint(config: PreTrainedConfig, seed: int, *parts: PushToHubMixi
     """
     digest = hashlib.sha256(f"{config.to_json_string()}/{seed}/{torch.__version__}".encode()).hexdigest()[:16]
     folder = cache_folder() / "random_weights" / f"{config.model_type}-{digest}"
-    if folder.is_dir():
-        return folder
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as partial:
-            # On the CPU whatever the device around: the generators of others draw other numbers.
-            with torch.random.fork_rng(), torch.device("cpu"):
-                torch.manual_seed(seed)
-                model = AutoModelForImageTextToText.from_config(
-                    copy.deepcopy(config), dtype=torch.float32
-                )  # it writes to it
+
+    def build(target: Path) -> None:
+        # On the CPU whatever the device around: the generators of others draw other numbers.
+        with torch.random.fork_rng(), torch.device("cpu"):
+            torch.manual_seed(seed)
+            model = AutoModelForImageTextToText.from_config(copy.deepcopy(config), dtype=torch.float32)  # writes to it
+        with replacing_folder(target) as empty:
             for part in (model, *parts):
-                part.save_pretrained(partial)
-            _rename(Path(partial), folder)
+                part.save_pretrained(empty)
+
+    try:
+        build_folder_once(folder, build)
     except OSError as error:
         raise CheckpointError(
             f"{folder} cannot be written ({error.strerror or error}): set GRIT_LIGHTNING_CACHE to another folder"
         ) from error
     return folder
-
-
-def _rename(source: Path, target: Path) -> None:
-    try:
-        source.rename(target)
-    except OSError:
-        if not target.is_dir():  # else another process made the same folder meanwhile
-            raise

@@ -17,9 +17,9 @@ from omegaconf import OmegaConf
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig
 
-from grit_lightning.app.config import conf_dir
-from grit_lightning.data.shapes import corpus
+from grit_lightning.data.shapes.completions import corpus
 from grit_lightning.data.shapes.lessons import INSTRUCTIONS
+from grit_lightning.system.paths import conf_dir
 
 VOCABULARY_SIZE = 512
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from filelock import FileLock
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -17,7 +16,8 @@ from grit_lightning import __version__
 from grit_lightning.errors import CheckpointError
 from grit_lightning.model.conversion.internvl import convert
 from grit_lightning.model.conversion.internvl_config import is_original_config, read_config, require_convertible
-from grit_lightning.system.files import cache_folder
+from grit_lightning.system.files import build_folder_once
+from grit_lightning.system.paths import cache_folder
 
 _SUFFIXES = (".json", ".safetensors", ".txt")
 """Of the files that make up a checkpoint: config, index, tokenizer and weights; no code."""
@@ -49,14 +49,13 @@ def native_folder(checkpoint: str) -> Path:
     """
     source = source_folder(checkpoint)
     folder = cache_folder() / "converted" / f"{checkpoint.strip('./').replace('/', '--')[-80:]}-{_identity(source)}"
-    if folder.is_dir():
-        return folder
+
+    def build(target: Path) -> None:
+        print(f"{checkpoint}: converting to the layout of transformers, once: {target}", file=sys.stderr)
+        convert(source, target)
+
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f"{folder.name}.lock")):
-            if not folder.is_dir():  # else another process has made it meanwhile
-                print(f"{checkpoint}: converting to the layout of transformers, once: {folder}", file=sys.stderr)
-                convert(source, folder)
+        build_folder_once(folder, build)
     except OSError as error:
         raise CheckpointError(
             f"{folder} cannot be written ({error.strerror or error}): set GRIT_LIGHTNING_CACHE to another folder"

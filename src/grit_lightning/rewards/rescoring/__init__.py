@@ -1,4 +1,1 @@
-"""Stored rollouts under another reward or judge: reading them, comparing the scores, and telling people.
-
-No model is needed, and torch is not imported.
-"""
+"""Stored rollouts scored again under another reward or judge: read, compared, reported. No model, no torch."""

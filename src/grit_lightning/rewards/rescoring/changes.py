@@ -89,7 +89,7 @@ class RankingChange:
     lost: float | None
 
 
-def compare(rows: Sequence[Rescored]) -> list[ComponentChange]:
+def component_changes(rows: Sequence[Rescored]) -> list[ComponentChange]:
     """Each component of the new scoring in its order, then those of the stored one alone, then the total."""
     names: dict[str, None] = {}
     for row in rows:

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, fields
 
 from grit_lightning.errors import DataError
 from grit_lightning.rewards.rescoring.changes import ComponentChange, RankingChange, Rescored
-from grit_lightning.system.tables import table
+from grit_lightning.system.tables import record_table
 from grit_lightning.types import Score
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ScoreComparison:
     """All that a re-scoring found.
 
     Attributes:
@@ -57,7 +57,7 @@ def csv_text(components: Sequence[ComponentChange]) -> str:
     return text.getvalue()
 
 
-def markdown(comparison: Comparison) -> str:
+def markdown(comparison: ScoreComparison) -> str:
     """The comparison as a page."""
     rows = [_cells(change) for change in comparison.components]
     header = list(rows[0])
@@ -82,14 +82,14 @@ def markdown(comparison: Comparison) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def terminal(comparison: Comparison) -> str:
+def terminal(comparison: ScoreComparison) -> str:
     """The comparison in short."""
     shown = ("", "old", "new", "agree", "Spearman", "unscored old", "unscored new")
     rows = [{key: value for key, value in _cells(change).items() if key in shown} for change in comparison.components]
-    return "\n".join([comparison.what, "", table(rows), "", *sentences(comparison)])
+    return "\n".join([comparison.what, "", record_table(rows), "", *sentences(comparison)])
 
 
-def sentences(comparison: Comparison) -> list[str]:
+def sentences(comparison: ScoreComparison) -> list[str]:
     """What the table does not say, a sentence a line: the ranking within groups, and what was left out."""
     ranking = comparison.ranking
     if ranking.groups:
@@ -101,14 +101,6 @@ def sentences(comparison: Comparison) -> list[str]:
     else:
         lines = ["There are no groups with two completions scored in both, so no ranking to compare."]
     return [*lines, *(f"Left out: {error}" for error in comparison.torn)]
-
-
-def excerpt(text: str, length: int) -> str:
-    """Beginning and end of a text on one line, ``length`` characters of it at most; what cannot be shown is escaped."""
-    text = " ".join(text.split())
-    if len(text) > length:
-        text = f"{text[: length - length // 2]} … {text[len(text) - length // 2 :]}"
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 def _score_fields(score: Score) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,10 @@ from grit_lightning.runs.record_rules import (
     Rule,
     problem_of,
 )
-from grit_lightning.runs.rollout_store import RolloutStore, from_record
+from grit_lightning.runs.records import from_record
+from grit_lightning.runs.rollout_store import RolloutStore
 from grit_lightning.runs.run_folder import RunFolder, open_run
+from grit_lightning.system.jsonl import TornLineError, parse_object, read_lines
 from grit_lightning.types import Completion, Sample, Score
 
 
@@ -77,7 +78,7 @@ def count_lines(files: Sequence[Path]) -> int:
     Raises:
         DataError: a file cannot be read.
     """
-    return sum(1 for path in files for _ in _lines(path))
+    return sum(1 for path in files for _ in read_lines(path))
 
 
 def read(files: Sequence[Path]) -> Iterator[Stored | DataError]:
@@ -103,30 +104,17 @@ def read(files: Sequence[Path]) -> Iterator[Stored | DataError]:
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
     """The JSON object of each line, with its ``file:line``; of a last line that cannot be read, what is wrong."""
     torn: DataError | None = None
-    for source, line in _lines(path):
+    for source, line in read_lines(path):
         if torn is not None:
             raise torn
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            torn = DataError(f"not valid JSON ({error}); is the line torn?", source)
+            record = parse_object(line, source)
+        except TornLineError as error:
+            torn = error
             continue
-        if not isinstance(record, dict):
-            raise DataError("expected a JSON object", source)
         yield source, record
     if torn is not None:
         yield torn.source, torn
-
-
-def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The lines that are not blank, with ``file:line``."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path}:{number}", line
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", str(path)) from error
 
 
 def _stored(record: dict[str, Any], source: str) -> Stored:

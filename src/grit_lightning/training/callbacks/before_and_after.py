@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,28 +12,19 @@ from lightning.pytorch.callbacks import Callback
 
 from grit_lightning.data.subset import subset
 from grit_lightning.errors import ConfigError
-from grit_lightning.evaluation import (
-    Evaluator,
-    Prediction,
-    comparison_table,
-    differences,
-    read_predictions,
-    sample_values,
-    summary,
-    write_predictions,
-)
-from grit_lightning.evaluation.predictions import key
-from grit_lightning.evaluation.tables import BRIEF
+from grit_lightning.evaluation.evaluator import Evaluator
+from grit_lightning.evaluation.intervals import differences
+from grit_lightning.evaluation.metrics import sample_values, summary
+from grit_lightning.evaluation.predictions import Prediction, key, read_predictions, write_predictions
+from grit_lightning.evaluation.tables import BRIEF, comparison_table
 from grit_lightning.runs.run_folder import RunFolder
 from grit_lightning.system.files import write_atomic
 from grit_lightning.training.callbacks.heldout_answers import predict_on_all, stopped_early
 from grit_lightning.training.callbacks.plots import plot_examples, plot_rewards
 from grit_lightning.training.grpo import GRPOModule
 from grit_lightning.training.policy_module import PolicyModule
+from grit_lightning.training.step_metrics import reward_means
 from grit_lightning.types import Sample
-
-_REWARD = re.compile(r"reward/(.+)/mean")
-"""Logged keys of the rewards: the components by name, and ``total``."""
 
 
 class Demonstration(Callback):
@@ -96,8 +86,7 @@ class Demonstration(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Note this step's mean rewards."""
-        matches = ((_REWARD.fullmatch(key), value) for key, value in trainer.callback_metrics.items())
-        rewards = {match[1]: float(value) for match, value in matches if match}
+        rewards = reward_means({key: float(value) for key, value in trainer.callback_metrics.items()})
         if rewards:
             self._history.append({"step": trainer.global_step, **rewards})
 

@@ -27,7 +27,7 @@ from torch.utils.hooks import RemovableHandle
 
 from grit_lightning.errors import CheckpointError, ConfigError, JudgeError
 from grit_lightning.runs.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT
-from grit_lightning.system.files import replacing
+from grit_lightning.system.files import free_path, replacing
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,8 @@ class StepCheckpoint(Checkpoint):
         if keep or self._is_best or _is_due(step, self.last_every_n_steps) or step == trainer.max_steps:
             self._save_last(trainer)
         if keep:
-            self._keep_last(trainer, _free_path(self.dirpath / f"step_{step:06d}.ckpt"))
+            # A run that was set back to an earlier step passes this one again: both checkpoints are kept.
+            self._keep_last(trainer, free_path(self.dirpath / f"step_{step:06d}.ckpt", ".ckpt"))
         if self._is_best:
             self._keep_last(trainer, self.dirpath / BEST_CHECKPOINT)
             self._is_best = False
@@ -195,15 +196,6 @@ class StepCheckpoint(Checkpoint):
 
 def _is_due(step: int, every_n_steps: int | None) -> bool:
     return every_n_steps is not None and step % every_n_steps == 0
-
-
-def _free_path(path: Path) -> Path:
-    """``path``, or ``…_v2``, ``…_v3`` where a run that was set back to an earlier step comes by again: all are kept."""
-    candidate, version = path, 1
-    while candidate.exists():
-        version += 1
-        candidate = path.with_stem(f"{path.stem}_v{version}")
-    return candidate
 
 
 def _link(source: Path, target: Path) -> None:

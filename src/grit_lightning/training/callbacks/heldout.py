@@ -11,7 +11,9 @@ from lightning.pytorch.callbacks import Callback
 
 from grit_lightning.data.subset import subset
 from grit_lightning.errors import ConfigError
-from grit_lightning.evaluation import MACRO, OVERALL, Evaluator, summary, write_predictions
+from grit_lightning.evaluation.evaluator import Evaluator
+from grit_lightning.evaluation.metrics import MACRO, OVERALL, summary
+from grit_lightning.evaluation.predictions import write_predictions
 from grit_lightning.evaluation.tables import number
 from grit_lightning.runs.run_folder import RunFolder
 from grit_lightning.training.callbacks.checkpoints import StepCheckpoint

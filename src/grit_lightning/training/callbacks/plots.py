@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grit_lightning.data.images import load_image
-from grit_lightning.evaluation import Prediction, is_counting, is_right
-from grit_lightning.runs.rollout_store import from_record
+from grit_lightning.evaluation.completion_metrics import is_counting, is_right
+from grit_lightning.evaluation.predictions import Prediction
+from grit_lightning.runs.records import from_record
 from grit_lightning.system.figures import new_figure, save_figure
 
 if TYPE_CHECKING:

@@ -3,163 +3,20 @@
 from __future__ import annotations
 
 import math
-import re
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch.distributed as dist
-from lightning.pytorch.callbacks import Callback, ProgressBar
-from tqdm import tqdm  # type: ignore[import-untyped]
+from lightning.pytorch.callbacks import Callback
 
-from grit_lightning.errors import ConfigError
-from grit_lightning.runs.rollout_store import RolloutStore, records
 from grit_lightning.runs.run_folder import RunFolder
-
-_SHOWN = {"reward": "reward/total/mean", "KL": "kl", "length": "length/mean", "tokens/s": "tokens_per_second"}
-"""Metrics beside the progress bar: logged key by the name shown."""
+from grit_lightning.system.tables import text_table
+from grit_lightning.training.step_metrics import reward_means
 
 _SUMMARISED = {"KL": "kl", "completion length": "length/mean", "truncated share": "truncated"}
 """Metrics in the summary below the rewards: logged key by the name shown. The truncated share is 0–1."""
-
-_REWARD = re.compile(r"reward/(.+)/mean")
-"""Logged keys of the rewards: the components by name, and ``total``."""
-
-
-class StepProgressBar(ProgressBar):
-    """One bar over all optimizer steps, which after a resume starts where the run stands.
-
-    Where stderr is not a terminal (a log file, SLURM) it prints plain lines instead.
-
-    Args:
-        line_every_n_steps: optimizer steps between such lines; the first and the last step of a process have one too.
-    """
-
-    def __init__(self, *, line_every_n_steps: int) -> None:
-        super().__init__()
-        if line_every_n_steps < 1:
-            raise ConfigError(f"callbacks.progress.line_every_n_steps is {line_every_n_steps}, expected at least 1")
-        self.line_every_n_steps = line_every_n_steps
-        self._enabled = True
-        self._bar: tqdm | None = None
-        self._start_time = 0.0
-        self._start_step = 0
-
-    @property
-    def is_enabled(self) -> bool:
-        """Whether this process shows progress: rank zero does."""
-        return self._enabled
-
-    def disable(self) -> None:
-        """Show nothing."""
-        self._enabled = False
-
-    def enable(self) -> None:
-        """Show progress."""
-        self._enabled = True
-
-    def print(self, *args: Any, **kwargs: Any) -> None:
-        """Print above the bar."""
-        if self._bar is None:
-            print(*args, **kwargs)
-        else:
-            self._bar.write(kwargs.get("sep", " ").join(map(str, args)))
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar."""
-        self._start_time, self._start_step = time.monotonic(), trainer.global_step
-        if self._enabled and sys.stderr.isatty():
-            total = _total(trainer)
-            self._bar = tqdm(desc="Training", total=total, initial=trainer.global_step, unit="step", dynamic_ncols=True)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Show this step."""
-        if not self._enabled:
-            return
-        metrics = trainer.callback_metrics
-        shown = {name: metrics[key].item() for name, key in _SHOWN.items() if key in metrics}
-        if self._bar is not None:
-            self._bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()}, refresh=False)
-            self._bar.update(trainer.global_step - self._bar.n)
-        elif self._is_line_due(trainer):
-            print(self._line(trainer, shown), file=sys.stderr, flush=True)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the bar."""
-        self._close()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Close the bar, so that the message begins on a line of its own."""
-        self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-    def _is_line_due(self, trainer: pl.Trainer) -> bool:
-        step = trainer.global_step
-        return step % self.line_every_n_steps == 0 or step in (self._start_step + 1, trainer.max_steps)
-
-    def _line(self, trainer: pl.Trainer, shown: Mapping[str, float]) -> str:
-        """Such as ``step 12/200  reward 1.25  KL 0.0031  length 310  tokens/s 950  4.1 s/step  0:12:51 left``."""
-        total = _total(trainer)
-        seconds = (time.monotonic() - self._start_time) / max(1, trainer.global_step - self._start_step)
-        parts = [f"step {trainer.global_step}" + (f"/{total}" if total else "")]
-        parts += [f"{name} {value:.3g}" for name, value in shown.items()]
-        parts += [f"{seconds:.3g} s/step"]
-        if total:
-            parts += [f"{tqdm.format_interval(seconds * (total - trainer.global_step))} left"]
-        return "  ".join(parts)
-
-
-class RolloutWriter(Callback):
-    """Stores each step's rollouts of all ranks (``rollout_store``), before the step's checkpoint is written.
-
-    Args:
-        out: the run folder.
-    """
-
-    def __init__(self, *, out: str) -> None:
-        self.store = RolloutStore(RunFolder(Path(out)).rollouts)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
-        """Store what ``training_step`` returned under ``output``."""
-        done = outputs["output"]
-        step_records = records(done.step, done.groups, done.scores, done.advantages_P_G)
-        if trainer.world_size > 1:
-            of_ranks: list[Any] = [None] * trainer.world_size
-            dist.all_gather_object(of_ranks, step_records)
-            step_records = [record for of_rank in of_ranks for record in of_rank]
-        if trainer.is_global_zero:
-            self.store.write(done.step, step_records)
-
-
-class ResumeNote(Callback):
-    """Notes in the run folder that it was continued, once that has come a step further.
-
-    Not before: the overrides that are noted are applied again by later resumes, so one that fails must leave no trace.
-
-    Args:
-        run: the run folder.
-        checkpoint: what the run continues from.
-        step: optimizer steps done in it.
-        overrides: command-line overrides of this process.
-    """
-
-    def __init__(self, run: RunFolder, checkpoint: Path, step: int, overrides: Sequence[str]) -> None:
-        self._note = (checkpoint, step, overrides)
-        self._run = run
-        self._noted = False
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Write the note after the first step."""
-        if trainer.is_global_zero and not self._noted:
-            self._run.append_resume(*self._note)
-            self._noted = True
 
 
 class TrainingSummary(Callback):
@@ -206,18 +63,16 @@ class TrainingSummary(Callback):
 
     def _print(self, trainer: pl.Trainer, headline: str) -> None:
         if trainer.is_global_zero and self._last:
-            print(f"\n{headline}\n\n{table(self._first, self._last)}\n\n{places(self.run)}", flush=True)
+            print(f"\n{headline}\n\n{first_and_last(self._first, self._last)}\n\n{places(self.run)}", flush=True)
 
 
-def table(first: Mapping[str, float], last: Mapping[str, float]) -> str:
-    """Two columns of values under their steps; both mappings hold ``step``. A value that is missing is a dash."""
+def first_and_last(first: Mapping[str, float], last: Mapping[str, float]) -> str:
+    """Return two columns of values under their steps; both mappings hold ``step``. A missing value is a dash."""
     names = [name for name in last if name != "step"]
     names += [name for name in first if name not in last]
-    width = max(map(len, names), default=0)
     steps = [f"step {column['step']:.0f}" for column in (first, last)]
-    lines = [f"{'':{width}}  {steps[0]:>12}  {steps[1]:>12}"]
-    lines += [f"{name:{width}}  {_number(first.get(name)):>12}  {_number(last.get(name)):>12}" for name in names]
-    return "\n".join(lines)
+    rows = {name: [_number(first.get(name)), _number(last.get(name))] for name in names}
+    return text_table(steps, rows, width=12)
 
 
 def places(run: RunFolder) -> str:
@@ -238,8 +93,7 @@ def places(run: RunFolder) -> str:
 
 def _rows(metrics: Mapping[str, float]) -> dict[str, float]:
     """The summary's rows among the logged metrics: the total reward, its components by name, then the rest."""
-    matches = (_REWARD.fullmatch(key) for key in metrics)
-    rewards = {match[1]: metrics[match[0]] for match in matches if match}
+    rewards = reward_means(metrics)
     rows = {"reward": rewards.pop("total")} if "total" in rewards else {}
     rows |= {f"  {name}": rewards[name] for name in sorted(rewards)}
     return rows | {name: metrics[key] for name, key in _SUMMARISED.items() if key in metrics}
@@ -249,8 +103,3 @@ def _number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "-"
     return f"{value:.4g}"
-
-
-def _total(trainer: pl.Trainer) -> int | None:
-    """Optimizer steps of the whole run, ``None`` where it has no such limit."""
-    return trainer.max_steps if trainer.max_steps > 0 else None

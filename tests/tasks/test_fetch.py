@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from grit_lightning.errors import ConfigError
-from grit_lightning.tasks.fetch import fetch
+from grit_lightning.tasks.fetch import fetch_data
 from support import hostile_server as hostile
 from support.hostile_server import Forever, HostileServer
 
@@ -70,7 +70,7 @@ def run(compose_config, options: list[str], tmp_path: Path) -> Callable[..., obj
 
     def run_(*overrides: str, root: str = "data") -> object:
         cfg = compose_config(*options, f"data.root={tmp_path / root}", *overrides)
-        return fetch(cfg, **{key: value for key, value in cfg.task.items() if key != "_target_"})
+        return fetch_data(cfg, **{key: value for key, value in cfg.task.items() if key != "_target_"})
 
     return run_
 
@@ -225,7 +225,7 @@ def test_one_evaluation_set_alone(run, hub, tmp_path) -> None:
 
 def test_data_that_has_everything_asks_for_nothing(compose_config, options, hub) -> None:
     cfg = compose_config(*options, "data=shapes20")
-    reports = fetch(cfg, **{key: value for key, value in cfg.task.items() if key != "_target_"})
+    reports = fetch_data(cfg, **{key: value for key, value in cfg.task.items() if key != "_target_"})
     assert [set(report.row().values()) for report in reports] == [
         {f"shapes_{name}_train_10.jsonl", "already there", "10", "0"} for name in ("tallyqa", "vsr")
     ]
@@ -252,7 +252,7 @@ def test_what_cannot_work_is_refused_before_anything_is_asked_for(
     where = [f"data.root={tmp_path}/data"] if "data=grit20" in overrides else []
     cfg = compose_config(*options, *where, *overrides)
     with pytest.raises(ConfigError, match=message):
-        fetch(cfg, **{key: value for key, value in cfg.task.items() if key not in ("_target_", "colour")})
+        fetch_data(cfg, **{key: value for key, value in cfg.task.items() if key not in ("_target_", "colour")})
     assert hub.requests == []
     assert list(tmp_path.iterdir()) == []
 

@@ -15,16 +15,16 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
-from grit_lightning.app import config
 from grit_lightning.app import main as app
 from grit_lightning.errors import UserError
 from grit_lightning.evaluation.predictions import write_predictions
 from grit_lightning.model.backbones.prompts import known_prompts
-from grit_lightning.tasks.compare import Compared, compare
+from grit_lightning.system.paths import conf_dir
+from grit_lightning.tasks.compare import Compared, compare_evaluations
 from support.chat_server import ChatServer
 from support.compared import SETTINGS, answer, answers, write_evaluation
 
-TINY = config.conf_dir().parent / "src" / "grit_lightning" / "assets" / "tiny"
+TINY = conf_dir().parent / "src" / "grit_lightning" / "assets" / "tiny"
 FILES = ["comparison.csv", "comparison.md", "comparison.png", "flips.jsonl"]
 
 
@@ -43,7 +43,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run_task(compose_config: Any, *overrides: str) -> Compared:
     cfg = compose_config("task=compare", "evaluation.resamples=50", *overrides)
-    return compare(cfg, **{key: value for key, value in cfg.task.items() if key != "_target_"})
+    return compare_evaluations(cfg, **{key: value for key, value in cfg.task.items() if key != "_target_"})
 
 
 def test_two_evaluations(cli: Any, place: Path, listing: Any) -> None:

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from grit_lightning.app import main as app
 from grit_lightning.errors import UserError
-from grit_lightning.tasks.score import score
+from grit_lightning.tasks.score import score_rollouts
 
 FAST = ("+debug=fast", "threads=1", "trainer.accelerator=cpu", "rollout.num_generations=4", "rollout.max_new_tokens=40")
 FILES = ["comparison.csv", "comparison.md", "config.yaml", "scores.jsonl"]
@@ -242,7 +242,7 @@ def test_what_cannot_be_scored_is_refused_and_left_alone(
     before = listing(run.parent)
     cfg = compose_config("task=score", *overrides)
     with pytest.raises((UserError, HydraException)) as error:
-        score(cfg, **{key: value for key, value in cfg.task.items() if key != "_target_"})
+        score_rollouts(cfg, **{key: value for key, value in cfg.task.items() if key != "_target_"})
     line = app.one_line(error.value)
     assert re.search(message, line), line
     assert listing(run.parent) == before
@@ -271,7 +271,7 @@ def test_a_run_that_is_read_only_needs_another_folder(compose_config, run: Path,
     before = listing(run.parent)
     cfg = compose_config("task=score", f"rollouts={run}")
     with pytest.raises(UserError) as error:
-        score(cfg, most_changed=0, excerpt=1)
+        score_rollouts(cfg, most_changed=0, excerpt=1)
     message = f"{run}/scores/again cannot be written: {run} is read-only; give another folder as out=…"
     assert str(error.value) == message
     assert listing(run.parent) == before

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from grit_lightning.app import config
+from grit_lightning.system.paths import asset
 
-SHAPES = config.conf_dir().parent / "src" / "grit_lightning" / "assets" / "shapes20"
+SHAPES = asset("shapes20")
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -24,9 +24,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from grit_lightning.app import main as app
 from grit_lightning.errors import UserError
-from grit_lightning.evaluation import Prediction, summary
-from grit_lightning.evaluation import read_predictions as read_with_problems
-from grit_lightning.tasks.evaluate import evaluate
+from grit_lightning.evaluation.metrics import summary
+from grit_lightning.evaluation.predictions import Prediction
+from grit_lightning.evaluation.predictions import read_predictions as read_with_problems
+from grit_lightning.tasks.evaluate import evaluate_model
 
 FAST = ("+debug=fast", "threads=1", "trainer.accelerator=cpu", "data.heldout.count=2", "reward=digits")
 FILES = ["config.yaml", "evaluation.json", "metrics.json", "predictions.jsonl"]
@@ -384,7 +385,7 @@ def test_what_cannot_be_evaluated_is_refused_and_left_alone(
     before = listing(run.parent)
     with pytest.raises((UserError, HydraException)) as error:
         cfg = compose_config("task=evaluate", "trainer.accelerator=cpu", *overrides)
-        evaluate(cfg, max_samples=cfg.task.max_samples)
+        evaluate_model(cfg, max_samples=cfg.task.max_samples)
     line = app.one_line(error.value)
     assert re.search(message, line), line
     assert listing(run.parent) == before

@@ -1,0 +1,78 @@
+"""Special tokens of a checkpoint: those that end a turn, stand for the image, or must never be sampled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from grit_lightning.errors import CheckpointError
+from grit_lightning.model.backbones.family import Family
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """Token ids of one checkpoint.
+
+    Attributes:
+        image: the placeholder of one image token.
+        end_of_turn: ends the assistant's turn.
+        pad: fills rows.
+        eos: end a completion.
+        banned: never sampled: vision and padding tokens, and rows of the embedding without text.
+        control: the texts that the tokenizer reads as special tokens; none may occur in a question.
+    """
+
+    image: int
+    end_of_turn: int
+    pad: int
+    eos: tuple[int, ...]
+    banned: tuple[int, ...]
+    control: tuple[str, ...]
+
+
+def read_special_tokens(
+    tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, family: Family, checkpoint: str
+) -> SpecialTokens:
+    """Read the special tokens of a checkpoint from its tokenizer.
+
+    Args:
+        tokenizer: of the checkpoint.
+        config: its config.
+        family: names the family's own tokens.
+        checkpoint: its name, for messages.
+
+    Raises:
+        CheckpointError: the tokenizer lacks one of them.
+    """
+    image = token_id(tokenizer, family.image_token, family, checkpoint)
+    end_of_turn = token_id(tokenizer, "<|im_end|>", family, checkpoint)
+    pad = tokenizer.pad_token_id
+    if pad is None:
+        raise CheckpointError(f"{checkpoint}: the tokenizer has no padding token")
+    vocabulary = tokenizer.get_vocab()
+    eos = tuple({end_of_turn, tokenizer.eos_token_id})
+    never = {vocabulary[token] for token in family.never_sampled if token in vocabulary}
+    # The embedding is padded beyond the tokenizer's vocabulary; those rows are no text.
+    unused = range(len(tokenizer), config.get_text_config().vocab_size)
+    added = tokenizer.added_tokens_decoder.values()  # some, such as <think>, are ordinary text
+    return SpecialTokens(
+        image=image,
+        end_of_turn=end_of_turn,
+        pad=pad,
+        eos=eos,
+        banned=tuple(sorted({*never, *({pad} - set(eos)), *unused})),
+        control=tuple(str(token) for token in added if token.special),
+    )
+
+
+def token_id(tokenizer: PreTrainedTokenizerBase, token: str, family: Family, checkpoint: str) -> int:
+    """Return the id of one token.
+
+    Raises:
+        CheckpointError: the tokenizer lacks it.
+    """
+    ids: dict[str, int] = tokenizer.get_vocab()
+    if token not in ids:
+        raise CheckpointError(f"{checkpoint}: the tokenizer lacks {token}, expected {family.name}'s")
+    return ids[token]

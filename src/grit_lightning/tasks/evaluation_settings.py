@@ -1,0 +1,57 @@
+"""The settings that identify an evaluation: same settings, same predictions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from grit_lightning.model.backbones.protocol import Backbone
+from grit_lightning.runs.run_folder import RunFolder
+from grit_lightning.training.checkpoint_weights import Weights
+from grit_lightning.types import Sample
+
+_MODEL_KEYS = ("min_pixels", "max_pixels", "max_tiles", "dtype", "random_weights_seed")
+"""Keys of the model config that decide an answer beside the weights."""
+
+
+def weights_identity(backbone: Backbone, run: RunFolder | None, weights: Weights | None) -> dict[str, Any]:
+    """Tell these weights from all others: the run and step for a run, the files for a checkpoint folder.
+
+    Args:
+        backbone: names the checkpoint.
+        run: the run that trained the weights, or ``None``.
+        weights: the run's weights, or ``None`` for the checkpoint as it is.
+    """
+    source = Path(backbone.checkpoint)
+    identity: dict[str, Any] = {"checkpoint": source.name if source.is_dir() else backbone.checkpoint}
+    if run is not None and weights is not None:
+        return identity | {"run": _short_hash(run.manifest_file.read_bytes()), "step": weights.step}
+    if source.is_dir():
+        files = [(file.name, file.stat()) for file in sorted(source.iterdir()) if file.is_file()]
+        of_files = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in files]
+        identity["files"] = _short_hash("\n".join(of_files).encode())
+    return identity
+
+
+def model_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the image limits, dtype and precision that the model computes with."""
+    return {
+        "model": {key: values["model"][key] for key in _MODEL_KEYS},
+        "precision": values["trainer"]["precision"],
+    }
+
+
+def data_settings(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Return the names of the data sets, the number of samples, and a hash of every question and image name."""
+    fields = [(one.id, one.dataset, one.question, one.answer, one.image.name, one.size, one.boxes) for one in samples]
+    return {
+        "datasets": sorted({sample.dataset for sample in samples}),
+        "samples": len(samples),
+        "sha256": _short_hash(repr(fields).encode()),
+    }
+
+
+def _short_hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

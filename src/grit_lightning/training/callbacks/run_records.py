@@ -1,0 +1,61 @@
+"""Writes rollouts and resumes to the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback
+
+from grit_lightning.runs.records import records
+from grit_lightning.runs.rollout_store import RolloutStore
+from grit_lightning.runs.run_folder import RunFolder
+
+
+class RolloutWriter(Callback):
+    """Stores each step's rollouts of all ranks (``rollout_store``), before the step's checkpoint is written.
+
+    Args:
+        out: the run folder.
+    """
+
+    def __init__(self, *, out: str) -> None:
+        self.store = RolloutStore(RunFolder(Path(out)).rollouts)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        """Store what ``training_step`` returned under ``output``."""
+        done = outputs["output"]
+        step_records = records(done.step, done.groups, done.scores, done.advantages_P_G)
+        if trainer.world_size > 1:
+            of_ranks: list[Any] = [None] * trainer.world_size
+            dist.all_gather_object(of_ranks, step_records)
+            step_records = [record for of_rank in of_ranks for record in of_rank]
+        if trainer.is_global_zero:
+            self.store.write(done.step, step_records)
+
+
+class ResumeNote(Callback):
+    """Notes in the run folder that it was continued, once that has come a step further.
+
+    Not before: the overrides that are noted are applied again by later resumes, so one that fails must leave no trace.
+
+    Args:
+        run: the run folder.
+        checkpoint: what the run continues from.
+        step: optimizer steps done in it.
+        overrides: command-line overrides of this process.
+    """
+
+    def __init__(self, run: RunFolder, checkpoint: Path, step: int, overrides: Sequence[str]) -> None:
+        self._note = (checkpoint, step, overrides)
+        self._run = run
+        self._noted = False
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Write the note after the first step."""
+        if trainer.is_global_zero and not self._noted:
+            self._run.append_resume(*self._note)
+            self._noted = True
