@@ -5,27 +5,32 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-help:  ## What there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help:  ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  ARGS=\"…\" passes overrides on, e.g. make run ARGS=\"trainer.max_steps=10 seed=1\""
 
-run: $(VENV)/.installed  ## Train the bundled tiny model on 20 bundled samples; sets everything up first
+run: $(VENV)/.installed  ## Set everything up, train the bundled model on 20 bundled samples, print the result
 	$(BIN)/python -m grit_lightning $(ARGS)
 
-# The tests' models are small: a thread a process, and a process a core, is fastest.
-test: $(VENV)/.installed  ## Run every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
+# The models of the tests are small, so one thread per process and one process per core is fastest.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
-check: $(VENV)/.installed  ## Lint, format, types
+test: $(VENV)/.installed  ## Run every test
+	$(PYTEST) $(ARGS)
+
+test-fast: $(VENV)/.installed  ## Run the tests for the inner loop, under two minutes
+	$(PYTEST) -m "not slow" $(ARGS)
+
+check: $(VENV)/.installed  ## Check lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-clean:  ## Remove what make made, except runs
+clean:  ## Remove what make created, except runs
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Reinstalled only when what is to be installed changed. torch first, so that nothing else chooses its build.
+# Installs again only when these files change. torch comes first, so that no other package chooses its build.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, this is %d.%d; try make PYTHON=python3.12" % sys.version_info[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -33,4 +38,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: help run test check clean
+.PHONY: help run test test-fast check clean
