@@ -1,8 +1,9 @@
-"""How long a judge over HTTP keeps a step waiting: 128 answers, 200 ms a reply, 32 at a time; then again, cached.
+"""Time that a training step waits for a judge over HTTP, first without and then with cached replies.
 
     python benchmarks/judge.py
 
-The server is that of the tests: a process of its own on the loopback.
+By default 128 answers are scored, 32 requests at a time, and the server takes 200 ms per reply. The server is the one
+of the tests, a separate process on the loopback interface.
 """
 
 from __future__ import annotations
@@ -28,21 +29,25 @@ from support.chat_server import ChatServer
 
 
 def ask(judge: Any, answers: list[str]) -> float:
-    """Seconds until all are scored."""
+    """Score all answers and return the seconds that took.
+
+    Raises:
+        RuntimeError: an answer was not scored.
+    """
     start = time.perf_counter()
     futures = [judge.ask("How many dogs are there?", "2", answer) for answer in answers]
     if any(future.result() is None for future in futures):
-        raise RuntimeError(f"an answer stayed unscored: {judge.last_failure}")
+        raise RuntimeError(f"an answer was not scored: {judge.last_failure}")
     return time.perf_counter() - start
 
 
 def main() -> None:
-    """Print a line for each repeat, then the medians."""
-    parser = argparse.ArgumentParser(description="How long a judge over HTTP keeps a step waiting.")
-    parser.add_argument("--answers", type=int, default=128, help="asked about at once (128)")
-    parser.add_argument("--delay", type=float, default=0.2, help="seconds of each reply (0.2)")
-    parser.add_argument("--concurrency", type=int, default=32, help="requests at a time (32)")
-    parser.add_argument("--repeats", type=int, default=5, help="times, after one to warm up (5)")
+    """Print the times of each repetition, then their medians and the lower bound."""
+    parser = argparse.ArgumentParser(description="Measure how long a training step waits for a judge over HTTP.")
+    parser.add_argument("--answers", type=int, default=128, help="answers of a step (default: 128)")
+    parser.add_argument("--delay", type=float, default=0.2, help="seconds the server takes per reply (default: 0.2)")
+    parser.add_argument("--concurrency", type=int, default=32, help="requests at a time (default: 32)")
+    parser.add_argument("--repeats", type=int, default=5, help="measured repetitions, after one warm-up (default: 5)")
     options = parser.parse_args()
     config.register()
     server = ChatServer()
@@ -59,7 +64,7 @@ def main() -> None:
             for repeat in range(options.repeats + 1):
                 answers = [f"{repeat} {number}" for number in range(options.answers)]
                 seconds = ask(judge, answers)
-                close_all()  # as another run would
+                close_all()  # so that the second call reads the cache as a new run would
                 again = ask(judge, answers)
                 if repeat:
                     asked.append(seconds)

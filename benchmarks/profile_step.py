@@ -1,9 +1,10 @@
-"""Where the time of a step of ours goes: phases beside their two floors, and the operators that take most.
+"""Breakdown of the time of one training step: phases beside their lower bounds, and the slowest operators.
 
     python benchmarks/profile_step.py small
     python benchmarks/profile_step.py tiny generations=16
 
-One process: a step to warm up, one whose phases are timed, one under torch's profiler, which slows it down.
+Three steps run in one process: the first warms up, the phases of the second are timed, and the third runs under
+torch's profiler, which slows it down.
 """
 
 from __future__ import annotations
@@ -22,10 +23,16 @@ from steps.sizes import SIZES, Size
 from torch.profiler import ProfilerActivity, profile
 
 SHOWN = 15
+"""Number of operators in the table."""
 
 
 class Profiled(L.Callback):
-    """Keeps the phases of the second step, and a profile of the third."""
+    """Records the phases of the second step and a profile of the third.
+
+    Attributes:
+        phases: seconds of each phase of the second step.
+        operators: name, number of calls and microseconds of each operator of the third step, slowest first.
+    """
 
     def __init__(self) -> None:
         self.phases: dict[str, float] = {}
@@ -33,14 +40,14 @@ class Profiled(L.Callback):
         self._profile: profile | None = None
 
     def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, index: int) -> None:
-        """Begin a profile."""
+        """Start the profiler at the third step."""
         if index == 2:
             on_gpu = [ProfilerActivity.CUDA] if module.device.type == "cuda" else []
             self._profile = profile(activities=[ProfilerActivity.CPU, *on_gpu])
             self._profile.__enter__()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
-        """Keep it."""
+        """Record the phases after the second step, the profile after the third."""
         if index == 1:
             logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
             self.phases = {key: logged[f"time/{key}"] for key in ("rollout", "reference", "update", "step")}
@@ -55,11 +62,11 @@ class Profiled(L.Callback):
 
 
 def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description="Where the time of a step of ours goes.")
+    """Run the three steps, print the tables and write them to the output folder."""
+    parser = argparse.ArgumentParser(description="Break down the time of one training step.")
     parser.add_argument("size", choices=SIZES)
-    parser.add_argument("changes", nargs="*", help="of the size, KEY=VALUE")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (runs/benchmarks)")
+    parser.add_argument("changes", nargs="*", help="changes of the size, as KEY=VALUE")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (default: runs/benchmarks)")
     options = parser.parse_args()
     size: Size = SIZES[options.size].changed(options.changes)
     module, values = module_of(size)
@@ -72,7 +79,7 @@ def main() -> None:
     rows += [[name, str(count), f"{taken / total:.1%}"] for name, count, taken in record.operators[:SHOWN]]
     text = (
         f"    {command()}\n\n{torch.get_num_threads()} threads; a copy moves {rate['copy_gb_s']:.0f} GB/s, a matrix "
-        f"product does {rate['product_gflop_s']:.0f} GFLOP/s. The step took {record.phases['step']:.2f} s.\n\n"
+        f"product runs at {rate['product_gflop_s']:.0f} GFLOP/s. The step took {record.phases['step']:.2f} s.\n\n"
         f"{markdown(floor_table(record.phases, bounds))}\n\n{markdown(rows)}"
     )
     data = {"command": command(), "machine": machine(), "size": asdict(size), "rates": rate, "floors": bounds}

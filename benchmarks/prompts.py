@@ -1,9 +1,10 @@
-"""Every prompt on the bundled shapes world, before and after training, as a Markdown table with 95 % intervals.
+"""Accuracy of every prompt on the bundled shapes world, before and after training, with 95 % intervals.
 
     python benchmarks/prompts.py OUT
 
-The trained model is that of the bare command: the runs ``GRPO-GR_S`` of ``shapes.py`` below ``OUT``, made if missing.
-What is there already is not evaluated again, so a stopped benchmark goes on.
+Prints a Markdown table. The trained models are those of the bare command: the runs ``OUT/GRPO-GR_SEED`` of
+``shapes.py``, which are trained if missing. Existing evaluations are reused, so an interrupted benchmark continues when
+it is started again.
 """
 
 from __future__ import annotations
@@ -31,10 +32,15 @@ METRICS = {"accuracy": "accuracy", "grounding_iou": "IoU", "grounded_format": "g
 
 
 def evaluated(out: Path, prompt: str, seed: int | None) -> list[Prediction]:
-    """The predictions of the bundled model, or of what was trained from it with a seed.
+    """Return the predictions with a prompt, evaluating first if ``OUT/prompts`` does not have them.
+
+    Args:
+        out: folder of the runs.
+        prompt: option of the group ``prompt``.
+        seed: seed of the trained model; ``None`` for the bundled model before training.
 
     Raises:
-        RuntimeError: the command failed.
+        RuntimeError: the evaluation command failed.
     """
     folder = out / "prompts" / (f"{prompt}_base" if seed is None else f"{prompt}_trained_{seed}")
     if not (folder / "metrics.json").is_file():
@@ -50,7 +56,14 @@ def evaluated(out: Path, prompt: str, seed: int | None) -> list[Prediction]:
 
 
 def table(found: Mapping[tuple[str, int | None], Sequence[Prediction]]) -> str:
-    """A line for each prompt: the base, the first seed with what it differs by, and the accuracies of the others."""
+    """Return the Markdown table, one row per prompt.
+
+    A row has the metrics of the base model and of the first seed, their difference in accuracy, and the accuracies of
+    the other seeds.
+
+    Args:
+        found: predictions by prompt and seed; the seed ``None`` is the base model.
+    """
     first, *others = SEEDS
     heads = [f"{title}, {which}" for title in METRICS.values() for which in ("base", "trained")]
     heads[2:2] = ["difference", f"seeds {', '.join(map(str, others))}"]
@@ -72,10 +85,12 @@ def _cells(predictions: Sequence[Prediction]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Run what is missing, then print the table."""
-    parser = argparse.ArgumentParser(description="Every prompt on the bundled shapes world, before and after training.")
+    """Run the missing trainings and evaluations, then print the table."""
+    parser = argparse.ArgumentParser(
+        description="Evaluate every prompt on the shapes world, before and after training."
+    )
     parser.add_argument("out", type=Path, help="folder of the runs")
-    parser.add_argument("--jobs", type=int, default=2, help="processes at once, of one thread each (2)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at a time, of one thread each (default: 2)")
     options = parser.parse_args()
     out: Path = options.out.absolute()
     (out / "prompts").mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
-"""What a step of ours costs as one thing grows: completions, prompt, completion length, images; beside the prediction.
+"""Time and memory of a training step as one size grows: completions, prompt length, completion length or images.
 
     python benchmarks/scaling.py
     python benchmarks/scaling.py generations new_tokens --size tiny
 
-The prediction is the seconds at the first value of a row, grown with the operations that each phase has to do. The
-sizes of a row take turns.
+Beside each measured time stands a prediction: the seconds of each phase at the smallest value, scaled by the number of
+operations of that phase. The values of an axis are measured in turns.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ NAMES = {
 }  # fmt: skip
 
 PASS_TOKENS = 2600
-"""So that every group is one row of a pass: what is measured is not how it is split."""
+"""Token limit of a pass, high enough to hold every group in one row, so that splitting does not affect the times."""
 
 
 def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description="What a step of ours costs as one thing grows.")
-    parser.add_argument("axes", nargs="*", help=f"of {', '.join(AXES)}; all")
+    """Measure each axis, print the tables and write them to the output folder."""
+    parser = argparse.ArgumentParser(description="Measure a training step as one size grows.")
+    parser.add_argument("axes", nargs="*", help=f"axes to measure: {', '.join(AXES)} (default: all)")
     parser.add_argument("--size", default="small", choices=SIZES)
-    parser.add_argument("--repeats", type=int, default=3, help="measured steps of each (3)")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (runs/benchmarks)")
+    parser.add_argument("--repeats", type=int, default=3, help="measured steps per value (default: 3)")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (default: runs/benchmarks)")
     options = parser.parse_args()
     base = replace(SIZES[options.size], pass_tokens=PASS_TOKENS)
     module, _ = module_of(base)

@@ -1,9 +1,9 @@
-"""The paper's baselines and the rewards' ablations on the bundled shapes world, as a Markdown table.
+"""The paper's baselines and ablations of the rewards on the bundled shapes world, as a Markdown table.
 
     python benchmarks/shapes.py OUT
 
-Each line of the table is one command of the application, run once for each seed, below ``OUT``. What is there already
-is not run again, so a stopped benchmark goes on.
+Each row of the table is one command of the application, run once per seed in a folder below ``OUT``. Existing results
+are reused, so an interrupted benchmark continues when it is started again.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ COLUMNS = {
     "count_consistency": "boxes = count",
     "tokens": "tokens",
 }
-"""Of the metrics of an evaluation, those shown; ``sampled`` is of the rollouts."""
+"""Title of each metric shown. ``sampled`` is measured on the rollouts, all others on the evaluation."""
 
 LAST_STEPS = 10
+"""Number of final training steps whose rollouts count for ``sampled``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
-        name: what it is called.
-        overrides: of the bare command.
-        trained: whether it depends on the seed.
+        name: title of the row; folder names are made from it.
+        overrides: overrides added to the bare command.
+        trained: True if the command trains a model, so that the result depends on the seed.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Line:
 
     @property
     def command(self) -> str:
-        """As a user would type it."""
+        """The command as a user types it, with ``seed=S`` for the seed."""
         return " ".join(filter(None, ("python -m grit_lightning", self.overrides, "seed=S" if self.trained else "")))
 
 
@@ -79,7 +80,7 @@ LINES = (
 
 
 def measure(line: Line, seed: int, out: Path) -> dict[str, float | None]:
-    """Metrics of one run over all held-out questions, from its files if they are there.
+    """Return the metrics of one run over all held-out questions, and run or resume its command first if needed.
 
     Raises:
         RuntimeError: the command failed.
@@ -102,14 +103,14 @@ def measure(line: Line, seed: int, out: Path) -> dict[str, float | None]:
 
 
 def sampled(rollouts: Path) -> float | None:
-    """Share of the completions of the last steps that are in the grounded form; nothing where none were sampled."""
+    """Return the share of completions in the grounded form over the last steps; ``None`` without rollouts."""
     files = sorted(rollouts.glob("*.jsonl"))[-LAST_STEPS:]
     completions = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     return statistics.mean(is_grounded(one) for one in completions) if completions else None
 
 
 def cell(values: Sequence[float | None]) -> str:
-    """Mean and standard deviation over seeds, of those where the figure is defined."""
+    """Return mean ± standard deviation over the seeds for which the metric is defined, as text."""
     defined = [value for value in values if value is not None]
     if not defined:
         return "–"
@@ -119,7 +120,7 @@ def cell(values: Sequence[float | None]) -> str:
 
 
 def table(results: Sequence[tuple[Line, Sequence[dict[str, float | None]]]]) -> str:
-    """The Markdown table, then the commands."""
+    """Return the Markdown table, followed by the command of each row."""
     rows = [["", *COLUMNS.values()], ["---", *("--:" for _ in COLUMNS)]]
     rows += [[line.name, *(cell([run[key] for run in runs]) for key in COLUMNS)] for line, runs in results]
     text = "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -128,11 +129,11 @@ def table(results: Sequence[tuple[Line, Sequence[dict[str, float | None]]]]) -> 
 
 
 def main() -> None:
-    """Run what is missing, then print the table."""
-    parser = argparse.ArgumentParser(description="Baselines and ablations on the bundled shapes world.")
+    """Run the missing commands, then print the table."""
+    parser = argparse.ArgumentParser(description="Run baselines and ablations on the bundled shapes world.")
     parser.add_argument("out", type=Path, help="folder of the runs")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at once, of one thread each (2)")
-    parser.add_argument("--only", default="", help="regular expression that the names of the lines to run match (all)")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each (default: 2)")
+    parser.add_argument("--only", default="", help="regular expression that selects rows by name (default: all)")
     options = parser.parse_args()
     out: Path = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)

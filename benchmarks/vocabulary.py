@@ -1,4 +1,4 @@
-"""Peak memory of a step of ours with a small and a large vocabulary, beyond what weights and optimizer take.
+"""Peak memory of a training step with a small and a large vocabulary, beyond weights, gradient and optimizer state.
 
 python benchmarks/vocabulary.py
 """
@@ -17,21 +17,21 @@ from steps.sizes import SIZES
 VOCABULARIES = (1024, 151936)
 
 COPIES = 5
-"""Float32 numbers for each parameter: the weight, the reference's, the gradient, and two of AdamW."""
+"""Float32 numbers kept per parameter: weight, reference weight, gradient and two moments of AdamW."""
 
 
 def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description="Peak memory with a small and a large vocabulary.")
+    """Measure both vocabularies, print the table and write it to the output folder."""
+    parser = argparse.ArgumentParser(description="Measure peak memory with a small and a large vocabulary.")
     parser.add_argument("--size", default="small", choices=SIZES)
-    parser.add_argument("--repeats", type=int, default=1, help="measured steps of each, after one (1)")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (runs/benchmarks)")
+    parser.add_argument("--repeats", type=int, default=1, help="measured steps, after one to warm up (default: 1)")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (default: runs/benchmarks)")
     options = parser.parse_args()
     sizes = {str(count): SIZES[options.size].changed([f"text.vocab_size={count}"]) for count in VOCABULARIES}
     rows = [["tokens of the vocabulary", "peak, GiB", "weights, gradient, optimizer, GiB", "beyond, GiB", ""]]
     rows.append(["--:"] * 5)
     steps, beyond = {}, []
-    for name, size in sizes.items():  # one after the other: memory is measured, not time
+    for name, size in sizes.items():  # one after the other, as memory is measured and not time
         steps |= take_turns({name: ("steps.ours", size)}, options.repeats, 1, options.out / "logs")
         held = COPIES * 4 * Model.of(module_of(size)[0].backbone, prompt=0).parameters / 2**30
         beyond.append(peak(steps[name]) - held)

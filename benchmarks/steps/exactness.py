@@ -1,4 +1,7 @@
-"""What may not change a result, on the device at hand: each check gives the largest difference, and what is allowed."""
+"""Checks on a device that optimizations do not change results.
+
+Each check returns the largest difference from a slow reference computation, and the difference that is allowed.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ SIZE = replace(TINY, prompts=3, generations=4, new_tokens=200)
 
 
 def _groups(module: MeasuredModule) -> list[Group]:
-    """Completions of random tokens, of many lengths."""
+    """Return groups of completions of random tokens and of different lengths."""
     generator = torch.Generator().manual_seed(0)
     groups = []
     for slot, pair in next(batches(SIZE)).prompts:
@@ -35,7 +38,18 @@ def _groups(module: MeasuredModule) -> list[Group]:
 
 
 def _packed(device: torch.device, choice: str, max_tokens: int, *, gradient: bool = True) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of all tokens, and the gradient of the model, as one vector."""
+    """Compute log-probabilities and gradient of random completions on ``device``.
+
+    Args:
+        device: device to compute on.
+        choice: option of ``model.attn_implementation``.
+        max_tokens: token limit of a pass.
+        gradient: also compute the gradient.
+
+    Returns:
+        The log-probabilities of all tokens, and the gradient of all parameters as one vector. Without ``gradient``, the
+        log-probabilities twice.
+    """
     module, _ = module_of(SIZE, f"model.attn_implementation={choice}")
     policy = Policy.load(module.backbone, temperature=0.9, logits_chunk=50).to(device).requires_grad_(gradient)
     groups = _groups(module)
@@ -52,7 +66,7 @@ def _packed(device: torch.device, choice: str, max_tokens: int, *, gradient: boo
 
 
 def _difference(device: torch.device, choice: str, max_tokens: int, *, gradient: bool = True) -> float:
-    """From one completion a pass, computed with the whole mask."""
+    """Return the largest relative difference from passes of one completion each that use the full attention mask."""
     expected, found = (
         _packed(device, "sdpa", 1, gradient=gradient),
         _packed(device, choice, max_tokens, gradient=gradient),
@@ -65,7 +79,7 @@ def _decoded(device: torch.device, *, static: bool) -> Tensor:
     model, backbone = module.backbone.load_model().to(device), module.backbone
     prompts = [group.prompt for group in _groups(module)]
     keys = torch.arange(SIZE.prompts * SIZE.generations, device=device) * 7919
-    ends = torch.arange(20, 20 + 15 * len(keys), 15, device=device)  # one after the other: the batch shrinks
+    ends = torch.arange(20, 20 + 15 * len(keys), 15, device=device)  # one after the other, so the batch shrinks
     with torch.no_grad():
         return decode(
             model,
@@ -81,17 +95,20 @@ def _decoded(device: torch.device, *, static: bool) -> Tensor:
 
 
 def packed(device: torch.device) -> tuple[float, float]:
-    """Log-probabilities and gradient."""
+    """Compare log-probabilities and gradient of packed completions with passes of one completion each."""
     return _difference(device, "auto", 100_000), 1e-4
 
 
 def flex(device: torch.device) -> tuple[float, float]:
-    """The same with a block mask; without the gradient on a CPU, which has none."""
+    """Compare packed flex attention with passes of one completion each.
+
+    The gradient is compared on CUDA only, as flex attention has no backward pass on a CPU.
+    """
     return _difference(device, "flex", 100_000, gradient=device.type == "cuda"), 1e-4
 
 
 def graphs(device: torch.device) -> tuple[float, float]:
-    """The share of tokens that differ."""
+    """Return the share of sampled tokens that differ between static cache (CUDA graphs) and eager decoding."""
     return float((_decoded(device, static=True) != _decoded(device, static=False)).float().mean()), 0.0
 
 

@@ -1,4 +1,8 @@
-"""What a step cannot be faster than: its operations at the rate of a matrix product, its bytes at that of a copy."""
+"""Lower bounds ("floors") on the time of a training step.
+
+One floor is the number of operations at the rate of a matrix product, the other the number of bytes read at the
+bandwidth of a copy.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +19,16 @@ from steps.sizes import Size
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """What is counted of a model.
+    """Sizes of a model that determine its operations and memory traffic.
 
     Attributes:
-        language: weights of the matrices of the language model's layers.
-        vision: those of the vision tower's, the projector's included.
-        head: of the LM head.
-        parameters: all, each once.
-        layers: of the language model.
-        width: values of all query heads of one position.
-        cached: values of the keys and values of one position in all layers.
+        language: number of weights in the matrices of the language model's layers.
+        vision: number of weights in the matrices of vision tower and projector.
+        head: number of weights of the LM head.
+        parameters: number of all parameters; tied ones count once.
+        layers: number of layers of the language model.
+        width: number of values of all query heads at one position.
+        cached: number of cached key and value entries per position, over all layers.
         prompt: tokens of a prompt.
     """
 
@@ -39,7 +43,7 @@ class Model:
 
     @classmethod
     def of(cls, backbone: PretrainedBackbone, prompt: int) -> Model:
-        """The counts of a backbone's checkpoint, without its weights."""
+        """Return the sizes of a backbone's model, without loading its weights."""
         model = backbone.outline()
         text = model.config.get_text_config()
         matrices = {name: layer.weight.numel() for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
@@ -57,10 +61,10 @@ class Model:
 
 
 def operations(size: Size, model: Model) -> dict[str, float]:
-    """Floating-point operations of each phase, two for a multiply-add, of what a step has to compute.
+    """Return the minimal number of floating-point operations of each phase; a multiply-add counts as two.
 
-    A prompt and its image once per group and phase; a backward pass twice its forward pass; nothing twice. The vision
-    tower's attention, which is within windows, is left out.
+    Each phase computes a prompt and its image once per group, a backward pass costs twice its forward pass, and nothing
+    is recomputed. The attention of the vision tower is left out, as it works within windows.
     """
     completion = size.generations * size.new_tokens
     vision = 2 * model.vision * size.image_tokens * 4
@@ -72,7 +76,10 @@ def operations(size: Size, model: Model) -> dict[str, float]:
 
 
 def decode_bytes(size: Size, model: Model) -> float:
-    """Bytes read while completions are decoded: the weights and the cache, a prompt's once, for each token."""
+    """Return the minimal number of bytes read while completions are decoded.
+
+    Each decoding step reads the weights and the key-value cache, with the cache of a prompt shared by its group.
+    """
     width = getattr(torch, size.dtype).itemsize
     weights = model.language + model.head
     cache = size.prompts * (model.prompt + size.generations * size.new_tokens / 2) * model.cached
@@ -80,7 +87,7 @@ def decode_bytes(size: Size, model: Model) -> float:
 
 
 def seconds_of(function: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """The shortest of several calls, after one that is not counted."""
+    """Return the seconds of the fastest of ``repeats`` calls, after one call to warm up."""
     best = float("inf")
     for repeat in range(repeats + 1):
         _wait(device)
@@ -97,21 +104,21 @@ def _wait(device: torch.device) -> None:
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes a second that a copy reads and writes."""
+    """Return the bytes per second that a copy reads and writes."""
     source = torch.ones(2**30 if device.type == "cuda" else 2**26, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / seconds_of(lambda: target.copy_(source), device)
 
 
 def product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a large matrix product."""
+    """Return the floating-point operations per second of a large matrix product."""
     side = 8192 if device.type == "cuda" else 1536
     first, second = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     return 2 * side**3 / seconds_of(lambda: first @ second, device)
 
 
 def rates(device: torch.device, dtype: str) -> dict[str, float]:
-    """Both, in GB/s and GFLOP/s."""
+    """Return copy bandwidth in GB/s and matrix product rate in GFLOP/s."""
     return {
         "copy_gb_s": copy_bandwidth(device) / 1e9,
         "product_gflop_s": product_rate(device, getattr(torch, dtype)) / 1e9,
@@ -119,7 +126,7 @@ def rates(device: torch.device, dtype: str) -> dict[str, float]:
 
 
 def floors(size: Size, model: Model, rate: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Of each phase the operations, the bytes that decoding reads, and the seconds that each takes at its rate."""
+    """Return GFLOP, GB read while decoding, and the seconds that each takes at the measured rates, by phase."""
     counted = operations(size, model)
     read = {"rollout": decode_bytes(size, model)}
     return {
@@ -134,7 +141,7 @@ def floors(size: Size, model: Model, rate: Mapping[str, float]) -> dict[str, dic
 
 
 def floor_table(phases: Mapping[str, float], bounds: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
-    """Rows: seconds of each phase, both floors, and the larger one's share of the seconds."""
+    """Return table rows: seconds of each phase, both floors, and the larger floor as a share of the seconds."""
     rows = [["", "s", "GFLOP", "floor by operations, s", "GB read", "floor by bytes, s", "of the larger floor"]]
     rows.append(["---", *["--:"] * 6])
     for phase, bound in bounds.items():

@@ -1,4 +1,4 @@
-"""A side is a process that does one step each time it is told to, so that sides can take turns."""
+"""Control of the measured processes: each side runs in a process that does one step on request, so sides take turns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from steps.sizes import Size
 
 
 class Gate:
-    """Of a side: waits for its turn and reports. Whatever the libraries print goes to stderr."""
+    """Connection of a side to the measuring process, used inside the side: waits for its turn and reports.
+
+    It redirects stdout to stderr, so that output of the libraries does not mix with the reports.
+    """
 
     def __init__(self) -> None:
         self._reports = os.fdopen(os.dup(1), "w")
@@ -23,18 +26,24 @@ class Gate:
         self._base = 0.0
 
     def imported(self) -> None:
-        """What is held by now belongs to the libraries."""
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (proc_pid_clear_refs(5))
+        """Take the current memory as the baseline that the libraries need, and reset the peak."""
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc_pid_clear_refs(5)
         self._base = _status("VmRSS")
 
     def wait(self) -> None:
-        """Until it is this side's turn; ends the process when there is none."""
+        """Wait until it is this side's turn; end the process when the measuring process has closed the connection."""
         if not sys.stdin.readline():
             os._exit(0)
         self._processor_seconds = time.process_time()
 
     def report(self, seconds: float, phases: dict[str, float], peak_gib: float | None = None) -> None:
-        """Tell what a step took. Without ``peak_gib``: the process's peak resident set, less the libraries."""
+        """Send the measurements of a step to the measuring process.
+
+        Args:
+            seconds: duration of the step.
+            phases: seconds of each phase.
+            peak_gib: peak memory in GiB; ``None`` for the peak resident set of the process minus the baseline.
+        """
         peak = _status("VmHWM") - self._base if peak_gib is None else peak_gib
         busy = time.process_time() - self._processor_seconds
         report = {"seconds": seconds, "processor_seconds": busy, "phases": phases, "peak_gib": peak}
@@ -49,12 +58,12 @@ def _status(key: str) -> float:
 
 
 class Side:
-    """A side as the one who measures sees it.
+    """A side as the measuring process controls it: starts the side's process and requests its steps.
 
     Args:
-        module: run with ``python -m``, given a size; a :class:`Gate` is at its other end.
-        size: what it does.
-        log: where what it prints goes.
+        module: module to run with ``python -m``; its process holds a :class:`Gate`.
+        size: size of the steps, passed to the module as JSON.
+        log: file for the output of the process.
     """
 
     def __init__(self, module: str, size: Size, log: Path) -> None:
@@ -67,8 +76,13 @@ class Side:
         )  # fmt: skip
 
     def step(self) -> dict[str, Any]:
-        """One step's report."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        """Request one step and return its report, see :meth:`Gate.report`.
+
+        Raises:
+            SystemExit: the process has ended.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
             self._process.stdin.write("step\n")
             self._process.stdin.flush()
@@ -76,7 +90,7 @@ class Side:
             pass
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"error: a side ended, see {self.log}:\n{self.log.read_text()[-2000:]}")
+            raise SystemExit(f"error: a measured process ended early, see {self.log}:\n{self.log.read_text()[-2000:]}")
         report: dict[str, Any] = json.loads(line)
         return report
 

@@ -1,4 +1,4 @@
-"""Sides take turns, and what comes of it: medians, ratios, tables, the machine."""
+"""Measurement of several sides in turn, and the report: medians, ratios, tables, description of the machine."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ PHASES = ("rollout", "reference", "update", "other")
 
 
 def take_turns(sides: Mapping[str, tuple[str, Size]], repeats: int, warm_up: int, logs: Path) -> dict[str, Steps]:
-    """Each side's steps: one of each in turn, so that what else the machine does falls on all.
+    """Measure the steps of all sides in turn, so that other load on the machine affects all sides alike.
 
     Args:
-        sides: module and size of each, by name.
-        repeats: steps that are measured.
-        warm_up: steps before them.
-        logs: folder of what the sides print.
+        sides: module and size of each side, by name.
+        repeats: number of measured steps per side.
+        warm_up: number of steps before the measured ones.
+        logs: folder for the output of the sides.
+
+    Returns:
+        The reports of the measured steps, by name of the side.
     """
     logs.mkdir(parents=True, exist_ok=True)
     running: dict[str, Side] = {}
     steps: dict[str, Steps] = {name: [] for name in sides}
-    for name, (module, size) in sides.items():  # one after the other: loading is not measured
+    for name, (module, size) in sides.items():  # one after the other, as loading is not measured
         running[name] = Side(module, size, logs / f"{name.replace('/', '_')}.log")
         running[name].step()
     for number in range(1 - warm_up, repeats):
@@ -47,32 +50,32 @@ def take_turns(sides: Mapping[str, tuple[str, Size]], repeats: int, warm_up: int
 
 
 def median(steps: Steps, value: Callable[[dict[str, Any]], float]) -> float:
-    """Of the steps."""
+    """Return the median of ``value`` over the steps."""
     return statistics.median(map(value, steps))
 
 
 def seconds(step: dict[str, Any]) -> float:
-    """Of a step."""
+    """Return the duration of a step in seconds."""
     return float(step["seconds"])
 
 
 def peak(steps: Steps) -> float:
-    """GiB: of all steps, the warm-up included, as it is the process's."""
+    """Return the peak memory of the process in GiB, over all steps including the warm-up."""
     return float(steps[-1]["peak_gib"])
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """``median (lowest to highest)``."""
+    """Return ``median (lowest to highest)`` as text."""
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def ratios(first: Steps, second: Steps) -> list[float]:
-    """Of the seconds of steps that were taken in the same turn."""
+    """Return, for each turn, the seconds of the first side divided by those of the second."""
     return [seconds(a) / seconds(b) for a, b in zip(first, second, strict=True)]
 
 
 def step_table(size: Size, steps: Mapping[str, Steps]) -> str:
-    """Phases, the step, tokens a second and peak memory of each side; with two sides, their ratio."""
+    """Return a table of phases, step time, tokens per second and peak memory by side; with a ratio for two sides."""
     names = list(steps)
     rows = [["", *names], ["---", *("--:" for _ in names)]]
     for phase in PHASES:
@@ -98,17 +101,17 @@ def step_table(size: Size, steps: Mapping[str, Steps]) -> str:
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
+    """Return the rows as a Markdown table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def command() -> str:
-    """What was typed."""
+    """Return the command line of this benchmark."""
     return f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip()
 
 
 def machine() -> dict[str, Any]:
-    """What it was measured on."""
+    """Return processor, number of cores, GPU and versions of the libraries."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -134,7 +137,7 @@ def _version(name: str) -> str | None:
 
 
 def write(out: Path, name: str, text: str, data: Mapping[str, Any]) -> None:
-    """``NAME.md`` and ``NAME.json`` in a folder; the table is printed, too."""
+    """Write ``NAME.md`` with the text and ``NAME.json`` with the data to a folder, and print the text."""
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.md").write_text(text + "\n")
     (out / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")

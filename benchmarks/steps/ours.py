@@ -1,4 +1,4 @@
-"""Our side: the application's own module and trainer, from its own config."""
+"""Our side of the comparison: module and trainer built from the application's own config."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from steps.sizes import Size, checkpoint, image, question
 
 
 class MeasuredModule(GRPOModule):
-    """Encodes its prompts within the step, as the other side does; the application would have them cached."""
+    """Encodes prompts within the step, as TRL does, while the application would take them from its cache."""
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Packing moves what it needs."""
+        """Leave the batch where it is: packing moves what each pass needs to the device."""
         return batch
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, StepOutput]:
-        """A step on samples and their images."""
+        """Encode the samples and their images, then do the application's step."""
         start = time.perf_counter()
         prompts = tuple((slot, self.backbone.encode(*pair)) for slot, pair in batch.prompts)
         self.encode_seconds = time.perf_counter() - start
@@ -39,7 +39,7 @@ class MeasuredModule(GRPOModule):
 
 
 class TakesTurns(L.Callback):
-    """Begins a step when told to, and reports it."""
+    """Starts each step on request and reports its measurements."""
 
     def __init__(self, gate: Gate, size: Size) -> None:
         self.gate = gate
@@ -47,12 +47,12 @@ class TakesTurns(L.Callback):
         self.start = 0.0
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Wait."""
+        """Wait for the request to start."""
         self.gate.wait()
         self.start = time.perf_counter()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, *_: Any) -> None:
-        """Report."""
+        """Check that all completions have their full length, and report the step."""
         seconds = time.perf_counter() - self.start
         lengths = {len(c.token_ids) for group in outputs["output"].groups for c in group.completions}
         assert lengths == {self.size.new_tokens}, lengths
@@ -64,7 +64,7 @@ class TakesTurns(L.Callback):
 
 
 def overrides(size: Size) -> list[str]:
-    """Of the application's config."""
+    """Return the overrides that configure the application for a size."""
     return [
         "model=pretrained", f"model.checkpoint={checkpoint(size)}", "model.random_weights_seed=0",
         f"model.max_pixels={size.pixels**2}", f"model.dtype={size.dtype}",
@@ -77,7 +77,7 @@ def overrides(size: Size) -> list[str]:
 
 
 def batches(size: Size) -> Iterator[Batch]:
-    """Endless steps, each with images of its own."""
+    """Yield batches without end, each with new images."""
     step = 0
     while True:
         pairs: list[tuple[int, Any]] = []
@@ -94,24 +94,29 @@ def _sample(size: Size, index: int) -> Sample:
 
 
 def module_of(size: Size, *more: str) -> tuple[MeasuredModule, dict[str, Any]]:
-    """The module, and the config's values."""
+    """Return the module and the resolved config.
+
+    Args:
+        size: size of the steps.
+        more: further overrides.
+    """
     config.register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         values = prepare(compose("config", [*overrides(size), *more]))
     module: MeasuredModule = instantiate(values["module"])
-    # Every completion takes its full length.
+    # Ban the end-of-turn tokens, so that every completion has its full length.
     backbone = module.backbone
     backbone.banned_token_ids = tuple(sorted({*backbone.banned_token_ids, *backbone.eos_token_ids}))
     return module, values
 
 
 def prompt_tokens(module: GRPOModule, size: Size) -> int:
-    """Of the prompts of a size."""
+    """Return the number of tokens of a prompt, image tokens included."""
     return module.backbone.encode(_sample(size, 0), image(size, 0)).num_tokens
 
 
 def trainer_of(size: Size, values: dict[str, Any], *callbacks: L.Callback, max_steps: int = -1) -> L.Trainer:
-    """Without anything that a step does not need."""
+    """Return a trainer without logger, checkpoints and progress bar, which would add to the time of a step."""
     return L.Trainer(
         max_steps=max_steps, accelerator=values["trainer"]["accelerator"], devices=1, precision=size.precision,
         logger=False, callbacks=list(callbacks), enable_checkpointing=False, enable_progress_bar=False,
@@ -120,7 +125,7 @@ def trainer_of(size: Size, values: dict[str, Any], *callbacks: L.Callback, max_s
 
 
 def stream(size: Size) -> Any:
-    """What the trainer reads."""
+    """Return a data loader of the endless batches."""
     return torch.utils.data.DataLoader(_Stream(size), batch_size=None)
 
 
@@ -133,7 +138,7 @@ class _Stream(torch.utils.data.IterableDataset[Batch]):
 
 
 def main() -> None:
-    """Take turns until the other end closes."""
+    """Do steps on request until the measuring process closes the connection."""
     gate = Gate()
     gate.imported()
     size = Size.from_json(sys.argv[1])

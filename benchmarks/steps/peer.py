@@ -1,4 +1,4 @@
-"""TRL's side: its GRPOTrainer on the same weights, images, prompts, lengths, optimizer and precision."""
+"""TRL's side of the comparison: its GRPOTrainer with our weights, images, prompts, lengths, optimizer and precision."""
 
 from __future__ import annotations
 
@@ -30,15 +30,19 @@ from steps.sizes import Size, checkpoint, image, question
 
 
 class Processor(Qwen2_5_VLProcessor):
-    """Without videos, whose processor needs torchvision."""
+    """The Qwen2.5-VL processor without a video processor, which would need torchvision."""
 
     def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> type:
-        """Whatever it is."""
+        """Accept any argument, as the missing video processor fails the original check."""
         return type(argument)
 
 
 class MeasuredTrainer(GRPOTrainer):
-    """Charges each phase its seconds."""
+    """Measures the seconds of each phase.
+
+    Attributes:
+        seconds: seconds by phase since the last clear.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -47,7 +51,7 @@ class MeasuredTrainer(GRPOTrainer):
         self.accelerator.backward = lambda *a, **k: self.timed("backward", backward, *a, **k)
 
     def timed(self, phase: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """``call``'s result."""
+        """Return the result of ``call``, and add its duration to the seconds of ``phase``."""
         start = time.perf_counter()
         result = call(*args, **kwargs)
         if torch.cuda.is_available():
@@ -64,19 +68,19 @@ class MeasuredTrainer(GRPOTrainer):
 
 
 class TakesTurns(TrainerCallback):
-    """Begins a step when told to, and reports it."""
+    """Starts each step on request and reports its measurements."""
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
         self.trainer: MeasuredTrainer | None = None
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """Wait."""
+        """Wait for the request to start."""
         self.gate.wait()
         self.start = time.perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Report."""
+        """Report the step; forward and backward pass together are the phase ``update``."""
         assert self.trainer is not None
         cuda = torch.cuda.is_available()
         if cuda:
@@ -90,7 +94,7 @@ class TakesTurns(TrainerCallback):
 
 
 def rewards_of(size: Size) -> Callable[..., list[float]]:
-    """Our reward for its completions; it also sees that they have their full length."""
+    """Return our digit reward as a TRL reward function, which also checks that completions have their full length."""
 
     def digits(completions: list[Any], completion_ids: list[list[int]], **_: Any) -> list[float]:
         assert {len(ids) for ids in completion_ids} == {size.new_tokens}
@@ -109,7 +113,7 @@ def _share(text: str) -> float:
 
 
 def trainer_of(size: Size, gate: Gate, output: str) -> MeasuredTrainer:
-    """TRL's trainer, without anything that a step does not need."""
+    """Return TRL's trainer without logging, checkpoints and progress bar, which would add to the time of a step."""
     folder = checkpoint(size)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     image_processor = Qwen2VLImageProcessorPil.from_pretrained(folder)
@@ -141,7 +145,7 @@ def trainer_of(size: Size, gate: Gate, output: str) -> MeasuredTrainer:
 
 
 def main() -> None:
-    """Take turns until the other end closes."""
+    """Do steps on request until the measuring process closes the connection."""
     gate = Gate()
     gate.imported()
     size = Size.from_json(sys.argv[1])

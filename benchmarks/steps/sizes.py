@@ -1,4 +1,4 @@
-"""What is measured: a random-weight Qwen2.5-VL, its images, prompts and completions, the same for every side."""
+"""Sizes of the measured steps: a Qwen2.5-VL with random weights and its images, prompts and completions."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from grit_lightning.system.paths import cache_folder
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Size:
-    """One line of a table.
+    """Model and batch of a measured step, the same for all sides.
 
     Attributes:
-        name: of the size.
-        text, vision: what differs from the bundled model's config; its tokenizer is grown to ``vocab_size``.
-        pixels: side of the square images, a multiple of 28.
-        prompt_words: of the question.
-        prompts: of a step.
-        generations: G, completions of each.
-        new_tokens: exact length of every completion.
-        dtype: of the weights.
-        precision: of ``lightning.Trainer``.
-        gradient_checkpointing: for both sides.
-        pass_tokens: ours: ``module.max_tokens_per_pass``.
-        peer_rows: TRL's: completions in one forward and backward pass.
+        name: name of the size.
+        text, vision: changes to the text and vision config of the bundled model. The tokenizer is extended to
+            ``vocab_size`` tokens.
+        pixels: side of the square images in pixels, a multiple of 28.
+        prompt_words: filler words of the question.
+        prompts: prompts per step.
+        generations: G, completions per prompt.
+        new_tokens: exact number of tokens of every completion.
+        dtype: type of the weights.
+        precision: precision of ``lightning.Trainer``.
+        gradient_checkpointing: recompute activations in the backward pass, on all sides.
+        pass_tokens: ``module.max_tokens_per_pass`` on our side.
+        peer_rows: completions per forward and backward pass on TRL's side.
     """
 
     name: str
@@ -51,25 +52,25 @@ class Size:
 
     @property
     def completion_tokens(self) -> int:
-        """Of a step."""
+        """Completion tokens per step."""
         return self.prompts * self.generations * self.new_tokens
 
     @property
     def image_tokens(self) -> int:
-        """Of a prompt."""
+        """Image tokens per prompt."""
         return (self.pixels // 28) ** 2
 
     def to_json(self) -> str:
-        """For :meth:`from_json`."""
+        """Return the size as JSON, for :meth:`from_json`."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """What another process wrote with :meth:`to_json`."""
+        """Return the size that :meth:`to_json` wrote, in this or another process."""
         return cls(**json.loads(text))
 
     def changed(self, changes: Sequence[str]) -> Size:
-        """With ``KEY=VALUE`` applied; ``text.KEY=VALUE`` and ``vision.KEY=VALUE`` change the model."""
+        """Return a copy with ``KEY=VALUE`` applied; ``text.KEY=VALUE`` and ``vision.KEY=VALUE`` change the model."""
         size = self
         for change in changes:
             key, _, value = change.partition("=")
@@ -99,8 +100,8 @@ SMALL = Size(
     dtype="float32", precision="32-true", gradient_checkpointing=False, pass_tokens=1400, peer_rows=8,
 )  # fmt: skip
 
-# Sizes of Qwen/Qwen2.5-VL-3B-Instruct's config.json; the published batch, images of at most 256 tokens. All in bf16, so
-# that policy, reference, gradient and optimizer state fit one GPU of 80 GB.
+# The model has the sizes in config.json of Qwen/Qwen2.5-VL-3B-Instruct. The batch is the published one, with images of
+# 256 tokens. All weights are bfloat16, so that policy, reference, gradient and optimizer state fit one GPU of 80 GB.
 THREE_B = Size(
     name="3b",
     text={
@@ -120,9 +121,9 @@ SIZES = {size.name: size for size in (TINY, SMALL, THREE_B)}
 
 
 def checkpoint(size: Size) -> Path:
-    """The folder of config, tokenizer and image processor, written on first use; it has no weights.
+    """Return a checkpoint folder with config, tokenizer and image processor but no weights, written on first use.
 
-    Entries of the vocabulary beyond the bundled tokenizer's are words that no text is made of.
+    Vocabulary entries beyond the bundled tokenizer's are dummy words that occur in no text.
     """
     source = Path(grit_lightning.__file__).parent / "assets" / "tiny"
     config = json.loads((source / "config.json").read_text())
@@ -133,7 +134,10 @@ def checkpoint(size: Size) -> Path:
 
 
 def write_checkpoint(source: Path, config: dict[str, Any]) -> Path:
-    """``source`` with another config and as many tokens as it says; named by its content."""
+    """Write a copy of the checkpoint ``source`` with another config, and return its folder in the cache.
+
+    The vocabulary is extended to the config's ``vocab_size``. The folder is named by a hash of the config.
+    """
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
     folder = cache_folder() / "benchmarks" / digest
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,7 +145,7 @@ def write_checkpoint(source: Path, config: dict[str, Any]) -> Path:
         (folder / name).write_text((source / name).read_text())
     tokenizer = json.loads((source / "tokenizer.json").read_text())
     vocabulary = tokenizer["model"]["vocab"]
-    vocabulary |= {token["content"]: token["id"] for token in tokenizer["added_tokens"]}  # else they are renumbered
+    vocabulary |= {token["content"]: token["id"] for token in tokenizer["added_tokens"]}  # keeps their ids
     known = set(vocabulary.values())
     vocabulary |= {f"word{i}": i for i in range(config["text_config"]["vocab_size"]) if i not in known}
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
@@ -150,11 +154,11 @@ def write_checkpoint(source: Path, config: dict[str, Any]) -> Path:
 
 
 def question(size: Size, index: int) -> str:
-    """Of the step's ``index``-th prompt."""
+    """Return the question of prompt number ``index``."""
     return " ".join(["How many red circles are there?", *["and"] * size.prompt_words, str(index)])
 
 
 def image(size: Size, index: int) -> Image.Image:
-    """The ``index``-th image: noise, so that no two are alike."""
+    """Return image number ``index``, which is noise, so that no two images are equal."""
     pixels = np.random.default_rng(index).integers(0, 256, (size.pixels, size.pixels, 3), dtype=np.uint8)
     return Image.fromarray(pixels)

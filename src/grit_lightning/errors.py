@@ -1,20 +1,20 @@
-"""Errors a user can cause. Each is one clear sentence; the command line prints it alone and exits 1."""
+"""Errors that a user can cause. The command line prints the message, without a traceback, and exits with status 1."""
 
 
 class UserError(Exception):
-    """Something the user can mend: a file, a field, a config value. The message is one sentence."""
+    """An error that the user can fix, in a file, a field or a config value. The message is one sentence."""
 
 
 class ConfigError(UserError):
-    """A config value that cannot be used: names the key, what it holds and what was expected."""
+    """An unusable config value. The message names the key, its value and what was expected."""
 
 
 class DataError(UserError):
-    """A problem in a data file: names the file, the line and the field.
+    """A problem in a data file. The message names the file, the line and the field.
 
     Args:
         message: what is wrong and what was expected.
-        source: where, as ``file`` or ``file:line``.
+        source: location of the problem, as ``file`` or ``file:line``.
     """
 
     def __init__(self, message: str, source: str) -> None:
@@ -27,7 +27,7 @@ class CheckpointError(UserError):
 
 
 class JudgeError(UserError):
-    """A judge that cannot be asked, or that left too much unscored.
+    """A judge that cannot be used, or that left too many answers unscored.
 
-    Within a training step it is raised on all processes, at the same point of the step.
+    Within a training step, all processes raise it at the same point of the step.
     """

@@ -1,4 +1,4 @@
-"""The values that flow through one optimizer step: frozen dataclasses, shapes stated, no behaviour.
+"""The values that flow through one optimizer step: frozen dataclasses with stated shapes and no behaviour.
 
 Dimension suffixes of tensors, used throughout the package: ``_P`` prompts, ``_G`` completions of a prompt,
 ``_R`` reward components, ``_B`` rows of a micro-batch, ``_S`` positions of a row, ``_T`` completion tokens of a
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Box = tuple[float, float, float, float]
-"""``(x1, y1, x2, y2)``, in the pixels of an image named where it is used."""
+"""``(x1, y1, x2, y2)`` in pixels; each use states which image the pixels belong to."""
 
 Size = tuple[int, int]
 """``(width, height)``."""
 
 FinishReason = Literal["stop", "eos", "length"]
-"""Why a completion ended: the stop string, the end-of-sequence token, or the token limit."""
+"""Reason why a completion ended: the stop string, the end-of-sequence token, or the token limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One line of a GRIT data file, checked.
+    """One validated line of a GRIT data file.
 
     Attributes:
-        id: unique within a data module and stable between runs: ``<file stem>/<line number>``.
-        question: the question alone, without any instruction.
+        id: ``<file stem>/<line number>``, unique within a data module and stable between runs.
+        question: the question, without any instruction to the model.
         answer: the reference answer as text (a number in the file becomes its decimal text).
-        image: the image file.
+        image: path of the image file.
         size: ``(width, height)`` of the image in original pixels.
         boxes: reference boxes, xyxy in original pixels; empty where the file has none.
         dataset: the file's ``dataset`` field (``vsr``, ``tallyqa``, ...).
         split: the file's ``split`` field.
-        source: ``file:line`` for messages.
-        completion: what the model should write, for supervised fine-tuning, its boxes in original pixels; ``None``
-            where the file has none.
+        source: ``file:line``, for error messages.
+        completion: target text for supervised fine-tuning, with its boxes in original pixels; ``None`` where the file
+            has none.
     """
 
     id: str
@@ -57,16 +57,17 @@ class Sample:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Prompt:
-    """A sample as a model reads it.
+    """A sample encoded as the inputs of a model.
 
     Attributes:
-        sample: where it comes from.
-        text: the rendered prompt, chat template included, one image placeholder.
+        sample: the sample that this prompt encodes.
+        text: the prompt rendered with the chat template; it contains one image placeholder.
         input_ids_S: token ids with the image placeholder expanded, int64, shape (S,).
         position_ids_A_S: rotary positions per axis, int64, shape (A, S); A is 3 (time, height, width) for mrope models.
-        vision: what the vision tower reads, tensor by forward argument name; concatenated over prompts on axis 0.
-        box_space: ``(width, height)`` of the space in which this model writes boxes for this image: the resized image
-            for Qwen2.5-VL (absolute pixels).
+        vision: inputs of the vision tower, one tensor per argument name of ``forward``. Axis 0 is the one on which the
+            tensors of several prompts are concatenated.
+        box_space: ``(width, height)`` of the coordinate space in which this model writes boxes for this image, such as
+            the size of the resized image for Qwen2.5-VL (absolute pixels).
     """
 
     sample: Sample
@@ -78,21 +79,21 @@ class Prompt:
 
     @property
     def num_tokens(self) -> int:
-        """Length of the prompt in tokens, image tokens included."""
+        """Return the length of the prompt in tokens, image tokens included."""
         return self.input_ids_S.shape[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One completion: sampled by the policy, or what it should have written.
+    """A completion sampled by the policy, or the target of supervised fine-tuning.
 
     Attributes:
-        token_ids: exactly the tokens that were sampled: no padding, and no token that was not sampled. In supervised
-            fine-tuning: the target, after what is left of its prompt (``packing.share_prefix``).
-        text: their decoded text, special tokens left out.
-        finish: why it ended.
+        token_ids: exactly the sampled tokens, without padding. In supervised fine-tuning: the tokens of this
+            example's prompt that the group's shared prompt lacks (``training.sft.share_prefix``), then the target.
+        text: the prefill of the assistant's turn and the decoded tokens, without padding and end tokens.
+        finish: reason why it ended.
         box_space: ``Prompt.box_space`` of its prompt.
-        num_given: tokens at its beginning that belong to the prompt, so that there is nothing to learn from them.
+        num_given: number of leading ``token_ids`` that belong to the prompt and are excluded from the loss.
     """
 
     token_ids: tuple[int, ...]
@@ -103,7 +104,7 @@ class Completion:
 
     @property
     def truncated(self) -> bool:
-        """Whether the token limit cut it off."""
+        """Tell whether the token limit cut the completion off."""
         return self.finish == "length"
 
 
@@ -112,7 +113,9 @@ class Group:
     """One prompt and its G completions.
 
     Attributes:
-        slot: index of the prompt among all prompts of the step, over all ranks; seeds the sampling noise.
+        slot: index of the prompt among all prompts of the step on all ranks; it seeds the sampling noise.
+        prompt: the prompt that all completions share.
+        completions: the G completions.
     """
 
     slot: int
@@ -122,12 +125,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What the rewards say of one completion.
+    """The rewards of one completion.
 
     Attributes:
-        components: value by component name, before weighting; ``None`` where that component could not be scored.
-        total: weighted sum, or ``None`` (unscored) when any component with a weight is ``None``.
-        errors: one sentence for each component that failed, by component name.
+        components: unweighted value by component name; ``None`` for a component that could not be scored.
+        total: weighted sum, or ``None`` (unscored) if a component with a nonzero weight is ``None``.
+        errors: one sentence per failed component, by component name.
     """
 
     components: Mapping[str, float | None]
@@ -137,13 +140,13 @@ class Score:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class StepOutput:
-    """What a training step did, for callbacks.
+    """The results of a training step on this rank, for callbacks.
 
     Attributes:
-        step: the optimizer step, counted from 1.
-        groups: of this rank.
-        scores: of each group's completions.
-        advantages_P_G: on the CPU.
+        step: number of the optimizer step, counted from 1.
+        groups: this rank's groups.
+        scores: for each group, the scores of its completions.
+        advantages_P_G: advantages of the completions, on the CPU, shape (P, G).
     """
 
     step: int

@@ -1,1 +1,1 @@
-"""The command line: composes the config, checks it, and runs the task it names."""
+"""The command line: compose the config, check it, and run the task that it names."""

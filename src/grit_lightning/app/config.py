@@ -1,6 +1,6 @@
-"""The composition root's helpers: where ``conf/`` lies, its types and resolvers, and a check against constructors.
+"""Types and resolvers of the config, and a check of its values against the constructors they are passed to.
 
-Nothing here imports torch: ``--help`` stays quick.
+Nothing here imports torch, so that ``--help`` stays quick.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
 @dataclass
 class Schema:
-    """Types of the top-level scalars; their values are in ``conf/config.yaml``. Groups are checked by ``check``."""
+    """Types of the top-level scalars, whose values live in ``conf/config.yaml``; :func:`check` checks the groups."""
 
     name: str = "???"
     out: str = "???"
@@ -51,15 +51,16 @@ class Schema:
     optimizer: Any = "???"
     scheduler: Any = "???"
     trainer: Any = "???"
-    # These two may be taken away: ~logger ~callbacks
+    # Optional, as they can be removed on the command line: ~logger ~callbacks
     logger: Any = None
     callbacks: Any = None
 
 
 def register() -> None:
-    """Make the schema and the resolvers known to Hydra.
+    """Register the schema and the resolvers with Hydra.
 
-    ``${asset:NAME}`` is a path inside the package, ``${cache:NAME}`` one in the folder of what can be had again.
+    ``${asset:NAME}`` resolves to a path inside the package, and ``${cache:NAME}`` to a path in the cache folder of
+    downloads and generated weights.
     """
     ConfigStore.instance().store(name="schema", node=Schema)
     OmegaConf.register_new_resolver("asset", lambda name: str(asset(name)), replace=True)
@@ -71,22 +72,23 @@ def check(config: DictConfig, *groups: str) -> dict[str, Any]:
 
     Args:
         config: the composed config.
-        groups: the top-level groups to resolve and check, where others are of no concern; all where none is given.
+        groups: top-level groups to resolve and check; without any, the whole config.
 
     Returns:
-        The config, or these groups of it, as plain values.
+        The config, or the given groups of it, as plain dicts, lists and scalars.
 
     Raises:
-        ConfigError: a key the constructor does not take, one it lacks, or a value of the wrong type.
-        omegaconf.MissingMandatoryValue: a ``???`` was left.
+        ConfigError: a key is unknown to its constructor, a required key is missing, or a value has the wrong type.
+        omegaconf.MissingMandatoryValue: a mandatory value, ``???``, was not given.
     """
     values = _resolved(config) if not groups else {key: _resolved(config[key]) for key in groups}
     known = {field.name for field in fields(Schema)}
     for key in map(str, values):
-        # A mapping may be a group of the user's own, there to be interpolated; a scalar nobody reads is a slip.
+        # A user may add a group of their own and interpolate its values. An unknown scalar is a typing error.
         if key not in known and not isinstance(values[key], dict):
             raise ConfigError(f"{key} is unknown: the top-level keys are {', '.join(sorted(known))}")
-    # Other groups interpolate the trainer's values and the module holds other groups: a slip is named where it is made.
+    # Other groups interpolate values of the trainer, and the module contains other groups. So the trainer is checked
+    # first and the module last: an error then names the key that the user wrote.
     for key in sorted(map(str, values), key=lambda key: {"trainer": 0, "module": 2}.get(key, 1)):
         _check_node(values[key], key)
     return values
@@ -137,14 +139,17 @@ def _check_call(node: Mapping[str, Any], path: str) -> None:
 def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except (NameError, TypeError, AttributeError):  # a library's annotations that only a type checker can resolve
+    except (NameError, TypeError, AttributeError):  # annotations of a library that only a type checker can resolve
         return {}
 
 
 def admits(hint: Any, value: object) -> bool:
-    """Whether a YAML value may be passed for a parameter annotated ``hint``. What YAML cannot say is let through."""
+    """Tell whether a YAML value may be passed for a parameter annotated with ``hint``.
+
+    An annotation that cannot be compared with YAML values, such as a callable, admits every value.
+    """
     if isinstance(value, Mapping) and "_target_" in value:
-        return True  # an object that is built from the node, which is checked by itself
+        return True  # an object built from this node, which is checked separately
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         return any(admits(choice, value) for choice in get_args(hint))
@@ -155,7 +160,7 @@ def admits(hint: Any, value: object) -> bool:
     if hint in (int, float, bool, str):
         return _is_scalar(hint, value)
     kind = origin or hint
-    if not inspect.isclass(kind) or kind in (object, Any):  # Any is a class, too
+    if not inspect.isclass(kind) or kind in (object, Any):  # inspect.isclass(Any) is true
         return True
     if isinstance(value, list):
         return issubclass(kind, Sequence | tuple) or issubclass(list, kind)

@@ -1,6 +1,7 @@
-"""Names that configs of earlier versions hold, and the names those things have today.
+"""Translation of import paths in the configs of earlier versions to the current ones.
 
-A run folder keeps its config for good, so a class that moves is entered here once, and old runs go on.
+A run folder keeps its config permanently. When a class or function moves, add its old path here, so that old runs can
+still be resumed, evaluated and exported.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ FORMER_TARGETS = {
     "grit_lightning.tasks.train.train": "grit_lightning.tasks.train_policy",
     "grit_lightning.tasks.validate.validate": "grit_lightning.tasks.validate_data",
 }
-"""Old ``_target_`` to today's."""
+"""Current ``_target_`` by former ``_target_``."""
 
 
 def with_todays_names(values: Any) -> Any:
-    """Return plain config values with every former ``_target_`` replaced by today's."""
+    """Return plain config values with every former ``_target_`` replaced by the current one."""
     if isinstance(values, list):
         return [with_todays_names(value) for value in values]
     if not isinstance(values, dict):

@@ -1,4 +1,4 @@
-"""The folder that a task writes to: refused before the work is done where it cannot be used."""
+"""Checks of a task's output folder, made before the task does its work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from grit_lightning.errors import ConfigError
 
 
 def refuse_taken(folder: Path) -> None:
-    """Refuse a folder that holds something, or that lies where none can be made, before the work is done."""
+    """Check that a task can create its output folder, so that a long task does not fail at its end.
+
+    Raises:
+        ConfigError: the folder is not empty, is a file, or lies below a file.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"out={folder} is taken: choose another out=…")
     taken = next((parent for parent in folder.parents if parent.exists() and not parent.is_dir()), None)
@@ -18,7 +22,11 @@ def refuse_taken(folder: Path) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written to, before the work is done."""
+    """Check that the folder, or its closest existing parent, is writable.
+
+    Raises:
+        ConfigError: it is read-only.
+    """
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not os.access(there, os.W_OK):
         raise ConfigError(f"{folder} cannot be written: {there} is read-only; give another folder as out=…")

@@ -1,4 +1,4 @@
-"""Overrides of the command line, and the config of an existing run with overrides applied to it.
+"""Overrides of the command line, and their application to the config of an existing run.
 
 Nothing here imports torch.
 """
@@ -21,41 +21,41 @@ from grit_lightning.system.paths import conf_dir
 _ABSENT = object()
 
 _KEYS_OF_THE_TASK = ("task", "ckpt", "rollouts", "predictions", "runs", "out")
-"""Top-level keys that say what to do with a run, and are no part of its config."""
+"""Top-level keys that tell a task what to do with a run. They are not applied to the run's own config."""
 
 
 def given_overrides() -> list[str]:
-    """Return the command line's overrides of this job; none outside of a Hydra application."""
+    """Return the overrides that the command line gives for this job; an empty list outside a Hydra application."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def is_sweep() -> bool:
-    """Tell whether this is one job of a ``--multirun``."""
+    """Tell whether this process runs one job of a ``--multirun`` sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def is_given(key: str) -> bool:
-    """Tell whether the command line says ``KEY=…``."""
+    """Tell whether the command line sets ``KEY=…``."""
     return any(override.startswith(f"{key}=") for override in given_overrides())
 
 
 def chosen_options(*groups: str) -> list[str]:
-    """Return the options that the command line chose for these groups, in the order of the groups."""
+    """Return the options that the command line chooses for these groups, in the order of ``groups``."""
     changes = OverridesParser.create().parse_overrides(given_overrides())
     chosen = {change.key_or_group: str(change.value()) for change in changes if not change.is_delete()}
     return [chosen[group].replace("/", "_") for group in groups if group in chosen]
 
 
 def output_path(cfg: DictConfig) -> Path:
-    """Return ``out`` as an absolute path; for one job of a sweep, that job's folder."""
+    """Return ``out`` as an absolute path; in a sweep, the folder of this job."""
     return Path(HydraConfig.get().runtime.output_dir if is_sweep() else cfg.out).expanduser().absolute()
 
 
 def apply_overrides(config: DictConfig, changes: Sequence[str]) -> None:
-    """Apply overrides of values, ``KEY=VALUE``, to a config that is already composed.
+    """Apply ``KEY=VALUE`` overrides to a composed config, in place.
 
     Raises:
-        ConfigError: an override of another kind, or of a key the config does not have.
+        ConfigError: an override deletes a key, sweeps or chooses a group's option, or the config has no such key.
     """
     for change in OverridesParser.create().parse_overrides(list(changes)):
         key = change.key_or_group
@@ -67,13 +67,13 @@ def apply_overrides(config: DictConfig, changes: Sequence[str]) -> None:
 
 
 def load_run_config(run: RunFolder) -> DictConfig:
-    """Return a run's composed config with the overrides of its earlier resumes, in today's names.
+    """Return a run's composed config with the overrides of its earlier resumes and with current import paths.
 
     Raises:
-        CheckpointError: the run has no config.
+        CheckpointError: the run folder has no composed config.
     """
     if not run.composed_file.is_file():
-        raise CheckpointError(f"{run.path}: its {run.composed_file.name} is missing, so its config is not known.")
+        raise CheckpointError(f"{run.path}: its {run.composed_file.name} is missing, so the run's config is unknown.")
     written = OmegaConf.to_container(OmegaConf.load(run.composed_file), resolve=False)
     saved = OmegaConf.create(with_todays_names(written))
     assert isinstance(saved, DictConfig)
@@ -83,11 +83,16 @@ def load_run_config(run: RunFolder) -> DictConfig:
 
 
 def changed_run_config(cfg: DictConfig, run: RunFolder, overrides: Sequence[str]) -> DictConfig:
-    """Return a run's config with the command line's changes: single values, and whole groups as ``cfg`` has them.
+    """Return a run's config with the command line's overrides applied.
+
+    Args:
+        cfg: the config composed from the command line. A group that the command line chooses is taken from it whole.
+        run: the run whose config is changed.
+        overrides: the command line's overrides. Those of keys such as ``task``, ``ckpt`` and ``out`` are ignored.
 
     Raises:
-        ConfigError: a change that cannot be made to a composed config.
-        CheckpointError: the run has no config.
+        ConfigError: an override cannot be applied to a composed config.
+        CheckpointError: the run folder has no composed config.
     """
     saved = load_run_config(run)
     changes = [
@@ -100,11 +105,11 @@ def changed_run_config(cfg: DictConfig, run: RunFolder, overrides: Sequence[str]
     for change in changes:
         key, line = change.key_or_group, change.input_line
         if key not in groups:
-            if key.partition(".")[0] not in groups:  # else ``cfg`` has it in the group already
+            if key.partition(".")[0] not in groups:  # else the group taken from ``cfg`` already has it
                 values.append(line)
         elif key in saved and not change.is_delete():
             saved[key] = cfg[key]
         else:
-            raise ConfigError(f"{line} cannot be given with a run: it has a config of its own")
+            raise ConfigError(f"{line} cannot be given with a run: the run has its own config")
     apply_overrides(saved, values)
     return saved

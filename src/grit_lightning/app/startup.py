@@ -1,4 +1,4 @@
-"""What every task does first: check the whole config, quiet the libraries, set threads and seed."""
+"""Start of every task that needs a model: check the whole config, quiet the libraries, set threads and seed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ _PRECISIONS = ("32-true", "bf16-mixed")
 
 
 def prepare(cfg: DictConfig) -> dict[str, Any]:
-    """The config as plain values, checked as far as it can be without data and weights.
+    """Quiet the libraries, check the config as far as possible without data and weights, and set threads and seed.
+
+    Returns:
+        The resolved config as plain values.
 
     Raises:
-        UserError: a value that cannot be used.
+        UserError: a config value cannot be used.
     """
     _hush_libraries()
     values = config.check(cfg)
@@ -38,10 +41,10 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
 
 
 def probe_judge(values: dict[str, Any]) -> None:
-    """Ask the judge a test question, if it is one that may not answer. On one process: the others rely on it.
+    """Send a test question to a judge over HTTP; other judges need none. Only the first process sends it.
 
     Raises:
-        JudgeError: it cannot be asked.
+        JudgeError: the judge gives no usable reply.
     """
     judge = instantiate(values["judge"])
     if isinstance(judge, LLMJudge) and is_first_process():
@@ -49,18 +52,18 @@ def probe_judge(values: dict[str, Any]) -> None:
 
 
 def _hush_libraries() -> None:
-    """Turn off what the libraries print that is no concern of a user of this application."""
-    for name in ("lightning.pytorch", "lightning.fabric"):  # hardware, tips
+    """Silence log lines, progress bars and warnings of libraries that do not concern a user of this application."""
+    for name in ("lightning.pytorch", "lightning.fabric"):  # device lists and tips
         logging.getLogger(name).setLevel(logging.WARNING)
     if not sys.stderr.isatty():
-        disable_progress_bar()  # of transformers, while it loads weights
-    # The reference is in eval mode, as it should be.
+        disable_progress_bar()  # the one that transformers shows while it loads weights
+    # The frozen reference is in eval mode on purpose.
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode", category=UserWarning)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6.6, torch 2.13
 
 
 def _check_numbers(values: dict[str, Any]) -> None:
-    """Refuse what libraries would take for something else, or refuse with a traceback."""
+    """Reject values that a library would misinterpret, or reject with a traceback."""
     trainer, scheduler = values["trainer"], values["scheduler"]
     if not 0 <= values["seed"] < 2**32:
         raise ConfigError(f"seed is {values['seed']}, expected 0 to {2**32 - 1}")
@@ -69,19 +72,19 @@ def _check_numbers(values: dict[str, Any]) -> None:
     if trainer["max_steps"] == 0:
         raise ConfigError("trainer.max_steps is 0, expected at least 1, or -1 to train until it is stopped")
     if scheduler.get("num_training_steps", 1) < 1:
-        raise ConfigError("trainer.max_steps is -1, for which this schedule has no end: choose scheduler=constant")
+        raise ConfigError("trainer.max_steps is -1, but this schedule needs a last step: choose scheduler=constant")
     if scheduler.get("num_warmup_steps", 0) < 0:
         raise ConfigError(f"scheduler.num_warmup_steps is {scheduler['num_warmup_steps']}, expected at least 0")
     strategy = trainer["strategy"]
     if (values["peft"] or {}).get("quantize") and isinstance(strategy, dict) and "FSDP" in strategy["_target_"]:
         raise ConfigError("peft.quantize cannot be sharded: choose strategy=ddp, or peft.quantize=null")
     if trainer["precision"] not in _PRECISIONS:
-        # Weights below float32 lose the updates of small learning rates; float16 would need its gradients scaled.
+        # Weights of lower precision lose the updates of small learning rates; float16 would need gradient scaling.
         raise ConfigError(f"trainer.precision is {trainer['precision']!r}, expected {' or '.join(_PRECISIONS)}")
 
 
 def _check_optimizer(values: dict[str, Any]) -> None:
-    """Build it once for parameters that nothing uses: only the optimizer knows which values it takes."""
+    """Build the optimizer once for dummy parameters, because only its constructor knows which values are valid."""
     parameters = [("weight", torch.nn.Parameter(torch.zeros(1, 1))), ("bias", torch.nn.Parameter(torch.zeros(1)))]
     try:
         instantiate(values["optimizer"])(parameters)

@@ -1,4 +1,4 @@
-"""From files to prompts: the GRIT JSONL format, images, checks, downloads and the endless stream of prompts."""
+"""Data: the GRIT JSONL format, images, checks of data files, downloads and the endless stream of prompts."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Checks data files to the last pixel before anything is trained, and sums up what they hold."""
+"""Complete checks of data files before training starts, and a summary of their contents."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.types import Prompt, Sample
 
 PROGRESS_FROM = 50
-"""More samples than this are checked under a progress bar."""
+"""Number of samples above which a check shows a progress bar."""
 
-FETCH_HINT = "task=fetch gets those of data=grit20 and data=grit_eval"
+FETCH_HINT = "task=fetch downloads the files of data=grit20 and data=grit_eval"
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A JSONL file and the folder its ``image`` fields are relative to."""
+    """A JSONL file and the folder to which its ``image`` fields are relative."""
 
     file: Path
     images: Path
@@ -34,14 +34,14 @@ class DataFile:
 
 @dataclass(frozen=True, slots=True)
 class FileCheck:
-    """What was found in one data file.
+    """The result of checking one data file.
 
     Attributes:
         file: the JSONL file.
-        samples: the samples without a problem, in file order.
-        prompt_tokens: of each of these, the length of its prompt in tokens; empty when no encoder was given.
-        image_tokens: of each of these, its image tokens; empty when no counter was given.
-        problems: every problem found, in file order of the records, then of the images.
+        samples: the valid samples, in file order.
+        prompt_tokens: prompt length in tokens of each valid sample; empty if no encoder was given.
+        image_tokens: number of image tokens of each valid sample; empty if no counter was given.
+        problems: every problem: first those of the records, then those of the images and prompts, each in file order.
     """
 
     file: Path
@@ -52,7 +52,9 @@ class FileCheck:
 
 
 def check_names(train: Sequence[DataFile], val: Sequence[DataFile]) -> None:
-    """Sample ids are made of the stems of the files, so these must differ; only a whole file may serve both purposes.
+    """Check that no two data files have the same stem, because sample ids are made of the stems.
+
+    The same file may be listed for both training and validation.
 
     Raises:
         ConfigError: nothing is listed for training, a file is listed twice, or two files have the same stem.
@@ -72,15 +74,15 @@ def check_names(train: Sequence[DataFile], val: Sequence[DataFile]) -> None:
 
 
 def find_files(listed: Sequence[DataFile], what: str, *, quiet: bool) -> list[DataFile]:
-    """Returns the listed files that are present with their image folders; what is absent is named in one warning.
+    """Return the listed files that exist with their image folders, and name the missing ones in one warning.
 
     Args:
-        listed: candidates, in order.
-        what: what they are for, in messages: ``train`` or ``val``.
-        quiet: no warning.
+        listed: files of the data config, in order.
+        what: ``train`` or ``val``, for messages.
+        quiet: True to suppress the warning.
 
     Raises:
-        DataError: none is present.
+        DataError: no listed file exists with its image folder.
     """
     present = [entry for entry in listed if entry.file.is_file() and entry.images.is_dir()]
     absent = ", ".join(
@@ -89,7 +91,7 @@ def find_files(listed: Sequence[DataFile], what: str, *, quiet: bool) -> list[Da
     if not present:
         raise DataError(f"none of the files of data.{what} exists with its image folder; {FETCH_HINT}", absent)
     if absent and not quiet:
-        log.warning("data.%s: left out, since absent: %s", what, absent)
+        log.warning("data.%s: skipped because missing: %s", what, absent)
     return present
 
 
@@ -100,13 +102,15 @@ def check_files(
     count_image_tokens: Callable[[Prompt], int] | None,
     quiet: bool,
 ) -> list[FileCheck]:
-    """Reads every record, decodes every image and encodes every prompt of the files, and collects all problems.
+    """Read every record, decode every image and encode every prompt of the files; return one result per file.
+
+    Problems are collected in the results instead of being raised.
 
     Args:
-        files: what to check.
-        encode: loads and encodes a sample, raising DataError; ``None`` only loads the images.
-        count_image_tokens: the image tokens of a prompt.
-        quiet: no progress bar.
+        files: data files to check.
+        encode: function that loads and encodes a sample or raises DataError; ``None`` to only load the images.
+        count_image_tokens: function that counts the image tokens of a prompt; ``None`` to skip the count.
+        quiet: True to hide the progress bar.
     """
     read = [(entry.file, list(read_samples(entry.file, entry.images))) for entry in files]
     total = sum(isinstance(item, Sample) for _, items in read for item in items)
@@ -143,7 +147,7 @@ def _check_file(
 
 
 def raise_first(problems: Sequence[DataError]) -> None:
-    """Raises the first problem, if any; its message says how many more there are and how to list them.
+    """Raise the first problem, if any; its message says how many more there are and how to list them.
 
     Raises:
         DataError: there is a problem.
@@ -158,9 +162,9 @@ def raise_first(problems: Sequence[DataError]) -> None:
 
 
 def describe(check: FileCheck) -> dict[str, str]:
-    """One row of the validation table: column → text; ranges are ``min / median / max``, a dash where nothing is known.
+    """Return one row of the validation table, as cell text by column name.
 
-    Image sizes are in original pixels.
+    Ranges are written ``min / median / max``, or as a dash if there are no values. Image sizes are in original pixels.
     """
     return {
         "file": check.file.name,

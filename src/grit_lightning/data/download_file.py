@@ -1,4 +1,4 @@
-"""One file over HTTP: asked for again when that may help, from where it broke off, in place only when it is whole."""
+"""Download of one file over HTTP, with retries and resumption; the file appears only when it is complete and valid."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ from grit_lightning.system.retries import (
 )
 
 Check = Callable[[Path], None]
-"""Reads a file that has arrived, wherever it lies; raises DataError where it is not what was wanted."""
+"""A function that is given the path of a downloaded file and raises DataError if its content is invalid."""
 
 
 class Unavailable(Exception):
-    """No address gave the file. The message says why, address by address."""
+    """Raised if no address delivers the file. The message gives the reason for each address."""
 
 
 class Downloader:
-    """Downloads files, some at a time. To be entered (``async with``) before use.
+    """Downloads files, a limited number at the same time. Enter it with ``async with`` before use.
 
     Args:
-        parallel: how many files at a time.
-        attempts: how often one address is asked for one file.
-        timeout: seconds without a byte after which a connection is given up.
-        backoff: the wait before attempt n + 1 is random, up to ``backoff`` · 2^(n−1) seconds, beside what a server
-            asks for.
-        max_wait: seconds: the most that this grows to; a server that asks for a longer wait is given up.
+        parallel: maximum number of simultaneous downloads.
+        attempts: maximum number of requests to one address for one file.
+        timeout: seconds without data after which a connection is closed.
+        backoff: scale of the random wait between attempts: up to ``backoff`` · 2^(n−1) seconds before attempt n + 1,
+            in addition to the wait that the server requests.
+        max_wait: upper limit of the random wait in seconds. If a server requests a longer wait, its address is not
+            tried again.
 
     Raises:
-        ConfigError: a number out of range.
+        ConfigError: a number is out of range.
     """
 
     def __init__(self, *, parallel: int, attempts: int, timeout: float, backoff: float, max_wait: float) -> None:
@@ -60,7 +61,7 @@ class Downloader:
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(timeout, pool=None),
             follow_redirects=True,
-            # Without compression, so that lengths and ranges are those of the file.
+            # No compression, so that content lengths and byte ranges are those of the file itself.
             headers={"Accept-Encoding": "identity", "User-Agent": f"grit_lightning/{__version__}"},
         )
 
@@ -76,13 +77,13 @@ class Downloader:
         await self._client.__aexit__(kind, error, traceback)
 
     async def get(self, addresses: Sequence[str], target: Path, check: Check) -> None:
-        """Download ``target`` from the first address that gives a file which passes the check.
+        """Download ``target`` from the first address that delivers a file which passes the check.
 
-        Until then the file lies beside it as ``.NAME.part``. That stays where a connection broke, and the next attempt,
-        of this process or a later one, asks for the rest only.
+        Until it is complete, the file is stored beside the target as ``.NAME.part``. If the connection breaks, this
+        partial file stays, and the next attempt, in this process or a later one, requests only the remaining bytes.
 
         Raises:
-            Unavailable: no address gives it, or it cannot be written.
+            Unavailable: no address delivers a valid file, or the file cannot be written.
         """
         reasons = []
         async with self._slots:
@@ -108,33 +109,34 @@ class Downloader:
                 partial.begin(address, response)
             await partial.append(response)
         try:
-            check(partial.path)  # not in a thread: Pillow's warnings are caught by a setting that all threads share
+            check(partial.path)  # not in a thread: load_image changes warning filters, which all threads share
         except DataError as error:
             partial.discard()
             message = str(error).removeprefix(f"{error.source}: ")
-            # A body as long as announced is what the server has. One of unknown length may have been cut off.
+            # A body of the announced length is all that the server has, so a retry would bring the same bytes. A body
+            # of unknown length may have been cut off, and a continued download may have joined different versions.
             transient = continued or "content-length" not in response.headers
             raise (TransientError if transient else PermanentError)(message) from error
         partial.forget_origin()
         await asyncio.to_thread(put_in_place, partial.path, target)
 
     def _expect_file(self, response: httpx.Response, partial: _Partial, asked: dict[str, str]) -> None:
-        """Raise unless the response brings the file, or the rest of it that was asked for."""
+        """Raise unless the response contains the file or the requested rest of it."""
         status = response.status_code
         answer = f"HTTP {status} {response.reason_phrase}".strip()
         if is_transient_status(status):
             wait = retry_after(response)
             if wait > self.max_wait:
                 raise PermanentError(
-                    f"{answer}, to be asked again in {wait:.0f} s; task.max_wait is {self.max_wait:g} s"
+                    f"{answer}, retry allowed after {wait:.0f} s, but task.max_wait is {self.max_wait:g} s"
                 )
             raise TransientError(answer, wait)
         if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and asked:
-            partial.discard()  # it is longer than the file
+            partial.discard()  # it is longer than the server's file
             raise TransientError(answer)
         if status == httpx.codes.PARTIAL_CONTENT and not (asked and partial.is_continued_by(response)):
             partial.discard()
-            raise TransientError(f"{answer}, of another part or version of the file than was asked for")
+            raise TransientError(f"{answer} for a different part or version of the file than requested")
         if status not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
             raise PermanentError(answer)
         if response.headers.get("content-type", "").startswith("text/html"):
@@ -142,20 +144,20 @@ class Downloader:
 
     def _reason(self, error: Exception) -> str:
         if isinstance(error, httpx.TimeoutException):
-            text = f"no byte in {self.timeout:g} s"
+            text = f"no data for {self.timeout:g} s"
         elif isinstance(error, httpx.ConnectError):
             text = f"cannot connect ({error})"
         else:
             text = str(error) or type(error).__name__
         again = is_transient(error) and self.attempts > 1
-        return f"{text} (asked {self.attempts} times)" if again else text
+        return f"{text} ({self.attempts} attempts)" if again else text
 
 
 class _Partial:
-    """What has come of a file so far, and beside it which version of which address it is of.
+    """The partial file of a download, and a note beside it of the address and ETag it comes from.
 
     Args:
-        target: where the file will lie.
+        target: path of the complete file.
     """
 
     def __init__(self, target: Path) -> None:
@@ -164,41 +166,44 @@ class _Partial:
         self._etag, self._size = "", 0
 
     def rest_of(self, address: str) -> dict[str, str]:
-        """Headers that ask for the rest of the file if it is still the same (RFC 9110, 13.1.5); none to begin anew."""
+        """Return headers that request the remaining bytes if the server's file is unchanged (RFC 9110, 13.1.5).
+
+        Without a partial file of this address there are none, and the download starts at the first byte.
+        """
         try:
             origin = json.loads(self._origin.read_text())
             self._etag, self._size = origin["etag"], self.path.stat().st_size
-        except (OSError, ValueError):  # there is nothing, or the note was torn
+        except (OSError, ValueError):  # there is no partial file, or its note is incomplete
             return {}
         if origin["address"] != address or self._size == 0:
             return {}
         return {"Range": f"bytes={self._size}-", "If-Range": self._etag}
 
     def is_continued_by(self, response: httpx.Response) -> bool:
-        """Whether the response goes on where this ends; some servers do not care what they were asked."""
+        """Tell whether the response continues the partial file; some servers ignore the requested range or version."""
         start = response.headers.get("content-range", "").startswith(f"bytes {self._size}-")
         return start and response.headers.get("etag") == self._etag
 
     def begin(self, address: str, response: httpx.Response) -> None:
-        """Start from nothing, and note where from, if the server names the version."""
+        """Discard the partial file, and note the origin of the new one if the server names its version."""
         self.discard()
         etag = response.headers.get("etag", "")
-        # A weak one does not vouch for every byte; a compressed body has lengths of its own.
+        # A weak ETag does not guarantee identical bytes. Byte offsets in a compressed body are not those of the file.
         if etag.startswith('"') and "content-encoding" not in response.headers:
             self._origin.write_text(json.dumps({"address": address, "etag": etag}))
 
     async def append(self, response: httpx.Response) -> None:
-        """Add the body as it comes; if the process is killed, what has come is there."""
+        """Append the body chunk by chunk, flushing each chunk, so that it survives if the process is killed."""
         with self.path.open("ab") as file:
             async for chunk in response.aiter_bytes():
                 file.write(chunk)
                 file.flush()
 
     def discard(self) -> None:
-        """Forget it all."""
+        """Delete the partial file and its note."""
         self.path.unlink(missing_ok=True)
         self.forget_origin()
 
     def forget_origin(self) -> None:
-        """Leave the file alone: it will not be continued."""
+        """Delete the note, so that no later download continues the partial file."""
         self._origin.unlink(missing_ok=True)

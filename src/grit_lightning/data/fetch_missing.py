@@ -1,4 +1,4 @@
-"""What a data set lacks: its JSONL files, and the images that they name."""
+"""Downloads the missing files of a data set: JSONL files and the images that they name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from grit_lightning.types import Sample
 
 
 class Outcome(Enum):
-    """What became of a file; the value is what the report calls it."""
+    """The outcome of fetching one file; the value is the word used in the report."""
 
     THERE = "already there"
     FETCHED = "fetched"
@@ -34,14 +34,14 @@ class Outcome(Enum):
 
 @dataclass(slots=True)
 class Report:
-    """What became of a data file and its images.
+    """The outcome of fetching one data file and its images.
 
     Attributes:
         entry: the data file.
-        state: what became of the file itself.
-        samples: how many of its samples can be read.
-        images: of each image, what became of it.
-        problems: what is missing or wrong, a line each.
+        state: outcome of the JSONL file itself.
+        samples: the file's valid samples.
+        images: outcome by image path.
+        problems: one line for each missing or invalid file or record.
     """
 
     entry: DataFile
@@ -51,7 +51,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
     def row(self) -> dict[str, str]:
-        """Column → text."""
+        """Return the row of the report, as cell text by column name."""
         counts = Counter(self.images.values())
         return {
             "file": self.entry.file.name,
@@ -63,16 +63,17 @@ class Report:
 
 
 class Addresses:
-    """Where data files and images may be had.
+    """Download addresses of data files and images.
 
     Args:
-        bases: beginnings of addresses, by the names under which templates refer to them.
-        files: template of a data file's address. ``{name}`` is its name.
-        images: by ``dataset`` of the sample, templates of its image's address in the order in which they are tried.
-            ``{image}`` is the sample's field, ``{name}`` the last part of it. None: no address is known.
+        bases: base addresses, by the placeholder with which templates refer to them.
+        files: template of a data file's address; ``{name}`` is the file name.
+        images: templates of an image's address, by the sample's ``dataset``, in the order in which they are tried.
+            ``{image}`` is the sample's ``image`` field and ``{name}`` its last component. A data set without templates
+            has no known address.
 
     Raises:
-        ConfigError: a template that does not give an ``http://`` or ``https://`` address.
+        ConfigError: a template does not produce an ``http://`` or ``https://`` address.
     """
 
     def __init__(self, bases: Mapping[str, str], files: str, images: Mapping[str, Sequence[str]]) -> None:
@@ -85,11 +86,16 @@ class Addresses:
                 self._require(f"task.images.{dataset}[{index}]", template, name="n", image="i")
 
     def of_file(self, file: Path) -> list[str]:
-        """Of a data file."""
+        """Return the addresses of a data file."""
         return [self._files.format(**self._bases, name=quote(file.name))]
 
     def of_image(self, sample: Sample, folder: Path) -> list[str]:
-        """Of a sample's image, where ``folder`` is what its field is relative to; empty where none is known."""
+        """Return the addresses of a sample's image; an empty list if none is known.
+
+        Args:
+            sample: the sample.
+            folder: folder to which its ``image`` field is relative.
+        """
         names = {"name": quote(sample.image.name), "image": quote(sample.image.relative_to(folder).as_posix())}
         return [template.format(**self._bases, **names) for template in self._images.get(sample.dataset, ())]
 
@@ -99,7 +105,9 @@ class Addresses:
             address = template.format(**self._bases, **names)
             parts = urlsplit(address)
         except (LookupError, ValueError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{key} is {template!r}, expected an address that holds none but {known}") from error
+            raise ConfigError(
+                f"{key} is {template!r}, expected an address with no placeholder except {known}"
+            ) from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"{key} is {template!r}, which gives {address}; expected an http:// or https:// address")
 
@@ -107,15 +115,15 @@ class Addresses:
 async def fetch_missing(
     entries: Sequence[DataFile], addresses: Addresses, downloader: Downloader, *, quiet: bool
 ) -> list[Report]:
-    """Download the data files that are absent, then the images of all of them that are absent or spoilt.
+    """Download the missing data files, then every image that is missing or fails its check; return a report per file.
 
-    A file that is there and passes its check is not asked for. One that cannot be had hinders no other.
+    Existing files that pass their check are not downloaded. One failure does not stop the rest.
 
     Args:
         entries: the data files and their image folders.
-        addresses: where they may be had.
-        downloader: how they are downloaded.
-        quiet: no progress bar.
+        addresses: download addresses of the files and images.
+        downloader: the downloader; this function enters and closes it.
+        quiet: True to hide the progress bar.
     """
     async with downloader:
         reports = await asyncio.gather(*(_data_file(entry, addresses, downloader) for entry in entries))
@@ -133,21 +141,21 @@ async def fetch_missing(
 
 
 def fetch_lock(folder: Path) -> AbstractContextManager[None]:
-    """Return a context that holds the data folder's lock, because two fetches would write the same partial files.
+    """Return a context manager that locks the data folder, because two fetches would write the same partial files.
 
-    A folder that cannot be written needs no lock: a fetch then only checks what is there.
+    A folder without write permission is not locked: a fetch can only check the files in it.
 
     Raises:
-        ConfigError: on entry, another process holds the lock.
+        ConfigError: another process holds the lock; raised on entering the context.
     """
     if not os.access(folder, os.W_OK):
         return nullcontext()
-    return held(folder / ".fetch.lock", busy=f"{folder}: another task=fetch is at work in this folder")
+    return held(folder / ".fetch.lock", busy=f"{folder}: another task=fetch is running in this folder")
 
 
 @dataclass(slots=True)
 class _Image:
-    """An image to be had, the samples about it, and in the end what became of it."""
+    """An image to fetch: its samples, its addresses and its outcome."""
 
     path: Path
     samples: list[Sample] = field(default_factory=list)
@@ -156,7 +164,7 @@ class _Image:
     reason: str = ""
 
     def check(self, file: Path) -> None:
-        """Raises DataError unless ``file`` decodes and has the size that every sample declares."""
+        """Raise DataError unless ``file`` decodes and has the size that every sample declares."""
         for sample in {sample.size: sample for sample in self.samples}.values():
             load_image(sample, file)
 
@@ -164,7 +172,7 @@ class _Image:
 async def _data_file(entry: DataFile, addresses: Addresses, downloader: Downloader) -> Report:
     report = Report(entry, Outcome.THERE)
     try:
-        # Another file than ours is left alone while it holds samples: it may be the user's own version.
+        # An existing file with at least one valid sample is kept, because it may be the user's own version.
         if not any(isinstance(item, Sample) for item in read_samples(entry.file, entry.images)):
             await downloader.get(addresses.of_file(entry.file), entry.file, _check_data_file)
             report.state = Outcome.FETCHED
@@ -182,7 +190,7 @@ async def _data_file(entry: DataFile, addresses: Addresses, downloader: Download
 
 
 def _check_data_file(file: Path) -> None:
-    """Raises DataError unless the file holds samples and was not cut off in a line."""
+    """Raise DataError unless the file contains a valid sample and its last line is complete."""
     items = list(read_samples(file, file.parent))
     if not any(isinstance(item, Sample) for item in items):
         raise next(item for item in items if isinstance(item, DataError))
@@ -218,13 +226,13 @@ async def _fetch(image: _Image, downloader: Downloader) -> tuple[Outcome, str]:
 
 
 def _conclude(report: Report, jobs: Mapping[Path, _Image]) -> None:
-    """Note what became of the images of a data file."""
+    """Enter the outcomes of a data file's images into its report."""
     report.images = {sample.image: jobs[sample.image].outcome for sample in report.samples}
     missing = [jobs[path] for path, outcome in report.images.items() if outcome is Outcome.MISSING]
     report.problems += [image.reason for image in missing if image.reason]
     unknown = Counter(image.samples[0].dataset for image in missing if not image.reason)
     for dataset, count in unknown.items():
         report.problems.append(
-            f"{count} images of {dataset}: to be placed in {report.entry.images} yourself, "
-            f"or give their address as '++task.images.{dataset}=[\"http://…/{{name}}\"]'"
+            f"{count} images of {dataset}: no download address is known; place them in {report.entry.images} or give "
+            f"their address as '++task.images.{dataset}=[\"http://…/{{name}}\"]'"
         )

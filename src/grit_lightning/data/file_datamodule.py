@@ -1,4 +1,4 @@
-"""The LightningDataModule: GRIT files in, this rank's prompts out."""
+"""The LightningDataModule that reads GRIT files and serves each rank its prompts."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ V = TypeVar("V")
 
 
 class BoundedCache(Generic[K, V]):
-    """Keeps the last ``capacity`` items used. Unlike ``functools.lru_cache``, it can be pickled to a spawned process.
+    """A cache of the most recently used items. Unlike ``functools.lru_cache``, it can be pickled to a spawned process.
 
     Args:
-        capacity: number of items; 0 keeps none.
+        capacity: maximum number of items; 0 to keep none.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -45,7 +45,7 @@ class BoundedCache(Generic[K, V]):
         return len(self._items)
 
     def get(self, key: K, make: Callable[[], V]) -> V:
-        """Returns the item of ``key``, made now if it is not kept."""
+        """Return the cached item of ``key``; if there is none, create it with ``make``."""
         value = self._items.pop(key) if key in self._items else make()
         self._items[key] = value
         while len(self._items) > self.capacity:
@@ -54,26 +54,26 @@ class BoundedCache(Generic[K, V]):
 
 
 class GroundedQADataModule(PromptDataModule):
-    """Training, validation and held-out samples, each checked and encoded before the first step.
+    """Serves training, validation and held-out samples; all are checked and encoded before they are used.
 
-    ``attach`` gives it the model's encoder; without one it only reads and checks.
+    Call ``attach`` to set the model's encoder. Without an encoder, the data module only reads and checks the samples.
 
     Args:
-        root: folder that relative paths of train and val are relative to.
-        train: ``{"file": ..., "images": ...}`` for each JSONL file and its image folder; one that is absent,
-            or whose folder is, is left out with a warning.
-        val: the same for validation, or ``None``.
+        root: folder to which the paths of ``train`` and ``val`` are relative.
+        train: ``{"file": ..., "images": ...}`` for each JSONL file and its image folder. An entry whose file or folder
+            is missing is skipped with a warning.
+        val: entries for validation in the same form; ``None`` for no validation files.
         prompts_per_step: prompts of one optimizer step, over all ranks.
-        max_prompt_tokens: a longer prompt is an error, image tokens included.
-        cached_samples: number of encoded prompts kept in memory.
-        seed: of the order of samples.
-        heldout: ``None``, or ``{"count": ..., "seed": ..., "difficulty": ..., "folder": ...}``: scenes of the shapes
-            world that share no image with its training scenes, ``count`` of each kind of question, as hard as
-            ``difficulty`` names (absent: ``standard``), written to ``folder`` (absent or ``None``: one in the cache
-            folder, whose name tells these scenes from all others).
+        max_prompt_tokens: maximum length of a prompt in tokens, image tokens included; a longer prompt is an error.
+        cached_samples: maximum number of encoded prompts kept in memory.
+        seed: seed of the sample order.
+        heldout: ``None`` for no held-out scenes, or ``{"count": ..., "seed": ..., "difficulty": ..., "folder": ...}``
+            for scenes of the shapes world that share no image with its training scenes. ``count`` is the number of
+            samples per kind of question. ``difficulty`` is optional (default ``standard``). ``folder`` is the optional
+            target folder; by default it is a subfolder of the cache folder whose name contains a hash of the scenes.
 
     Raises:
-        ConfigError: a number out of range, or files that cannot be told apart.
+        ConfigError: a number is out of range, or two data files have the same stem.
     """
 
     def __init__(
@@ -92,7 +92,9 @@ class GroundedQADataModule(PromptDataModule):
         at_least(0, cached_samples=cached_samples)
         if heldout is not None:
             if not {"count", "seed"} <= set(heldout):
-                raise ConfigError(f"data.heldout is {dict(heldout)}; expected count, seed and, if you like, folder")
+                raise ConfigError(
+                    f"data.heldout is {dict(heldout)}; expected count, seed and optionally difficulty, folder"
+                )
             at_least(1, **{"heldout.count": heldout["count"]})
             if heldout.get("difficulty", "standard") not in DIFFICULTIES:
                 names = ", ".join(DIFFICULTIES)
@@ -108,11 +110,11 @@ class GroundedQADataModule(PromptDataModule):
         self._heldout_files: list[DataFile] = []
 
     def setup(self, stage: str) -> None:
-        """Checks everything that the stage will read: records, images, prompt lengths.
+        """Check the files that the stage reads: records, images and prompt lengths.
 
         Raises:
             DataError: the first problem; the message says how many more there are.
-            ConfigError: fewer prompts than ranks.
+            ConfigError: ``prompts_per_step`` is smaller than the number of ranks.
         """
         for what in ("train", "val") if stage == "fit" else ("val",):
             self._load(what)
@@ -120,16 +122,17 @@ class GroundedQADataModule(PromptDataModule):
             self.require_prompts_for(self._rank_and_world_size()[1])
 
     def check(self) -> list[FileCheck]:
-        """Checks every train, val and held-out file, and collects what they hold and every problem.
+        """Check every train, val and held-out file; return the samples and problems of each.
 
         Raises:
-            DataError: root or every listed file is missing, so that there is nothing to check.
+            DataError: there is nothing to check: ``root`` is missing, or no file listed in ``train`` (or in ``val``)
+                exists; or the held-out scenes cannot be written.
         """
         self._write_heldout()
         return [check for what in ("train", "val", "heldout") if self._used(what) for check in self._check(what)]
 
     def train_samples(self) -> list[Sample]:
-        """The training samples, checked, in file order.
+        """Return the checked training samples, in file order.
 
         Raises:
             DataError: the first problem.
@@ -137,7 +140,7 @@ class GroundedQADataModule(PromptDataModule):
         return self._load("train")
 
     def val_samples(self) -> list[Sample]:
-        """The samples of the validation files, checked, then the held-out ones; empty when there are neither.
+        """Return the checked samples of the validation files, then the held-out samples; an empty list without both.
 
         Raises:
             DataError: the first problem.
@@ -145,19 +148,21 @@ class GroundedQADataModule(PromptDataModule):
         return [*self._load("val"), *self.heldout_samples()]
 
     def heldout_samples(self) -> list[Sample]:
-        """The held-out samples of the shapes world, drawn and written on first use; empty when none are asked for.
+        """Return the held-out samples of the shapes world; draw and write them on first use.
+
+        The list is empty if the config has no ``heldout`` entry.
 
         Raises:
-            DataError: the folder cannot be written, or holds other files of these names.
+            DataError: the folder cannot be written, or contains files of these names with other content.
         """
         self._write_heldout()
         return self._load("heldout") if self._heldout_files else []
 
     def prompt(self, sample: Sample) -> Prompt:
-        """The sample as the model reads it; encoded once while it stays in the cache.
+        """Return the encoded prompt of a sample, from the cache if it is there.
 
         Raises:
-            DataError: the image cannot be used, or the prompt is too long.
+            DataError: the image is invalid, or the prompt is too long.
         """
         return self._cache.get(sample.source, lambda: self._encoded(sample, load_image(sample)))
 

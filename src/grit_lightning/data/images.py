@@ -1,4 +1,4 @@
-"""Loads a sample's image: fully decoded, RGB, and of the size its record declares."""
+"""Loads a sample's image: fully decoded, in RGB, and of the size that its record declares."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from grit_lightning.errors import DataError
 from grit_lightning.types import Sample
 
 MAX_ASPECT_RATIO = 200
-"""Longer side over shorter side. Qwen2-VL's ``smart_resize`` refuses more, and no such picture shows anything."""
+"""Maximum ratio of the longer to the shorter side. Qwen2-VL's ``smart_resize`` rejects more extreme images."""
 
 
 def load_image(sample: Sample, file: Path | None = None) -> Image.Image:
-    """Returns the sample's image as 8-bit RGB, of exactly ``sample.size`` in original pixels.
+    """Return the sample's image as 8-bit RGB, of exactly ``sample.size`` in original pixels.
 
-    An EXIF orientation is applied only where the stored pixels disagree with the declared size and the turned ones
-    agree: boxes refer to the declared frame, and most annotations (COCO's among them) were made on the stored
-    pixels. Transparent pixels become white. Of an animation, the first frame is read.
+    The EXIF orientation is applied only if the stored image does not have the declared size and the rotated image
+    does: boxes refer to the declared size, and most annotations (COCO's included) were made on the stored pixels.
+    Transparent pixels become white. Only the first frame of an animation is read.
 
     Args:
-        sample: whose image it is; messages name ``sample.image``.
-        file: what is read, where that is not ``sample.image`` itself.
+        sample: sample whose image is loaded; error messages name ``sample.image``.
+        file: file to read in place of ``sample.image``; ``None`` to read ``sample.image``.
 
     Raises:
-        DataError: the file is missing, cannot be decoded to the end, holds more than 8 bits a channel or too many
-            pixels, has another size than declared, or is narrower than 1 : 200.
+        DataError: the file is missing, cannot be decoded to the end, has more than 8 bits per channel or too many
+            pixels, has a different size than declared, or has an aspect ratio above ``MAX_ASPECT_RATIO``.
     """
     image = _decoded(file or sample.image, sample)
     if image.size != sample.size:
@@ -51,8 +51,8 @@ def _decoded(file: Path, sample: Sample) -> Image.Image:
     path, source = sample.image, sample.source
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; its limits are errors below
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # Pillow's warnings about unusual metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # too many pixels
             image = Image.open(file)
             with image:
                 image.load()
@@ -66,10 +66,10 @@ def _decoded(file: Path, sample: Sample) -> Image.Image:
 
 
 def _upright(image: Image.Image, sample: Sample) -> Image.Image:
-    """The image turned by its EXIF orientation if that gives the declared size; else the image as it is."""
+    """Return the image rotated by its EXIF orientation if that gives the declared size, otherwise unchanged."""
     try:
         turned = ImageOps.exif_transpose(image)
-    except Exception:  # unreadable EXIF: the size problem is then the one to report
+    except Exception:  # unreadable EXIF: the caller then reports the wrong size
         return image
     return turned if turned.size == sample.size else image
 
@@ -77,7 +77,7 @@ def _upright(image: Image.Image, sample: Sample) -> Image.Image:
 def _rgb(image: Image.Image, sample: Sample) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         raise DataError(
-            f"image {sample.image} has pixels of mode {image.mode}; expected 8 bits a channel", sample.source
+            f"image {sample.image} has pixels of mode {image.mode}; expected 8 bits per channel", sample.source
         )
     if not image.has_transparency_data:
         return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""What every LightningDataModule of this package has in common: encoded prompts, in an order that nothing disturbs."""
+"""The base class of this package's LightningDataModules: encoded prompts, in a reproducible order."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from grit_lightning.types import Prompt, Sample
 class PromptDataModule(L.LightningDataModule):
     """Serves the prompts of each optimizer step to each rank.
 
-    Subclasses say which example comes when (``_stream``) and what it is (``_prompts_at``), and list their samples.
+    Subclasses define the order of samples (``_stream``), the prompts of a sample (``_prompts_at``), and the lists of
+    training and validation samples.
 
     Args:
         prompts_per_step: prompts of one optimizer step, over all ranks.
-        max_prompt_tokens: a longer prompt is an error, image tokens included.
-        seed: of the order of samples.
+        max_prompt_tokens: maximum length of a prompt in tokens, image tokens included; a longer prompt is an error.
+        seed: seed of the sample order.
 
     Raises:
-        ConfigError: a number out of range.
+        ConfigError: a number is out of range.
     """
 
     def __init__(self, *, prompts_per_step: int, max_prompt_tokens: int, seed: int) -> None:
@@ -41,27 +42,33 @@ class PromptDataModule(L.LightningDataModule):
         encode: Callable[[Sample, Image.Image], Prompt],
         count_image_tokens: Callable[[Prompt], int] | None = None,
     ) -> None:
-        """Sets the model's encoder, to be called before ``setup``; the counter only serves ``check``'s statistics."""
+        """Set the model's encoder. Call this before ``setup``.
+
+        Args:
+            encode: function that turns a sample and its image into a prompt.
+            count_image_tokens: function that counts the image tokens of a prompt, used only for the statistics of
+                ``check``; ``None`` to leave them out.
+        """
         self._encode = encode
         self._count_image_tokens = count_image_tokens
 
     def train_samples(self) -> list[Sample]:
-        """The training samples that lie in files, checked, in file order."""
+        """Return the checked training samples that are stored in files, in file order."""
         raise NotImplementedError
 
     def val_samples(self) -> list[Sample]:
-        """The samples to evaluate on, checked."""
+        """Return the checked samples to evaluate on."""
         raise NotImplementedError
 
     def require_prompts_for(self, world_size: int) -> None:
-        """Raises ConfigError where one of ``world_size`` ranks would get no prompt."""
+        """Raise ConfigError if one of ``world_size`` ranks would get no prompt."""
         self._stream().batch(0, 0, world_size)
 
     def train_dataloader(self) -> PromptBatches:
-        """Returns the endless batches of this rank, from the trainer's current step.
+        """Return the endless batches of this rank, starting at the trainer's current step.
 
-        A plain iterable: each batch is a cache look-up, so worker processes, which Lightning would suggest for a
-        DataLoader, have nothing to do.
+        The result is a plain iterable and not a ``DataLoader``: each batch is a cache look-up, so the worker processes
+        that Lightning suggests for a ``DataLoader`` would have nothing to do.
         """
         rank, world_size = self._rank_and_world_size()
         return PromptBatches(
@@ -73,7 +80,7 @@ class PromptDataModule(L.LightningDataModule):
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Leaves the batch alone: prompts are cached on the CPU, and the policy moves what it reads."""
+        """Return the batch unchanged: prompts are cached on the CPU, and the policy moves the tensors that it reads."""
         return batch
 
     def _stream(self) -> PromptStream:
@@ -84,7 +91,7 @@ class PromptDataModule(L.LightningDataModule):
 
     def _encoded(self, sample: Sample, image: Image.Image) -> Prompt:
         if self._encode is None:
-            raise RuntimeError("attach(encode) comes before prompts are asked for")
+            raise RuntimeError("no encoder is set; call attach(encode) before using prompts")
         prompt = self._encode(sample, image)
         if prompt.num_tokens > self.max_prompt_tokens:
             raise DataError(
@@ -99,7 +106,7 @@ class PromptDataModule(L.LightningDataModule):
 
 
 def at_least(least: int, **values: int) -> None:
-    """Raises ConfigError where one of the named values of the data config is smaller."""
+    """Raise ConfigError if one of the named values of the data config is smaller than ``least``."""
     for name, value in values.items():
         if value < least:
             raise ConfigError(f"data.{name} is {value}; expected at least {least}")

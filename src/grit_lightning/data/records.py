@@ -1,9 +1,9 @@
-"""Reads the GRIT JSONL format: every line becomes a checked Sample or the problems it has.
+"""Reads the GRIT JSONL format: each line becomes a checked Sample or a list of problems.
 
-One JSON object a line (GRIT_data, hub id ``yfan1997/GRIT_data``): ``question``, ``answer`` (string or number),
-``image`` (file name relative to the image folder), ``width``, ``height``, and optionally ``bboxs`` (xyxy, original
-pixels), ``dataset``, ``split`` and, for supervised fine-tuning, ``completion`` (what the model should write, with boxes
-in original pixels). Other fields are ignored, and so are blank lines and a byte order mark.
+Each line is a JSON object (GRIT_data, hub id ``yfan1997/GRIT_data``) with the fields ``question``, ``answer`` (string
+or number), ``image`` (file name relative to the image folder), ``width`` and ``height``. Optional fields are ``bboxs``
+(xyxy, original pixels), ``dataset``, ``split`` and, for supervised fine-tuning, ``completion`` (the target text, with
+boxes in original pixels). Other fields, blank lines and a byte order mark are ignored.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from grit_lightning.errors import DataError
 from grit_lightning.types import Box, Sample, Size
 
 BOX_TOLERANCE_PX = 1.0
-"""How far a box may reach over the image's edge, in original pixels: annotation tools round to the outer pixel. Such a
-box is cut at the edge; one that reaches further out belongs to another image or another scale."""
+"""Distance in original pixels by which a box may exceed the image, because annotation tools round to the outer pixel.
+Such a box is clipped to the image. A box that exceeds it further is an error: it belongs to another image or scale."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_samples(file: Path, images: Path) -> Iterator[Sample | DataError]:
-    """Yields, in file order, a Sample for each good line and one DataError for each problem of a bad line.
+    """Yield a Sample for each valid line and a DataError for each problem of an invalid line, in file order.
 
-    Training raises the first DataError, validation collects them all. A file that cannot be read, or that holds no
-    line at all, yields one DataError.
+    Training raises the first DataError; validation collects all of them. A file that cannot be read or has only blank
+    lines yields one DataError.
 
     Args:
         file: the JSONL file.
-        images: the folder that the ``image`` fields are relative to; the images themselves are not opened here.
+        images: folder to which the ``image`` fields are relative; the images are not opened here.
     """
     try:
         content = file.read_bytes()
@@ -42,13 +42,13 @@ def read_samples(file: Path, images: Path) -> Iterator[Sample | DataError]:
         return
     content = content.removeprefix(_BYTE_ORDER_MARK)
     empty = True
-    # Not splitlines(): that would also split at characters that JSON strings may hold unescaped, such as U+2028.
+    # Not splitlines(): it also splits at characters that JSON strings may contain unescaped, such as U+2028.
     for number, line in enumerate(content.split(b"\n"), start=1):
         if line.strip():
             empty = False
             yield from _read_line(line, number, file, images)
     if empty:
-        yield DataError("the file holds no samples; expected one JSON object a line", str(file))
+        yield DataError("the file holds no samples; expected one JSON object per line", str(file))
 
 
 def _read_line(line: bytes, number: int, file: Path, images: Path) -> Iterator[Sample | DataError]:
@@ -59,9 +59,9 @@ def _read_line(line: bytes, number: int, file: Path, images: Path) -> Iterator[S
         yield DataError(f"not UTF-8 at byte {error.start + 1} of the line (0x{line[error.start]:02x})", source)
         return
     except json.JSONDecodeError as error:
-        yield DataError(f"not valid JSON at column {error.colno} ({error.msg}); is the line torn?", source)
+        yield DataError(f"not valid JSON at column {error.colno} ({error.msg}); is the line cut off?", source)
         return
-    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, or nesting as deep
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, or equally deep nesting
         yield DataError(f"not usable JSON ({error})", source)
         return
     if not isinstance(value, dict):
@@ -88,7 +88,11 @@ def _read_line(line: bytes, number: int, file: Path, images: Path) -> Iterator[S
 
 
 class _Fields:
-    """Reads typed fields of one object; each problem is noted and stood in for, so that all of a line's are found."""
+    """Reads the typed fields of one JSON object.
+
+    An invalid field is recorded in ``problems`` and replaced by a placeholder value, so that reading goes on and finds
+    all problems of a line.
+    """
 
     def __init__(self, record: dict[str, Any], source: str) -> None:
         self.record = record
@@ -96,12 +100,12 @@ class _Fields:
         self.problems: list[DataError] = []
 
     def text(self, name: str) -> str:
-        """The field as text that is not blank."""
+        """Return the field as text that is not blank."""
         value = self._required(name, "a non-empty string")
         return "" if value is None else self._checked_text(name, value)
 
     def optional_text(self, name: str, default: str) -> str:
-        """The field as text; the default where it is absent or null."""
+        """Return the field as text, or the default if it is absent or null."""
         value = self.record.get(name)
         if value is None:
             return default
@@ -110,7 +114,7 @@ class _Fields:
         return value
 
     def answer(self) -> str:
-        """The answer as text: a number becomes its decimal text, 3.0 becomes 3."""
+        """Return the answer as text: a number becomes its decimal text, and 3.0 becomes 3."""
         value = self._required("answer", "a non-empty string or a number")
         if value is None:
             return ""
@@ -123,7 +127,7 @@ class _Fields:
         return format(Decimal(repr(value + 0.0)).normalize(), "f")  # + 0.0 turns -0.0 into 0.0
 
     def file_name(self, name: str) -> str:
-        """The field as a path below the image folder."""
+        """Return the field as a path below the image folder."""
         value = self.text(name)
         inside = not (PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute())
         if inside and ".." not in PureWindowsPath(value).parts and "\0" not in value:
@@ -131,7 +135,7 @@ class _Fields:
         return self._problem(f"field '{name}' is {value!r}; expected a file name relative to the image folder")
 
     def positive_int(self, name: str) -> int:
-        """The field as an integer above zero; 0 where it is not."""
+        """Return the field as a positive integer, or 0 if it is invalid."""
         value = self._required(name, "a positive integer")
         if value is None:
             return 0
@@ -141,7 +145,7 @@ class _Fields:
         return value
 
     def boxes(self, name: str, size: Size) -> tuple[Box, ...]:
-        """The field as xyxy boxes within the image, in original pixels; absent or null means none."""
+        """Return the field as xyxy boxes within the image, in original pixels; no boxes if it is absent or null."""
         value = self.record.get(name)
         if value is None:
             return ()
@@ -179,7 +183,10 @@ class _Fields:
 
 
 def _box_problem(item: object, size: Size) -> str:
-    """What is wrong with one entry of ``bboxs``; empty when nothing is. An unknown (0) size is not checked against."""
+    """Describe the problem of one entry of ``bboxs``; return an empty string if it is valid.
+
+    A width or height of 0 is unknown, and the box is then not compared with the image.
+    """
     if not isinstance(item, list) or len(item) != 4:
         return "expected four numbers [x1, y1, x2, y2]"
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in item):
@@ -200,14 +207,14 @@ def _box_problem(item: object, size: Size) -> str:
 
 
 def _clamped(item: list[float], size: Size) -> Box:
-    """The box cut at the edges of the image, in original pixels."""
+    """Return the box clipped to the image, in original pixels."""
     width, height = size
     x1, y1, x2, y2 = (max(0.0, float(value)) for value in item)
     return min(x1, width), min(y1, height), min(x2, width), min(y2, height)
 
 
 def _kind(value: object) -> str:
-    """A JSON value's type in words."""
+    """Return the type of a JSON value in words."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     names = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}
@@ -215,6 +222,6 @@ def _kind(value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    """A JSON value as text, shortened: a message must stay one readable line."""
+    """Return a JSON value as text, shortened so that a message stays one readable line."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

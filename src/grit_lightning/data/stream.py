@@ -1,4 +1,4 @@
-"""The endless stream of prompts: which sample each rank sees at each step, as a pure function of (seed, step)."""
+"""The endless stream of prompts: the samples of each rank at each step, as a pure function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Batch:
 
     Attributes:
         step: the optimizer step, from 0.
-        prompts: ``(slot, prompt)``; the slot counts the prompts of the step over all ranks.
+        prompts: pairs ``(slot, prompt)``; the slot numbers the samples of the step across all ranks, from 0.
     """
 
     step: int
@@ -28,16 +28,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class PromptStream:
-    """The order of samples.
+    """The order in which samples are served.
 
     The k-th prompt of the run, k = step · prompts_per_step + slot, is item k mod N of the permutation of epoch
-    k div N, so an epoch shows each of the N samples once. Nothing depends on earlier steps or on the number of
-    ranks: a run that is resumed, or continued on other hardware, sees what it would have seen.
+    k div N, so an epoch shows each of the N samples once. The order does not depend on earlier steps or on the number
+    of ranks: a run that is resumed, or continued on other hardware, sees the same prompts as an uninterrupted run.
 
     Attributes:
-        num_samples: N.
+        num_samples: number of samples N.
         prompts_per_step: prompts of one optimizer step, over all ranks.
-        seed: of the permutations.
+        seed: seed of the permutations.
     """
 
     num_samples: int
@@ -45,10 +45,10 @@ class PromptStream:
     seed: int
 
     def batch(self, step: int, rank: int, world_size: int) -> list[tuple[int, int]]:
-        """Returns the ``(slot, sample index)`` pairs of this rank: every world_size-th slot, from slot ``rank``.
+        """Return the ``(slot, sample index)`` pairs of a rank: every ``world_size``-th slot, starting at ``rank``.
 
         Raises:
-            ConfigError: a rank would get no prompt.
+            ConfigError: ``prompts_per_step`` is smaller than ``world_size``, so that a rank would get no prompt.
         """
         if self.prompts_per_step < world_size:
             raise ConfigError(
@@ -58,28 +58,33 @@ class PromptStream:
         return [(slot, self.sample_index(step, slot)) for slot in range(rank, self.prompts_per_step, world_size)]
 
     def sample_index(self, step: int, slot: int) -> int:
-        """The sample shown in this slot of this step."""
+        """Return the index of the sample in a slot of a step."""
         epoch, item = divmod(step * self.prompts_per_step + slot, self.num_samples)
         return permutation(self.seed, epoch, self.num_samples)[item]
 
 
 @lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, length: int) -> tuple[int, ...]:
-    """The order of ``range(length)`` in one epoch: the ranks of counter-based random numbers keyed by (seed, epoch).
+    """Return the permutation of ``range(length)`` for one epoch: the argsort of random numbers keyed by (seed, epoch).
 
-    The raw Philox stream is fixed for all versions of NumPy (NEP 19), unlike ``Generator.permutation``.
+    The numbers come from Philox, whose raw stream is the same in all versions of NumPy (NEP 19), unlike the result of
+    ``Generator.permutation``.
     """
     keys = np.random.Philox(key=[seed % 2**64, epoch]).random_raw(length)
     return tuple(int(index) for index in np.argsort(keys, kind="stable"))
 
 
 class PromptBatches:
-    """Endless iterable of this rank's batches, for Lightning's fit loop.
+    """An endless iterable of this rank's batches, for Lightning's fit loop.
 
     Args:
-        stream: the order.
-        prompts_at: the prompts of a sample index: one, or several about one image, which share its slot.
-        first_step: asked at the start of each iteration, so that a resumed run goes on where it stopped.
+        stream: the order of samples.
+        prompts_at: function that returns the prompts of a sample index: one prompt, or several about one image, which
+            all get the slot of the sample.
+        first_step: function that returns the step to start at. It is called at the start of each iteration, so that a
+            resumed run continues at the step where it stopped.
+        rank: index of this process.
+        world_size: number of processes.
     """
 
     def __init__(

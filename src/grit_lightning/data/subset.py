@@ -1,4 +1,4 @@
-"""Which of the held-out samples are answered."""
+"""A reproducible subset of the samples to evaluate on."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from grit_lightning.types import Sample
 
 
 def subset(samples: Sequence[Sample], count: int | None) -> list[Sample]:
-    """``count`` of the samples, in their order; all where that is ``None`` or too many.
+    """Return ``count`` of the samples in their original order; all samples if ``count`` is ``None`` or too large.
 
-    Drawn by a hash of their ids: always the same ones, whatever else there is, and a smaller subset is part of a larger
-    one. Not at equal distances: data has periods, such as one answer after another, which would then be all there is.
+    The samples with the smallest hashes of their ids are chosen. The choice is the same in every run and for every
+    order of the samples, and a smaller subset is part of a larger one. Every k-th sample would be a worse choice: data
+    is often periodic, for example with alternating answers, and such a subset could contain a single kind of answer.
     """
     if count is None or count >= len(samples):
         return list(samples)

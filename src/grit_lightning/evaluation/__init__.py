@@ -1,4 +1,4 @@
-"""Predictions on held-out samples, and the metrics computed from them alone."""
+"""Evaluation: predictions on held-out samples, their metrics, and comparisons between them."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Metrics of one completion: answer, boxes and form."""
+"""Metrics of one completion: its answer, its boxes and its format."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ COUNTING_DATASETS = frozenset({"tallyqa"})
 """Datasets whose questions ask for a number."""
 
 MATCH_IOU = 0.5
-"""From this IoU on a box counts as found, in precision and recall."""
-
+"""A box counts as found, in precision and recall, if it is paired at this IoU or above."""
 
 UNMATCHED_GIOU = -1.0
+"""GIoU of a box without a partner: the smallest value that a pair can have."""
 
 
 def grounding_iou(one: Prediction) -> float | None:
-    """Mean, over the reference boxes, of the best IoU with any predicted box. A box at nothing costs nothing here."""
+    """Return the mean, over the reference boxes, of the best IoU with any predicted box.
+
+    Predicted boxes that match nothing do not lower it. Return ``None`` without reference boxes.
+    """
     predicted, reference = _boxes(one)
     if not reference:
         return None
@@ -27,67 +30,82 @@ def grounding_iou(one: Prediction) -> float | None:
 
 
 def matched_iou(one: Prediction) -> float | None:
-    """Mean IoU of pairs, each box in one pair at most; boxes without a partner count 0."""
+    """Return the mean IoU of a one-to-one matching with the reference boxes; ``None`` without reference boxes.
+
+    Boxes without a partner count as 0.
+    """
     return _matched(one, grounding.iou, unmatched=0.0)
 
 
 def matched_giou(one: Prediction) -> float | None:
-    """The same of the generalized IoU, −1 to 1; boxes without a partner count −1."""
+    """Return the mean generalized IoU, −1 to 1, of a one-to-one matching; ``None`` without reference boxes.
+
+    Boxes without a partner count as −1.
+    """
     return _matched(one, grounding.giou, unmatched=UNMATCHED_GIOU)
 
 
 def union_iou(one: Prediction) -> float | None:
-    """IoU of what all predicted and what all reference boxes cover."""
+    """Return the IoU of the two regions that all predicted and all reference boxes cover.
+
+    Return ``None`` without reference boxes.
+    """
     predicted, reference = _boxes(one)
     return grounding.union_iou(predicted, reference) if reference else None
 
 
 def precision(one: Prediction) -> float | None:
-    """Share of the predicted boxes that are paired at an IoU of at least 0.5; of a completion without boxes none."""
+    """Return the share of the predicted boxes that are paired with a reference box at an IoU of at least 0.5.
+
+    Return ``None`` without reference boxes or without predicted boxes.
+    """
     predicted, reference = _boxes(one)
     return _hits(predicted, reference) / len(one["boxes"]) if reference and one["boxes"] else None
 
 
 def recall(one: Prediction) -> float | None:
-    """Share of the reference boxes that are paired at an IoU of at least 0.5."""
+    """Return the share of the reference boxes that are paired with a predicted box at an IoU of at least 0.5.
+
+    Return ``None`` without reference boxes.
+    """
     predicted, reference = _boxes(one)
     return _hits(predicted, reference) / len(reference) if reference else None
 
 
 def is_grounded(one: Prediction) -> bool:
-    """Whether the completion has each tag once, in order, and points at something before it rethinks.
+    """Tell whether the completion has each tag exactly once and in order, and a box in its reasoning.
 
-    Where a count is asked for and the completion's own answer is 0, there is nothing to point at.
+    The reasoning is the text before ``<rethink>``. If a counting question is answered with 0, no box is needed.
     """
     return grounding.parse(one["text"]).well_formed and (bool(one["boxes"]) or _own_count(one) == 0)
 
 
 def box_validity(one: Prediction) -> float | None:
-    """Share of the boxes that are ordered, inside the image and not repeated; of a completion without boxes none."""
+    """Return the share of the boxes that are ordered, inside the image and not repeated; ``None`` without boxes."""
     return mean([box["valid"] for box in one["boxes"]])
 
 
 def count_consistency(one: Prediction) -> float | None:
-    """Whether there are as many boxes as the completion's own answer says, right or wrong; counting samples only.
+    """Return 1 if the number of boxes equals the completion's own answer, right or wrong, else 0.
 
-    Without boxes, only the answer 0 is consistent.
+    Return ``None`` if the question does not ask for a number, or the answer is not a whole number.
     """
     count = _own_count(one)
     return None if count is None else float(len(one["boxes"]) == count)
 
 
 def is_counting(one: Prediction) -> bool:
-    """Whether the question asks for a number."""
+    """Tell whether the question asks for a number."""
     return one["dataset"] in COUNTING_DATASETS
 
 
 def _own_count(one: Prediction) -> int | None:
-    """The whole number that a counting sample was answered with."""
+    """Return the answer as a whole number; ``None`` for another answer and for samples that ask for no number."""
     return grounding.as_count(one["parsed_answer"]) if is_counting(one) else None
 
 
 def _boxes(one: Prediction) -> tuple[list[Box], list[Box]]:
-    """Predicted boxes whose coordinates are finite, and reference boxes, both in original pixels."""
+    """Return the predicted boxes with finite coordinates and the reference boxes, both in original pixels."""
     return [box["pixels"] for box in one["boxes"] if None not in box["pixels"]], one["reference_boxes"]
 
 
@@ -103,13 +121,13 @@ def _hits(predicted: Sequence[Box], reference: Sequence[Box]) -> int:
 
 
 def judge_score(one: Prediction) -> float | None:
-    """Return the judge's raw score, 0 to 1; ``None`` where it could not judge."""
+    """Return the judge's raw score, 0 to 1; ``None`` if the judge could not score the answer."""
     score: float | None = one["scores"].get(JUDGE)
     return score
 
 
 def is_right(one: Prediction) -> bool | None:
-    """Whether the judge's verdict is above 0, as in GRIT's training; ``None`` where it could not judge."""
+    """Tell whether the judge's score is above 0, as in GRIT's training; ``None`` if the judge could not score."""
     score = judge_score(one)
     return None if score is None else score > 0
 
@@ -133,5 +151,5 @@ COMPLETION_METRICS: Mapping[str, Callable[[Prediction], float | None]] = {
 
 
 def mean(values: Collection[float]) -> float | None:
-    """Return the mean, or ``None`` of no values."""
+    """Return the mean of the values; ``None`` if there are none."""
     return sum(values) / len(values) if values else None

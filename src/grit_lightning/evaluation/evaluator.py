@@ -1,4 +1,4 @@
-"""How a model is evaluated: completions of held-out samples, greedy or several, and their scores."""
+"""The evaluator: decodes one greedy or several sampled completions per held-out sample and scores them."""
 
 from __future__ import annotations
 
@@ -25,27 +25,28 @@ from grit_lightning.runs.records import from_record
 from grit_lightning.types import Completion, Prompt, Sample
 
 PROGRESS_FROM = 50
-"""More samples than this are answered under a progress bar."""
+"""Progress is reported only for evaluations of more than this many samples."""
 
 _SAMPLING_STEP = 0
-"""Stands for the optimizer step in the key of the sampling noise, together with a slot that names the sample."""
+"""Takes the place of the optimizer step in the sampling-noise key ``(seed, step, slot)``; the slot is derived from
+the sample id (:func:`_noise_slot`)."""
 
 
 class Evaluator:
-    """How samples are answered, and what is asked about the answers. Values live in ``conf/evaluation``.
+    """Decodes completions of samples and scores them. The default values live in ``conf/evaluation``.
 
     Args:
-        max_new_tokens: limit on a completion's tokens; one that reaches it is recorded as truncated.
-        stop: text that ends a completion, included in it.
-        batch_size: prompts decoded at once; bounds memory. Predictions do not depend on it, but for rounding.
-        sampler: draws several completions of each sample; ``None`` for one, greedily.
-        seed: of the sampling noise.
-        judge: scores an answer.
-        measures: further scores of a completion by name, as reward components are written.
-        resamples: of the bootstrap; 0 for no intervals.
+        max_new_tokens: maximum length of a completion in tokens; one that reaches it is recorded as truncated.
+        stop: text that ends a completion; it stays part of the completion.
+        batch_size: completions decoded at once, to bound memory. It changes predictions only by rounding.
+        sampler: draws several completions of each sample; ``None`` to decode one completion greedily.
+        seed: seed of the sampling noise.
+        judge: scores an answer against the reference answer.
+        measures: additional scores of a completion by name, with the signature of a reward component.
+        resamples: number of bootstrap resamples for confidence intervals; 0 for no intervals.
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: a value is out of range, or a measure has the name of a built-in score.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Evaluator:
         if not stop:
             raise ConfigError("evaluation.stop is empty, expected the text that ends a completion, such as </answer>")
         if taken := {JUDGE, EXACT_MATCH} & set(measures):
-            raise ConfigError(f"evaluation.measures.{taken.pop()} is there already: expected another name")
+            raise ConfigError(f"evaluation.measures.{taken.pop()} is a built-in score: expected another name")
         self.max_new_tokens = max_new_tokens
         self.stop = stop
         self.batch_size = batch_size
@@ -86,12 +87,12 @@ class Evaluator:
 
     @property
     def samples_each(self) -> int:
-        """Completions of each sample."""
+        """The number of completions per sample."""
         return 1 if self.sampler is None else self.sampler.num_generations
 
     @property
     def metric_names(self) -> list[str]:
-        """The metrics that its predictions have."""
+        """The names of the metrics of this evaluator's predictions."""
         return metric_names(self._measures, several=self.samples_each > 1)
 
     @property
@@ -99,7 +100,7 @@ class Evaluator:
         return [name for name in self._scores.names if name not in (JUDGE, EXACT_MATCH)]
 
     def settings(self) -> dict[str, Any]:
-        """All that decides what is predicted and how it is scored, JSON-ready."""
+        """Return every setting that affects the predictions or their scores, as JSON-serialisable values."""
         sampling: str | dict[str, Any] = "greedy"
         if self.sampler is not None:
             names = ("num_generations", "temperature", "top_k", "top_p")
@@ -110,7 +111,7 @@ class Evaluator:
                 "stop": self.stop,
                 "sampling": sampling,
             },
-            "judge": _name_of(self.judge),
+            "judge": _judge_name(self.judge),
             "measures": self._measures,
         }
 
@@ -124,17 +125,18 @@ class Evaluator:
         what: str,
         quiet: bool,
     ) -> Iterator[list[Prediction]]:
-        """Yields the predictions of each sample once they are scored, in an order that serves the decoding.
+        """Decode and score the samples, and yield the scored predictions of one sample at a time.
 
-        While a judge thinks about one batch, the next is decoded.
+        The samples are reordered so that prompts of similar length share a batch. The judge scores one batch while the
+        next is being decoded.
 
         Args:
-            model: in eval mode, to be called without gradients.
-            backbone: its family.
-            samples: what is asked.
-            prompt: a sample as the model reads it.
-            what: what is done, for the progress bar.
-            quiet: no progress bar.
+            model: the policy, in eval mode; the caller disables gradients.
+            backbone: the adapter of the model's family.
+            samples: the samples to answer.
+            prompt: builds the prompt of a sample.
+            what: description of the work, shown with the progress.
+            quiet: True to report no progress.
         """
         waiting: deque[Callable[[], list[Prediction]]] = deque()
         with _progress(what, len(samples), quiet=quiet) as advance:
@@ -154,15 +156,15 @@ class Evaluator:
     def begin_scoring(
         self, prompt: Prompt, completions: Sequence[Completion], prompt_version: str
     ) -> Callable[[], list[Prediction]]:
-        """Have a sample's completions scored. What is returned waits for the scores and gives the predictions.
+        """Start scoring the completions of one sample; return a function that waits and returns the predictions.
 
         Args:
-            prompt: of the sample.
-            completions: what was written about it.
-            prompt_version: of the prompt's template.
+            prompt: the prompt of the sample.
+            completions: the completions of that prompt.
+            prompt_version: version of the prompt template.
         """
         scored = self._scores.begin((prompt.sample, completion) for completion in completions)
-        judge = _name_of(self.judge)
+        judge = _judge_name(self.judge)
         return lambda: [
             prediction(
                 prompt,
@@ -176,9 +178,9 @@ class Evaluator:
         ]
 
     def score_again(self, predictions: Sequence[Prediction]) -> list[Prediction]:
-        """The predictions with their scores asked for anew, all at once; a judge's cache knows what it said before."""
+        """Score the predictions again, all at once, and return them with the new scores; a judge may use its cache."""
         scored = self._scores.score_all(from_record(one) for one in predictions)
-        judge = _name_of(self.judge)
+        judge = _judge_name(self.judge)
         return [
             one | {"scores": dict(score.components), "judge": judge}
             for one, score in zip(predictions, scored, strict=True)
@@ -186,7 +188,7 @@ class Evaluator:
 
     def _batches(self, samples: Sequence[Sample], prompt: Callable[[Sample], Prompt]) -> Iterator[list[Prompt]]:
         at_once = max(1, self.batch_size // self.samples_each)
-        window = 4 * at_once  # prompts held at once: enough to find some of similar length
+        window = 4 * at_once  # prompts in memory: enough to group prompts of similar length
         for start in range(0, len(samples), window):
             prompts = sorted(map(prompt, samples[start : start + window]), key=lambda one: one.num_tokens)
             for first in range(0, len(prompts), at_once):
@@ -198,12 +200,12 @@ class Evaluator:
         if self.sampler is None:
             ones = greedy(model, backbone, prompts, max_new_tokens=self.max_new_tokens, stop=self.stop)
             return [(completion,) for completion in ones]
-        slots = [(_slot(one.sample.id), one) for one in prompts]
+        slots = [(_noise_slot(one.sample.id), one) for one in prompts]
         groups = self.sampler.rollout(model, backbone, slots, step=_SAMPLING_STEP, seed=self.seed)
         return [group.completions for group in groups]
 
     def _verdict(self, sample: Sample, completion: Completion) -> float | Future[float | None]:
-        """The judge's score of the answer. An empty one scores 0 without asking."""
+        """Return the judge's score of the answer. An empty answer scores 0 and is not sent to the judge."""
         answer = given_answer(completion.text)
         return begin_judging(self.judge, sample.question, sample.answer, answer) if answer else 0.0
 
@@ -212,18 +214,18 @@ def _exact_match(sample: Sample, completion: Completion) -> float:
     return ExactMatch()(sample.question, sample.answer, given_answer(completion.text))
 
 
-def _name_of(judge: Judge) -> str:
+def _judge_name(judge: Judge) -> str:
     return getattr(judge, "name", type(judge).__name__)
 
 
-def _slot(sample_id: str) -> int:
-    """The sample's id as a number, so that its noise does not depend on what else is evaluated."""
+def _noise_slot(sample_id: str) -> int:
+    """Hash the sample id to a number, so that a sample's noise does not depend on which other samples are evaluated."""
     return int.from_bytes(hashlib.sha256(sample_id.encode()).digest()[:8], "big")
 
 
 @contextmanager
 def _progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Says how far it got: a bar on a terminal, else a line for each quarter. Silent about few samples."""
+    """Report progress: a bar on a terminal, otherwise one line per quarter. Nothing for ``PROGRESS_FROM`` or fewer."""
     if quiet or total <= PROGRESS_FROM:
         yield lambda count: None
     elif sys.stderr.isatty():

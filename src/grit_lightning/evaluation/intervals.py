@@ -1,7 +1,8 @@
-"""Bootstrap intervals: how far a mean over these samples may be from that over others of their kind.
+"""Bootstrap confidence intervals of metrics and of paired differences between metrics.
 
-Percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13), by ``scipy``. What is
-drawn again is samples, never completions: those of one sample are alike. They say nothing of another training seed.
+The intervals are percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13),
+computed by ``scipy``. Samples are resampled, never completions, because the completions of one sample are correlated.
+The intervals cover the choice of samples only; they do not cover the variation between training seeds.
 """
 
 from __future__ import annotations
@@ -32,23 +33,23 @@ _BATCH = 200
 
 
 class Interval(NamedTuple):
-    """Ends of an interval."""
+    """The lower and upper end of a confidence interval."""
 
     low: float
     high: float
 
 
 Intervals = dict[str, Interval | None]
-"""By metric; ``None`` where fewer than two samples have it."""
+"""Intervals by metric name; ``None`` for a metric without an interval, see :func:`bootstrap`."""
 
 
 class Difference(NamedTuple):
-    """How a metric differs on the same samples.
+    """The paired difference of one metric between two sets of predictions for the same samples.
 
     Attributes:
-        mean: second − first; ``None`` where no sample has both.
-        interval: of that mean, by resampling the samples' differences.
-        samples: that have it in both.
+        mean: mean of second − first; ``None`` if no sample has the metric in both.
+        interval: confidence interval of that mean, by resampling the per-sample differences.
+        samples: number of samples that have the metric in both.
     """
 
     mean: float | None
@@ -57,11 +58,13 @@ class Difference(NamedTuple):
 
 
 def intervals(predictions: Iterable[Prediction], *, resamples: int) -> dict[str, Intervals]:
-    """An interval for each mean of ``metrics.summary``, by dataset; for ``MACRO``, datasets are resampled apart.
+    """Return an interval for each mean of ``metrics.summary``, by dataset and metric name.
+
+    For ``MACRO``, each dataset is resampled separately.
 
     Args:
-        predictions: what the means are of.
-        resamples: how often the samples are drawn again.
+        predictions: the predictions whose metrics are averaged.
+        resamples: number of bootstrap resamples; 0 for no intervals.
     """
     samples = sample_values(predictions)
     names = metric_names_of(samples)
@@ -80,7 +83,10 @@ def intervals(predictions: Iterable[Prediction], *, resamples: int) -> dict[str,
 
 
 def bootstrap(strata: Sequence[Sequence[float]], resamples: int) -> Interval | None:
-    """The interval of the unweighted mean of the strata's means; ``None`` where a stratum has fewer than two values."""
+    """Return the 95 % interval of the unweighted mean of the strata's means.
+
+    Return ``None`` if ``resamples`` is 0, there is no stratum, or a stratum has fewer than two values.
+    """
     if not resamples or not strata or min(map(len, strata)) < 2:
         return None
     drawn = stats.bootstrap(
@@ -103,7 +109,7 @@ def _mean_of_means(*strata: np.ndarray, axis: int) -> np.ndarray:
 def differences(
     first: Sequence[SampleValues], second: Sequence[SampleValues], *, resamples: int
 ) -> Mapping[str, Difference]:
-    """Each metric's paired difference over the samples that both have, by name."""
+    """Return the paired difference of each metric, by name, over the samples that have it in both."""
     other = {sample.sample_id: sample.values for sample in second}
     return {name: _difference([_changes(first, other, name)], resamples) for name in metric_names_of(first)}
 
@@ -111,7 +117,11 @@ def differences(
 def differences_by_dataset(
     first: Sequence[SampleValues], second: Sequence[SampleValues], *, resamples: int
 ) -> dict[str, Mapping[str, Difference]]:
-    """The same over all samples, under ``OVERALL``, by dataset, and of several their unweighted mean, ``MACRO``."""
+    """Return the paired differences by dataset and metric name.
+
+    ``OVERALL`` holds the differences over all samples. If there are several datasets, ``MACRO`` holds the unweighted
+    mean over the datasets.
+    """
     result = {OVERALL: differences(first, second, resamples=resamples)}
     by_dataset = datasets_of(first)
     result |= {name: differences(those, second, resamples=resamples) for name, those in by_dataset.items()}
@@ -127,7 +137,7 @@ def differences_by_dataset(
 
 
 def _changes(first: Sequence[SampleValues], second: Mapping[str, Metrics], name: str) -> list[float]:
-    """What a metric changes by on each sample where both have it, second − first."""
+    """Return second − first of a metric for each sample that has it in both."""
     return [
         after - before
         for sample in first
@@ -137,7 +147,7 @@ def _changes(first: Sequence[SampleValues], second: Mapping[str, Metrics], name:
 
 
 def _difference(strata: Sequence[Sequence[float]], resamples: int) -> Difference:
-    """Of the unweighted mean of the strata's means."""
+    """Return the difference as the unweighted mean of the strata's means; empty strata are ignored."""
     values = [changes for changes in strata if changes]
     mean = float(np.mean([np.mean(changes) for changes in values])) if values else None
     return Difference(mean, bootstrap(values, resamples), sum(map(len, values)))

@@ -1,6 +1,6 @@
-"""Metrics of predictions: first what each sample is worth, then means over samples.
+"""Metrics of predictions: metric values per sample, and their means over samples.
 
-The sample is the unit of every mean and of every interval: several completions of one are averaged first.
+The sample is the unit of every mean and every interval: the completions of one sample are averaged first.
 """
 
 from __future__ import annotations
@@ -21,58 +21,60 @@ from grit_lightning.evaluation.completion_metrics import (
 from grit_lightning.evaluation.predictions import EXACT_MATCH, JUDGE, Prediction
 
 Metrics = dict[str, float | None]
-"""Metrics by name; ``None`` where no sample is of the kind that a metric is about."""
-
+"""Values by metric name; ``None`` for a metric that is defined for none of the samples."""
 
 OVERALL, MACRO = "overall", "macro"
-"""What metrics over all samples, and means over datasets, are called among those of the datasets."""
-
+"""Keys beside the dataset names: metrics over all samples, and the unweighted mean over datasets."""
 
 COUNTS = ("samples", "unscored")
+"""Metrics that are counts, not means."""
 
 
 # ---- several completions of one sample ----
 
 
 def pass_at_k(group: Sequence[Prediction]) -> float | None:
-    """Whether any of the completions is right, over those that were judged."""
+    """Return 1 if any judged completion is right, else 0; ``None`` if the judge scored no completion."""
     verdicts = [right for one in group if (right := is_right(one)) is not None]
     return float(any(verdicts)) if verdicts else None
 
 
 def majority_vote(group: Sequence[Prediction]) -> float | None:
-    """The judge's score of the most frequent answer; of equally frequent ones, that which was given first."""
+    """Return the judge's score of the most frequent normalised answer; a tie goes to the answer that was given first.
+
+    Return ``None`` if the judge scored no completion with that answer.
+    """
     answers = [grounding.normalise(one["parsed_answer"]) for one in group]
-    winner = Counter(answers).most_common(1)[0][0]  # in the order of first occurrence
+    winner = Counter(answers).most_common(1)[0][0]  # lists ties in the order of first occurrence
     voted = [judge_score(one) for one, answer in zip(group, answers, strict=True) if answer == winner]
     return next((score for score in voted if score is not None), None)
 
 
 def answer_entropy(group: Sequence[Prediction]) -> float:
-    """Shannon entropy of the answers, in nats: 0 where all agree, log k where none do."""
+    """Return the Shannon entropy of the normalised answers in nats: 0 if all k agree, log k if all differ."""
     answers = Counter(grounding.normalise(one["parsed_answer"]) for one in group)
     return float(stats.entropy(list(answers.values())))
 
 
-_OF_GROUP: Mapping[str, Callable[[Sequence[Prediction]], float | None]] = {
+_GROUP_METRICS: Mapping[str, Callable[[Sequence[Prediction]], float | None]] = {
     "pass_at_k": pass_at_k,
     "majority_vote": majority_vote,
     "answer_entropy": answer_entropy,
 }
 
 
-# ---- samples ----
+# ---- metric values per sample ----
 
 
 @dataclass(frozen=True, slots=True)
 class SampleValues:
-    """What a sample is worth.
+    """Metric values of one sample, averaged over its completions.
 
     Attributes:
-        sample_id: of the sample.
-        dataset: that it belongs to.
-        values: by metric; ``None`` where a metric is not about this sample.
-        unscored: completions that the judge could not score.
+        sample_id: id of the sample.
+        dataset: dataset of the sample.
+        values: value by metric name; ``None`` for a metric that is not defined for this sample.
+        unscored: number of completions that the judge could not score.
     """
 
     sample_id: str
@@ -82,7 +84,7 @@ class SampleValues:
 
 
 def sample_values(predictions: Iterable[Prediction]) -> list[SampleValues]:
-    """The values of each sample, in the order of their first predictions."""
+    """Return the metric values of each sample, in the order in which the samples first occur."""
     groups: dict[str, list[Prediction]] = {}
     for one in predictions:
         groups.setdefault(one["sample_id"], []).append(one)
@@ -95,52 +97,57 @@ def _sample_values(group: Sequence[Prediction], *, several: bool) -> SampleValue
     values = {name: _mean_of_known(map(measure, group)) for name, measure in COMPLETION_METRICS.items()}
     values |= {name: _mean_of_known(one["scores"].get(name) for one in group) for name in more}
     if several:
-        values |= {name: measure(group) for name, measure in _OF_GROUP.items()}
+        values |= {name: measure(group) for name, measure in _GROUP_METRICS.items()}
     unscored = sum(judge_score(one) is None for one in group)
     return SampleValues(group[0]["sample_id"], group[0]["dataset"], values, unscored)
 
 
 def metric_names_of(samples: Sequence[SampleValues]) -> list[str]:
-    """The metrics that any of the samples has, in their order."""
+    """Return the names of the metrics that occur in any sample, in the order of first occurrence."""
     return list(dict.fromkeys(name for sample in samples for name in sample.values))
 
 
 def metric_names(measures: Iterable[str], *, several: bool) -> list[str]:
-    """The metrics that :func:`summary` will have.
+    """Return the names of the metrics that :func:`summary` will contain.
 
     Args:
-        measures: further scores of the predictions.
-        several: whether there are several completions of a sample.
+        measures: names of the additional scores of the predictions.
+        several: True if a sample has several completions.
     """
-    return [*COMPLETION_METRICS, *measures, *(_OF_GROUP if several else ()), *COUNTS]
+    return [*COMPLETION_METRICS, *measures, *(_GROUP_METRICS if several else ()), *COUNTS]
 
 
 def datasets_of(samples: Sequence[SampleValues]) -> dict[str, list[SampleValues]]:
-    """The samples of each dataset, by name."""
+    """Group the samples by dataset name, in alphabetical order."""
     names = sorted({sample.dataset for sample in samples})
     return {name: [sample for sample in samples if sample.dataset == name] for name in names}
 
 
 def known(samples: Sequence[SampleValues], name: str) -> list[float]:
-    """A metric's values where it has any."""
+    """Return the values of a metric, skipping samples for which it is not defined."""
     return [value for sample in samples if (value := sample.values.get(name)) is not None]
 
 
-# ---- all ----
+# ---- means over samples ----
 
 
 def summary(predictions: Iterable[Prediction]) -> dict[str, Metrics]:
-    """Means over all samples, under ``OVERALL``, by dataset, and of several datasets their unweighted mean, ``MACRO``.
+    """Return the means of all metrics, by dataset and metric name.
 
-    - ``accuracy``: the judge's raw score. ``accuracy_binarised``: share above 0. ``exact_match``: share of answers
-      that are the reference's after ``grounding.normalise``, whoever judges.
-    - ``grounding_iou``, ``matched_iou``, ``union_iou``, ``giou``, ``precision``, ``recall``: the functions above of
-      these names (``giou``: :func:`matched_giou`), over samples with reference boxes, in original pixels.
-    - ``grounded_format``: :func:`is_grounded`. ``box_validity``, ``count_consistency``: see there.
-    - ``tokens``: tokens of a completion. ``truncated``: share cut off by the limit.
-    - any further score, by its name.
-    - with several completions of a sample: ``pass_at_k``, ``majority_vote``, ``answer_entropy``.
-    - ``samples``: how many. ``unscored``: completions that the judge could not score.
+    ``OVERALL`` holds the means over all samples. If there are several datasets, ``MACRO`` holds the unweighted mean
+    over the datasets.
+
+    - ``accuracy``: mean of the judge's raw scores. ``accuracy_binarised``: share of scores above 0. ``exact_match``:
+      share of answers equal to the reference answer after ``grounding.normalise``, with any judge.
+    - ``grounding_iou``, ``matched_iou``, ``union_iou``, ``giou``, ``precision``, ``recall``: box metrics in original
+      pixels, over samples with reference boxes. ``completion_metrics`` defines each in a function of the same name;
+      that of ``giou`` is ``matched_giou``.
+    - ``grounded_format``, ``box_validity``, ``count_consistency``: see ``is_grounded`` and the functions of the same
+      names in ``completion_metrics``.
+    - ``tokens``: mean completion length in tokens. ``truncated``: share of completions cut off by the token limit.
+    - each additional score, under its name.
+    - if a sample has several completions: ``pass_at_k``, ``majority_vote``, ``answer_entropy``.
+    - ``samples``: number of samples. ``unscored``: number of completions that the judge could not score.
     """
     samples = sample_values(predictions)
     by_dataset = {name: _metrics(those) for name, those in datasets_of(samples).items()}

@@ -1,14 +1,14 @@
-"""Predictions: what a model wrote about a sample, and what that is worth, as JSON lines. All metrics come from them.
+"""Predictions: scored completions of held-out samples, stored as JSON lines. All metrics are computed from them.
 
-One line for each completion of each sample. Its fields are those of a rollout (``rollout_store.records``) that do not
-belong to training, and
+A file has one line for each completion of each sample. A line has the fields of a stored rollout
+(``runs.records.records``) that do not belong to training, and
 
-- ``completion_index``: 0 for a greedy answer, 0 … k − 1 for k samples,
+- ``completion_index``: 0 for a greedy completion, 0 … k − 1 for k sampled completions,
 - ``prompt_version``: changes with the text of the prompt and its prefill,
-- ``parsed_answer``: :func:`given_answer`, in place of the text of the ``<answer>`` section alone,
-- ``scores``: by name, ``null`` where something could not be scored: ``judge``, the raw verdict, 0 to 1;
-  ``exact_match``, 0 or 1; and whatever else was asked for,
-- ``judge``: who gave the verdict.
+- ``parsed_answer``: the result of :func:`given_answer`, which falls back to the whole text without an ``<answer>``,
+- ``scores``: scores by name, ``null`` for a score that could not be computed: ``judge``, the judge's raw score, 0 to 1;
+  ``exact_match``, 0 or 1; and the additional measures of the evaluation,
+- ``judge``: name of the judge that gave the ``judge`` score.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from grit_lightning.types import Completion, Prompt
 Prediction = dict[str, Any]
 
 Key = tuple[str, int]
-"""What tells a prediction from all others of a file: the sample's id and the completion's index."""
+"""Identifies a prediction within a file: the sample id and the completion index."""
 
 JUDGE, EXACT_MATCH = "judge", "exact_match"
-"""Names of the two scores that every prediction has."""
+"""Names of the two built-in scores, which every prediction has."""
 
 _FIELDS: Mapping[str, Rule] = {
     **dict.fromkeys(("sample_id", "dataset", "question", "answer", "text", "parsed_answer", "finish"), TEXT),
@@ -41,21 +41,21 @@ _FIELDS: Mapping[str, Rule] = {
     "reference_boxes": BOXES,
     "scores": SCORES,
 }
-"""What metrics read."""
+"""Validation rules for the fields that the metrics read."""
 
 
 def prediction(
     prompt: Prompt, completion: Completion, *, index: int, prompt_version: str, scores: Mapping[str, Any], judge: str
 ) -> Prediction:
-    """The record of one completion.
+    """Return the record of one completion.
 
     Args:
-        prompt: what was asked.
-        completion: what was written.
-        index: its number among the completions of its sample.
-        prompt_version: of the prompt's template.
-        scores: by name.
-        judge: who gave the first of them.
+        prompt: the prompt that was answered.
+        completion: the completion of that prompt.
+        index: index of the completion among those of its sample, from 0.
+        prompt_version: version of the prompt template.
+        scores: scores of the completion by name.
+        judge: name of the judge that gave the ``judge`` score.
     """
     return {
         **prompt_fields(prompt),
@@ -69,35 +69,35 @@ def prediction(
 
 
 def given_answer(text: str) -> str:
-    """The text of the answer section; the whole text where there is no ``<answer>``, as after a plain prompt."""
+    """Return the text of the answer section, or the whole text if it has no ``<answer>``, as after a plain prompt."""
     answer = grounding.answer_text(text)
     return (text if answer is None else answer).strip()
 
 
 def key(one: Prediction) -> Key:
-    """The prediction's :data:`Key`."""
+    """Return the :data:`Key` of the prediction."""
     return one["sample_id"], one["completion_index"]
 
 
 def is_scored(one: Prediction) -> bool:
-    """Whether nothing that was asked for is missing."""
+    """Tell whether every score of the prediction has a value."""
     return None not in one["scores"].values()
 
 
 def as_line(one: Prediction) -> str:
-    """The prediction as one line of a file, with its line break."""
-    return json.dumps(one, allow_nan=False) + "\n"  # ASCII: some separators of Unicode break lines for some readers
+    """Serialise the prediction as one JSON line, with its line break."""
+    return json.dumps(one, allow_nan=False) + "\n"  # ASCII only: some readers split lines at Unicode separators
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Write a line for each prediction; the file appears whole or not at all."""
+    """Write one line per prediction. The write is atomic: the file appears complete or not at all."""
     write_atomic(path, "".join(map(as_line, predictions)))
 
 
 def read_predictions(path: Path) -> tuple[list[Prediction], list[DataError]]:
-    """The predictions of a file in its order, and a problem for each line that holds none, or one that came before.
+    """Return the predictions of a file in order, and a problem for each invalid or duplicate line.
 
-    A line may be torn, where a process was killed while it wrote; the others are good.
+    Invalid lines do not stop the reading, because a process that is killed while it writes leaves a torn line behind.
 
     Raises:
         DataError: the file cannot be read.
@@ -109,10 +109,10 @@ def read_predictions(path: Path) -> tuple[list[Prediction], list[DataError]]:
         if isinstance(one, DataError):
             problems.append(one)
         elif key(one) in found:
-            again = (
-                f"completion {one['completion_index']} of sample {one['sample_id']} is there twice; the first counts"
+            duplicate = (
+                f"completion {one['completion_index']} of sample {one['sample_id']} appears twice; the first is used"
             )
-            problems.append(DataError(again, source))
+            problems.append(DataError(duplicate, source))
         else:
             found[key(one)] = one
     return list(found.values()), problems

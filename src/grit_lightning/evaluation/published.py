@@ -1,7 +1,7 @@
-"""Figures that others have published, for those evaluations that were made by the same protocol.
+"""Published accuracies, matched to evaluations that follow the same protocol.
 
-The figures, their sources and their protocols are data: ``assets/published.yaml``. A figure is shown only where all
-that is known of its protocol holds for an evaluation, with what is not known beside it.
+The figures, their sources and their protocols are listed in ``assets/published.yaml``. A figure is shown only if the
+evaluation agrees with everything that is known of the figure's protocol; the unknown parts are shown as caveats.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from grit_lightning.model.backbones.prompts import known_prompts
 FILE = "assets/published.yaml"
 
 _SNAPSHOT = re.compile(r"-\d{4}-\d{2}-\d{2}$")
-"""OpenAI's name of a model of one day, after the model's own: ``gpt-4o-2024-08-06``."""
+"""The date that OpenAI appends to a model name for a dated snapshot: ``gpt-4o-2024-08-06``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +44,18 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A figure that an evaluation may be held against.
+    """A published figure that matches the protocol of an evaluation.
 
     Attributes:
-        dataset: of the evaluation, whose metric is the figure's.
-        figure: what was published.
+        dataset: dataset of the evaluation to which the figure applies.
+        figure: the published figure.
     """
 
     dataset: str
     figure: Figure
 
     def note(self) -> str:
-        """The figure in a line."""
+        """Return the figure, its source and its caveats on one line."""
         figure = self.figure
         title = f"{self.dataset} {TITLES[figure.metric]} {number(figure.value)}"
         return f"published: {title}, {figure.what} ({figure.source}; {figure.caveats})"
@@ -63,18 +63,18 @@ class Published:
 
 @cache
 def figures() -> tuple[Figure, ...]:
-    """All figures that are known."""
+    """Return all figures of ``assets/published.yaml``."""
     text = (resources.files("grit_lightning") / FILE).read_text(encoding="utf-8")
     entries: Any = OmegaConf.to_container(OmegaConf.create(text))
     return tuple(Figure(**entry) for entry in entries)
 
 
 def matching(settings: Mapping[str, Any] | None, predictions: Sequence[Prediction]) -> list[Published]:
-    """The figures whose protocol is that of an evaluation.
+    """Return the figures whose protocol is the protocol of an evaluation.
 
     Args:
-        settings: the evaluation's, ``evaluation.json``; ``None``, where they are not known, matches nothing.
-        predictions: all of it.
+        settings: settings of the evaluation (``evaluation.json``); ``None``, if unknown, matches no figure.
+        predictions: all predictions of the evaluation.
     """
     ids: dict[str, set[str]] = {}
     for one in predictions:
@@ -89,25 +89,25 @@ def matching(settings: Mapping[str, Any] | None, predictions: Sequence[Predictio
 
 
 def notes(settings: Mapping[str, Any] | None, predictions: Sequence[Prediction]) -> list[str]:
-    """The same, a line each."""
+    """Return one line for each figure of :func:`matching`; the arguments are the same."""
     return [one.note() for one in matching(settings, predictions)]
 
 
 def _is_protocol(figure: Figure, settings: Mapping[str, Any]) -> bool:
     return (
         _is_model(figure, settings)
-        and _inner(settings, "prompt").get("version") == known_prompts()[figure.prompt]
+        and _mapping_at(settings, "prompt").get("version") == known_prompts()[figure.prompt]
         and _judge_model(settings.get("judge")) == figure.judge
-        # How a figure was decoded is not always known, but one answer to each question it was.
-        and _inner(settings, "decoding").get("sampling") == "greedy"
+        # The sources do not always state the decoding, but each figure is based on one answer per question.
+        and _mapping_at(settings, "decoding").get("sampling") == "greedy"
     )
 
 
 def _is_model(figure: Figure, settings: Mapping[str, Any]) -> bool:
-    if _inner(settings, "model").get("random_weights_seed") is not None:
+    if _mapping_at(settings, "model").get("random_weights_seed") is not None:
         return False
-    weights = _inner(settings, "weights")
-    name = str(weights.get("checkpoint")).rpartition("/")[2]  # of a hub id; of a folder only the name is known
+    weights = _mapping_at(settings, "weights")
+    name = str(weights.get("checkpoint")).rpartition("/")[2]  # the last part of a hub id or of a folder
     trained_here = bool(weights.get("step"))
     if figure.released is not None and name == figure.released:
         return not trained_here
@@ -115,16 +115,16 @@ def _is_model(figure: Figure, settings: Mapping[str, Any]) -> bool:
 
 
 def _judge_model(judge: object) -> str:
-    """The model of a judge called such as ``gpt-4o-2024-08-06, prompt 1a2b3c``, whenever it is of."""
+    """Return the judge's model without its snapshot date: ``gpt-4o`` for ``gpt-4o-2024-08-06, prompt 1a2b3c``."""
     return _SNAPSHOT.sub("", str(judge).partition(", prompt")[0].removeprefix("openai/"))
 
 
 def _is_whole_file(file: str, ids: set[str]) -> bool:
-    """Whether these samples are all lines of the file from the first on: a subset is another test."""
+    """Tell whether the sample ids are lines 1 to n of the file without a gap: scattered lines are a different test."""
     lines = {f"{file}/{line}" for line in range(1, len(ids) + 1)}
     return ids == lines
 
 
-def _inner(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _mapping_at(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = settings.get(name)
     return value if isinstance(value, Mapping) else {}

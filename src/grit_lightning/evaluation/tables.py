@@ -1,4 +1,4 @@
-"""Metrics for people: tables for a terminal."""
+"""Text tables of metrics for the terminal."""
 
 from __future__ import annotations
 
@@ -29,20 +29,23 @@ TITLES = {
     "unscored": "unscored",
     "samples": "samples",
 }
-"""Of the metrics, in the order of the tables; further scores go by their names."""
+"""Titles by metric name, in the order of the table rows. An additional score has its name as title."""
 
 BRIEF = ("accuracy", "grounding_iou", "grounded_format", "count_consistency", "tokens", "truncated", "unscored")
-"""Metrics that a training is judged by."""
+"""The main metrics, shown before and after training and on a model card."""
 
-_SILENT = ("unscored",)
-"""Rows that say something only where they are not 0."""
+_SHOWN_IF_NONZERO = ("unscored",)
+"""Metrics whose row is left out if all values are 0."""
 
 
 def overview(of_datasets: Mapping[str, Metrics], of_intervals: Mapping[str, Intervals]) -> str:
-    """A table of all metrics: over all samples, with intervals, then a column for each dataset and their mean."""
+    """Return a table of all metrics.
+
+    The columns are the values over all samples, their intervals, one column per dataset, and the mean over datasets.
+    """
     columns = [name for name in of_datasets if name != OVERALL]
     if len(columns) == 1:
-        columns = []  # the same figures again
+        columns = []  # a single dataset has the same values as OVERALL
     found = of_intervals.get(OVERALL, {})
     rows = {}
     for name, title in titles(of_datasets[OVERALL]).items():
@@ -59,12 +62,12 @@ def comparison_table(
     differences: Mapping[str, Mapping[str, Difference]],
     names: Sequence[str],
 ) -> str:
-    """A table of summaries side by side, accuracy by dataset too.
+    """Return a table of several summaries side by side, with accuracy also by dataset.
 
     Args:
-        columns: summaries, by what they are of.
-        differences: of the same names but the first, from the first on the same samples.
-        names: the metrics to show.
+        columns: ``metrics.summary`` of each column, by column name.
+        differences: paired differences from the first column by metric, for each further column by its name.
+        names: names of the metrics to show.
     """
     return text_table(*comparison_cells(columns, differences, names))
 
@@ -77,14 +80,15 @@ def comparison_cells(
     of_intervals: Mapping[str, Mapping[str, Intervals]] | None = None,
     of_datasets: Mapping[str, Mapping[str, Mapping[str, Difference]]] | None = None,
 ) -> tuple[list[str], dict[str, list[str]]]:
-    """Header and rows of :func:`comparison_table`.
+    """Return the header and the rows of :func:`comparison_table`.
 
     Args:
-        columns: as above.
-        differences: as above.
-        names: as above.
-        of_intervals: of the values, by column and dataset, to stand behind them.
-        of_datasets: differences by column and dataset, for the rows of the datasets.
+        columns: see :func:`comparison_table`.
+        differences: see :func:`comparison_table`.
+        names: see :func:`comparison_table`.
+        of_intervals: intervals by column, dataset and metric, shown in brackets after the values; ``None`` for none.
+        of_datasets: differences by column, dataset and metric, which also fill the rows of the datasets; ``None`` to
+            leave those cells empty.
     """
     datasets = sorted(
         {name for column in columns.values() for name in column} - {OVERALL}, key=lambda one: (one == MACRO, one)
@@ -112,7 +116,7 @@ def comparison_cells(
 
 
 def titles(metrics: Metrics) -> dict[str, str]:
-    """The title of each metric that is there, in the order of the tables."""
+    """Return the title of each metric in ``metrics``, in the order of the table rows."""
     names = [name for name in TITLES if name in metrics]
     more = [name for name in metrics if name not in TITLES]
     counts = [name for name in ("unscored", "samples") if name in names]
@@ -121,19 +125,19 @@ def titles(metrics: Metrics) -> dict[str, str]:
 
 
 def number(value: float | None, name: str = "") -> str:
-    """A metric's value; a dash where there is none."""
+    """Format a metric value; a dash for ``None``."""
     if value is None:
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def interval(value: Interval | None) -> str:
-    """Such as ``0.712 to 0.785``; empty where there is none."""
+    """Format an interval, such as ``0.712 to 0.785``; an empty string for ``None``."""
     return "" if value is None else f"{number(value.low)} to {number(value.high)}"
 
 
 def difference(value: Difference) -> str:
-    """Such as ``+0.104 (+0.061 to +0.146)``; a dash where no sample has both."""
+    """Format a difference, such as ``+0.104 (+0.061 to +0.146)``; a dash if no sample has the metric in both."""
     if value.mean is None:
         return "-"
     ends = "" if value.interval is None else f" ({_signed(value.interval.low)} to {_signed(value.interval.high)})"
@@ -149,4 +153,4 @@ def _signed(value: float) -> str:
 
 
 def _is_shown(name: str, values: Sequence[float | None]) -> bool:
-    return any(values) if name in _SILENT else any(value is not None for value in values)
+    return any(values) if name in _SHOWN_IF_NONZERO else any(value is not None for value in values)

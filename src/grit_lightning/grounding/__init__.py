@@ -1,4 +1,4 @@
-"""Text ↔ structure: tags, boxes and answers of a completion, and the geometry of boxes. Knows no model."""
+"""Grounding: parsing of tags, boxes and answers in completions, and box geometry. Independent of any model."""
 
 from grit_lightning.grounding.answers import as_count, normalise
 from grit_lightning.grounding.boxes import (

@@ -1,4 +1,4 @@
-"""One spelling for answers that mean the same, so that they can be compared exactly."""
+"""Normalisation of answers, so that different spellings of the same answer compare as equal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NUMBER_WORDS = (
 )
 _ARTICLES = frozenset({"a", "an", "the"})
 
-# A number (sign, thousands commas, decimals) that ends where the word ends, or a word with inner apostrophes.
+# A number (sign, thousands commas, decimals) that no word character follows, or a word with inner apostrophes.
 _TOKEN = re.compile(
     r"""(?:(?<![\w.])-)?  (?: [0-9]+ (?:,[0-9]{3}(?![0-9]))* (?:\.[0-9]+)? | (?<!\w)\.[0-9]+ )  (?!\w)
       | [^\W_]+ (?:'[^\W_]+)*""",
@@ -25,11 +25,11 @@ _SAME_SIGN = str.maketrans({"’": "'", "−": "-"})
 
 
 def normalise(text: str) -> str:
-    """The answer in lower case without punctuation and articles, numbers as digits, words one space apart.
+    """Return the answer in lower case, without punctuation and articles, with numbers as digits and single spaces.
 
-    ``"The two cats."`` → ``"2 cats"``; ``"2.0"`` → ``"2"``; ``"Twenty-one"`` → ``"21"``. An article is dropped only
-    before another word, so the choice ``"(A)"`` stays ``"a"``. Text of nothing but punctuation is kept as it is, so
-    that ``"+"`` and ``"-"`` differ.
+    Examples: ``"The two cats."`` → ``"2 cats"``; ``"2.0"`` → ``"2"``; ``"Twenty-one"`` → ``"21"``. An article is
+    dropped only before another word, so the choice ``"(A)"`` becomes ``"a"``. Text that consists of punctuation alone
+    keeps it, so that ``"+"`` and ``"-"`` differ.
     """
     lowered = text.translate(_SAME_SIGN).lower()
     tokens = [token.replace("'", "") for token in _TOKEN.findall(lowered)]
@@ -39,9 +39,9 @@ def normalise(text: str) -> str:
 
 
 def as_count(text: str) -> int | None:
-    """The non-negative whole number that the text is (``"3"``, ``"three"``, ``"3.0"``), or ``None``."""
+    """Return the non-negative whole number that the text denotes (``"3"``, ``"three"``, ``"3.0"``), or ``None``."""
     number = normalise(text)
-    # Nine digits are more than any count, and fewer than int refuses to read.
+    # Nine digits suffice for any count; int() raises on numbers of more than 4300 digits.
     return int(number) if re.fullmatch(r"[0-9]{1,9}", number) else None
 
 
@@ -61,7 +61,10 @@ def _digits(tokens: list[str]) -> list[str]:
 
 
 def _decimal(number: str) -> str:
-    """``"-01,000.50"`` → ``"-1000.5"``; by string, since int refuses to read more than 4300 digits."""
+    """Return the shortest form of a decimal number, for example ``"-1000.5"`` for ``"-01,000.50"``.
+
+    It works on the string, because int() raises on more than 4300 digits.
+    """
     whole, _, fraction = number.lstrip("-").replace(",", "").partition(".")
     whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
     magnitude = f"{whole}.{fraction}" if fraction else whole

@@ -1,4 +1,4 @@
-"""Boxes: how completions write them, whether they are valid, how they compare, and in which pixels they are."""
+"""Boxes: parsing them from completions, validity, overlap measures, matching, and conversion between image sizes."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from scipy.optimize import linear_sum_assignment
 
 from grit_lightning.types import Box, Size
 
-# The rule of GRIT's published code. It backtracks over one run of digits or spaces at a time, so it stays linear.
+# The pattern of GRIT's published code. It backtracks over one run of digits or spaces at a time, so it stays linear.
 _PLAIN = re.compile(r"\b(\d+),\s*(\d+),\s*(\d+),\s*(\d+)\b")
-# An object without inner objects. A label that holds a brace is not found; in return any text is read in linear time.
+# A JSON object without nested objects. A box whose label contains a brace is missed, but matching takes linear time.
 _OBJECT = re.compile(r"\{[^{}]*\}")
-# InternVL's own form; the reference prompts InternVL with it.
+# InternVL's own box format, which GRIT's published code uses to prompt InternVL.
 _REF = re.compile(r"<ref>([^<>]*)</ref>\s*<box>([^<>]*)</box>")
 
 
 @dataclass(frozen=True, slots=True)
 class TextBox:
-    """A box as a completion wrote it.
+    """A box as written in a completion.
 
     Attributes:
-        box: xyxy in the pixels of ``Completion.box_space``, as written: unordered or outside boxes are kept.
-        label: what the completion calls it, where it says so.
-        form: ``json`` for ``{"bbox_2d": [x1, y1, x2, y2], "label": …}``, ``ref`` for
+        box: xyxy in the pixels of ``Completion.box_space``, as written; it may be unordered or outside the image.
+        label: the label that the completion gives to the box; ``None`` if it gives none.
+        form: notation of the box: ``json`` for ``{"bbox_2d": [x1, y1, x2, y2], "label": …}``, ``ref`` for
             ``<ref>label</ref><box>[[x1, y1, x2, y2]]</box>``, ``plain`` for four bare integers.
-        start: offset in the text of the object, or of the first digit of a ``ref`` or ``plain`` box.
-        end: offset just after it.
+        start: offset in the text of the JSON object, or of the first digit of a ``ref`` or ``plain`` box.
+        end: offset just after the JSON object, or after the last digit of a ``ref`` or ``plain`` box.
     """
 
     box: Box
@@ -43,12 +43,12 @@ class TextBox:
 
 
 def plain_boxes(text: str) -> tuple[TextBox, ...]:
-    r"""All matches of ``\b\d+,\s*\d+,\s*\d+,\s*\d+\b``, the rule of the reference code (its ``grounded_region``)."""
+    r"""Return all matches of ``\b\d+,\s*\d+,\s*\d+,\s*\d+\b``, the pattern of GRIT's code (``grounded_region``)."""
     return tuple(TextBox(_floats(m), None, "plain", m.start(), m.end()) for m in _PLAIN.finditer(text))
 
 
 def find_boxes(text: str) -> tuple[TextBox, ...]:
-    """All boxes of any form in the order written, each once, with its label where it has one."""
+    """Return all boxes of any form in the order written, each box once."""
     found: list[TextBox] = []
     for pattern, read in ((_REF, _ref_boxes), (_OBJECT, _json_boxes)):
         rest = []
@@ -56,7 +56,7 @@ def find_boxes(text: str) -> tuple[TextBox, ...]:
         for match in pattern.finditer(text):
             if boxes := tuple(read(match)):
                 found += boxes
-                # Offsets must stay; what fills the gap is no space, for that could make one box of two halves.
+                # Overwrite the match with NULs to keep offsets valid. Spaces could join the text around it into a box.
                 rest += [text[done : match.start()], "\0" * (match.end() - match.start())]
                 done = match.end()
         text = "".join([*rest, text[done:]])
@@ -64,7 +64,7 @@ def find_boxes(text: str) -> tuple[TextBox, ...]:
 
 
 def _floats(match: re.Match[str]) -> Box:
-    # float, not int: int refuses more than 4300 digits, float calls them infinite.
+    # float, not int: int() raises on more than 4300 digits, while float() returns infinity.
     x1, y1, x2, y2 = (float(number) for number in match.groups())
     return x1, y1, x2, y2
 
@@ -79,7 +79,7 @@ def _json_boxes(match: re.Match[str]) -> Iterator[TextBox]:
         return
     try:
         fields: dict[str, Any] = json.loads(match[0], parse_int=float)
-    except (ValueError, RecursionError):  # not JSON, or brackets nested too deep to be a box
+    except (ValueError, RecursionError):  # not JSON, or brackets nested too deeply for the parser
         return
     numbers, label = fields.get("bbox_2d"), fields.get("label")
     if not isinstance(numbers, list) or len(numbers) != 4:
@@ -90,7 +90,10 @@ def _json_boxes(match: re.Match[str]) -> Iterator[TextBox]:
 
 
 def valid_boxes(boxes: Sequence[Box], size: Size) -> tuple[bool, ...]:
-    """For each box whether it is ordered (x1 < x2, y1 < y2), inside an image of ``size`` and not written before."""
+    """Return one flag per box: True if it is ordered, inside an image of ``size``, and no repetition of an earlier box.
+
+    Ordered means x1 < x2 and y1 < y2. ``boxes`` are in the pixels of that image.
+    """
     seen: set[Box] = set()
     flags = []
     for box in boxes:
@@ -101,7 +104,7 @@ def valid_boxes(boxes: Sequence[Box], size: Size) -> tuple[bool, ...]:
 
 
 def area(box: Box) -> float:
-    """Area in square pixels; 0 for a box that is inverted, empty or too large for a finite area."""
+    """Return the area in square pixels; 0 for a box that is inverted, empty or too large for a finite area."""
     x1, y1, x2, y2 = box
     width, height = x2 - x1, y2 - y1
     size = width * height
@@ -109,16 +112,17 @@ def area(box: Box) -> float:
 
 
 def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes in the same pixels, 0 to 1; 0 when either has no area."""
+    """Return the intersection over union of two boxes in the same pixels, 0 to 1; 0 if either has no area."""
     intersection, union = _intersection_and_union(a, b)
     return intersection / union if union else 0.0
 
 
 def giou(a: Box, b: Box) -> float:
-    """Generalized IoU of two boxes in the same pixels, −1 to 1 (Rezatofighi et al. 2019, arXiv 1902.09630, Alg. 1).
+    """Return the generalized IoU of two boxes in the same pixels, −1 to 1.
 
-    IoU − (|C| − |A ∪ B|) / |C|, where C is the smallest box around both: below 0 it says how far apart they are. −1,
-    the limit for small boxes far apart, when either has no area.
+    GIoU = IoU − (|C| − |A ∪ B|) / |C|, where C is the smallest box that encloses both (Rezatofighi et al. 2019,
+    arXiv 1902.09630, Alg. 1). Below 0, it decreases with the distance between the boxes. If either box has no area, the
+    result is −1, the limit for small boxes far apart.
     """
     intersection, union = _intersection_and_union(a, b)
     enclosing = area((min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])))
@@ -128,20 +132,21 @@ def giou(a: Box, b: Box) -> float:
 
 
 def _intersection_and_union(a: Box, b: Box) -> tuple[float, float]:
-    """In square pixels; both 0 when either box has no area."""
+    """Return intersection and union in square pixels; both are 0 if either box has no area."""
     if not area(a) or not area(b):
         return 0.0, 0.0
     intersection = area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
-    # In this order no sum exceeds the union, which may be near the largest float.
+    # In this order no intermediate sum exceeds the union, which may be close to the largest float.
     return intersection, area(a) + (area(b) - intersection)
 
 
 def matched_pairs(
     predicted: Sequence[Box], reference: Sequence[Box], *, similarity: Callable[[Box, Box], float]
 ) -> list[float]:
-    """Similarities of two sets of boxes in the same pixels, each box paired with one of the other set at most.
+    """Return the similarities of the pairs in the best one-to-one matching of two sets of boxes in the same pixels.
 
-    The pairs are those of the largest total (Kuhn 1955, Munkres 1957), as many as the smaller set has boxes.
+    The matching has the largest total similarity (Kuhn 1955, Munkres 1957) and as many pairs as the smaller set has
+    boxes.
     """
     if not predicted or not reference:
         return []
@@ -152,10 +157,10 @@ def matched_pairs(
 def matched_similarity(
     predicted: Sequence[Box], reference: Sequence[Box], *, similarity: Callable[[Box, Box], float], unmatched: float
 ) -> float:
-    """Mean similarity of two sets of boxes, paired as by :func:`matched_pairs`.
+    """Return the mean similarity of two sets of boxes in the same pixels, paired by :func:`matched_pairs`.
 
-    Each box that is left over counts ``unmatched``, and the sum is divided by the size of the larger set: so a missed
-    box and an invented one both cost. ``unmatched`` when either set is empty.
+    Each unpaired box counts as ``unmatched``, and the sum is divided by the size of the larger set, so that both a
+    missed box and an invented box are penalised. If either set is empty, the result is ``unmatched``.
     """
     pairs = matched_pairs(predicted, reference, similarity=similarity)
     if not pairs:
@@ -165,23 +170,24 @@ def matched_similarity(
 
 
 def union_iou(a: Sequence[Box], b: Sequence[Box]) -> float:
-    """IoU of what the boxes of each set cover together, in the same pixels, 0 to 1; 0 when either covers nothing.
+    """Return the IoU of the regions that two sets of boxes cover, in the same pixels, 0 to 1; 0 if either is empty.
 
-    One large box around several objects, and a box for each, cover much the same: the number of boxes does not count.
+    The region of a set is the union of its boxes, so the number of boxes does not matter: one large box around several
+    objects covers about the same region as one box per object.
     """
     a, b = [box for box in a if area(box)], [box for box in b if area(box)]
     if not a or not b:
         return 0.0
     xs = np.unique([x for box in (*a, *b) for x in box[::2]])
     ys = np.unique([y for box in (*a, *b) for y in box[1::2]])
-    # Shares of the whole: a product of sides may be larger than the largest float.
+    # Cell areas as fractions of the whole grid: products of side lengths in pixels could overflow.
     cells = np.outer(np.diff(ys) / np.ptp(ys), np.diff(xs) / np.ptp(xs))
     inside_a, inside_b = _cover(a, xs, ys), _cover(b, xs, ys)
     return float(cells[inside_a & inside_b].sum() / cells[inside_a | inside_b].sum())
 
 
 def _cover(boxes: Sequence[Box], xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
-    """Which cells of the grid of all edges the boxes cover, bool, shape (rows, columns)."""
+    """Return a mask of the cells of the grid ``xs`` × ``ys`` that the boxes cover: bool, shape (rows, columns)."""
     covered = np.zeros((len(ys) - 1, len(xs) - 1), dtype=bool)
     for x1, y1, x2, y2 in boxes:
         columns = slice(*np.searchsorted(xs, (x1, x2)))
@@ -190,9 +196,9 @@ def _cover(boxes: Sequence[Box], xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
 
 
 def rescale(box: Box, *, source: Size, target: Size) -> Box:
-    """The box, given in the pixels of an image of size ``source``, in those of the same image at size ``target``.
+    """Convert a box from the pixels of an image of size ``source`` to those of the same image at size ``target``.
 
-    From a completion to original pixels: ``rescale(box, source=completion.box_space, target=sample.size)``.
+    Example, from a completion to original pixels: ``rescale(box, source=completion.box_space, target=sample.size)``.
     """
     x, y = target[0] / source[0], target[1] / source[1]
     return box[0] * x, box[1] * y, box[2] * x, box[3] * y

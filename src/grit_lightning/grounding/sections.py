@@ -1,7 +1,7 @@
-"""The structure of a completion: ``<think> … </think> <rethink> … </rethink> <answer> … </answer>``.
+"""Parser of the structure of a completion: ``<think> … </think> <rethink> … </rethink> <answer> … </answer>``.
 
-Every rule here is linear in the length of the text: completions are written by a model that is rewarded for them, so
-any string must be expected. Tags are matched literally, in lower case.
+Every function takes time linear in the length of the text, because a policy that optimizes its reward may write any
+string. Tags are matched literally, in lower case.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _TAG = re.compile("|".join(TAGS))
 
 @dataclass(frozen=True, slots=True)
 class Grounded:
-    """A completion taken apart.
+    """A completion split into its parts. Section texts are as written, surrounding spaces included.
 
     Attributes:
-        think: text of the think section, or ``None`` without a ``<think>``; as written, surrounding spaces included.
-        rethink: the same of the rethink section.
-        answer: the same of the answer section.
-        boxes: the boxes of the reasoning that precedes ``<rethink>`` (without one: ``<answer>``; without that: all of
-            the text), in the order written, in the pixels of ``Completion.box_space``.
-        tags: every tag that occurs, in order.
+        think: text of the think section; ``None`` without a ``<think>``.
+        rethink: text of the rethink section; ``None`` without a ``<rethink>``.
+        answer: text of the answer section; ``None`` without an ``<answer>``.
+        boxes: boxes of the reasoning, in the order written, in the pixels of ``Completion.box_space``. The reasoning is
+            the text before the first ``<rethink>``, otherwise before the first ``<answer>``, otherwise the whole text.
+        tags: all tags that occur, in order.
     """
 
     think: str | None
@@ -38,12 +38,12 @@ class Grounded:
 
     @property
     def well_formed(self) -> bool:
-        """Whether each of ``TAGS`` occurs exactly once, and in their order."""
+        """True if each of ``TAGS`` occurs exactly once and in that order."""
         return self.tags == TAGS
 
 
 def parse(text: str) -> Grounded:
-    """Take a completion's text apart; any string has a structure, so nothing is raised."""
+    """Split a completion's text into its parts; accept any string and never raise."""
     return Grounded(
         think=section(text, "think", until=("<rethink>", "<answer>")),
         rethink=section(text, "rethink", until=("<answer>",)),
@@ -54,10 +54,10 @@ def parse(text: str) -> Grounded:
 
 
 def section(text: str, name: str, until: tuple[str, ...] = ()) -> str | None:
-    """Text of the last ``<name>`` that is closed, up to its first ``</name>``; ``None`` without any ``<name>``.
+    """Return the text from the last closed ``<name>`` to the next ``</name>``; ``None`` without any ``<name>``.
 
-    When no ``<name>`` is closed, as in a completion cut off by the token limit, the text after the last one counts, up
-    to the first of the tags ``until`` or to the end.
+    If no ``<name>`` is closed, as in a completion cut off by the token limit, return the text from the last ``<name>``
+    to the first of the tags ``until``, or to the end.
     """
     opening, closing = f"<{name}>", f"</{name}>"
     start = text.rfind(opening, 0, max(text.rfind(closing), 0))
@@ -72,12 +72,12 @@ def section(text: str, name: str, until: tuple[str, ...] = ()) -> str | None:
 
 
 def answer_text(text: str) -> str | None:
-    """Text of the last closed ``<answer>``, else of the last open one to the end; ``None`` without an ``<answer>``."""
+    """Return the text of the last closed ``<answer>``, else from the last open one to the end; ``None`` without any."""
     return section(text, "answer")
 
 
 def before_rethink(text: str) -> str | None:
-    """The text before the first ``<rethink>``, where GRIT looks for boxes; ``None`` without one."""
+    """Return the text before the first ``<rethink>``, in which GRIT looks for boxes; ``None`` without that tag."""
     head, tag, _ = text.partition("<rethink>")
     return head if tag else None
 

@@ -1,7 +1,7 @@
-"""Judges: score how well an answer agrees with the reference answer to a question, from 0 to 1.
+"""Judges: callables that score from 0 to 1 how well an answer agrees with the reference answer to a question.
 
-``ExactMatch`` compares strings; ``LLMJudge`` asks a language model over HTTP, at OpenAI, Azure, or any server with
-OpenAI's protocol.
+``ExactMatch`` compares strings. ``LLMJudge`` asks a language model over HTTP: at OpenAI, at Azure, or at any server
+with OpenAI's protocol.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The judge that asks nobody."""
+"""The offline judge, which compares normalised answers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from grit_lightning.grounding.answers import normalise
 
 
 class ExactMatch:
-    """The offline judge: 1 when both answers are the same after ``grounding.normalise``, else 0."""
+    """Scores 1 if both answers are equal after ``grounding.normalise``, else 0. Needs no server."""
 
     name = "exact match"
 
     def __call__(self, question: str, reference: str, answer: str) -> float:
-        """Compare the two answers; the question is not read."""
+        """Return 1 or 0 for the two answers; the question is ignored."""
         return float(normalise(reference) == normalise(answer))

@@ -1,4 +1,4 @@
-"""A judge that is a language model behind HTTP."""
+"""The judge that asks a language model over HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from grit_lightning.judge.prompt import PromptTemplate
 from grit_lightning.system.retries import PermanentError
 
 _OWN_FIELDS = ("messages", "model", "n", "response_format", "stream")
-"""Of a request: not to be given as parameters."""
+"""Request fields that the judge sets itself, so that ``parameters`` must not contain them."""
 
 _BYTES_PER_TOKEN = 4
 _TOKENS_PER_IMAGE = 1000
@@ -30,40 +30,40 @@ _PROBE_ATTEMPTS = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Price:
-    """Of a million tokens, in any currency.
+    """Price of a million tokens, in any currency.
 
     Attributes:
-        prompt: what is sent.
-        completion: what comes back.
+        prompt: price of prompt tokens.
+        completion: price of completion tokens.
     """
 
     prompt: float
     completion: float
 
     def of(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """What so many tokens cost."""
+        """Return the cost of these numbers of tokens."""
         return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
 
 
 class LLMJudge:
-    """Asks a language model to score an answer against the reference answer. Values live in ``conf/judge``.
+    """Asks a language model to score an answer against the reference answer. Its settings are in ``conf/judge``.
 
-    It holds plain values only: threads, connections, cache and counts belong to the process (``service``).
+    The object contains plain values only: threads, connections, cache and counts belong to the process (``service``).
 
     Args:
-        endpoint: the server.
-        model: its name there.
+        endpoint: address and key of the server.
+        model: name of the model at the server.
         parameters: further fields of each request, such as ``temperature`` and ``seed``.
-        structured_output: whether the server is told to reply with a score in JSON and nothing else.
-        prompt: a file with the text, which has ``{question}``, ``{reference}`` and ``{answer}``.
-        limits: how hard the server may be asked, and for how long.
-        price: of its tokens.
-        cache: where replies are kept; ``None`` for nowhere.
-        max_unscored: the share of a step's questions that may stay unscored, 0 to 1 …
-        patience: … or in fewer than so many steps in a row. Then the training stops.
+        structured_output: True to make the server reply with a score in JSON and nothing else (``response_format``).
+        prompt: path of a prompt template that contains ``{question}``, ``{reference}`` and ``{answer}``.
+        limits: rate limits, timeouts and retries of the requests.
+        price: price of the model's tokens.
+        cache: folder and size of the reply cache on disk; ``None`` to store no replies.
+        max_unscored: tolerated share of a step's questions that stay unscored, 0 to 1.
+        patience: number of steps in a row with a larger unscored share after which the training stops.
 
     Raises:
-        ConfigError: a value that cannot be used.
+        ConfigError: a value is invalid.
     """
 
     def __init__(
@@ -87,7 +87,9 @@ class LLMJudge:
         if not model:
             raise ConfigError("judge.model is empty, expected the model's name at the server")
         if own := [name for name in _OWN_FIELDS if name in parameters]:
-            raise ConfigError(f"judge.parameters.{own[0]} is no parameter: expected such as temperature or seed")
+            raise ConfigError(
+                f"judge.parameters.{own[0]} is set by the judge, expected other fields, such as temperature"
+            )
         self.model = model
         self.price = price
         self.max_unscored = max_unscored
@@ -100,15 +102,18 @@ class LLMJudge:
 
     @property
     def name(self) -> str:
-        """The model and the version of the prompt: scores of judges of other names cannot be compared."""
+        """The model and the version of the prompt. Scores of judges with different names are not comparable."""
         return f"{self.model}, prompt {self._prompt.version}"
 
     def __call__(self, question: str, reference: str, answer: str) -> float | None:
-        """Ask, and wait for the score."""
+        """Ask the model and wait for the score, 0 to 1; ``None`` if the last attempt failed."""
         return self.ask(question, reference, answer).result()
 
     def ask(self, question: str, reference: str, answer: str) -> Future[float | None]:
-        """Ask now: the score, 0 to 1, or ``None`` when the last attempt failed, later. An empty answer scores 0."""
+        """Start a request and return a future of the score, 0 to 1, or of ``None`` if the last attempt failed.
+
+        An empty answer scores 0 without a request.
+        """
         if not answer.strip():
             empty: Future[float | None] = Future()
             empty.set_result(0.0)
@@ -116,33 +121,33 @@ class LLMJudge:
         return service(self._options).ask(self._question(question, reference, answer))
 
     def ask_about_images(self, text: str, images: Sequence[str], version: str) -> Future[float | None]:
-        """Ask a question of one's own, whose reply is a score as well.
+        """Start a request with a custom prompt about images, and return a future of the score as ``ask`` does.
 
         Args:
-            text: the whole prompt.
-            images: data URLs, shown after the text.
-            version: of the prompt's template.
+            text: the complete prompt; the model must be told to reply with a score.
+            images: data URLs of the images, which follow the text.
+            version: version of the prompt's template.
         """
         return service(self._options).ask(self._request(text, images, version))
 
     def probe(self) -> None:
-        """Ask a test question, past the cache, before anything costs time.
+        """Send a test question, bypassing the cache, so that a wrong setting is noticed before training starts.
 
         Raises:
-            JudgeError: there is no score to be had.
+            JudgeError: the server returned no score.
         """
-        # A thread of its own: the caller may be within an event loop, as in a notebook.
+        # In a separate thread, because the caller may already run an event loop, as in a notebook.
         with ThreadPoolExecutor(max_workers=1) as thread:
             thread.submit(asyncio.run, self._probe()).result()
 
     def take_counts(self) -> Counts:
-        """What was asked in this process since this was last called, by all judges with the same server."""
+        """Return and reset this process's counts, summed over all judges that share the server settings."""
         started = running(self._options)
         return Counts() if started is None else started.statistics.take()
 
     @property
     def last_failure(self) -> str:
-        """Why an answer was last left unscored in this process; empty where none was."""
+        """Reason of the last failure to score an answer in this process; empty if there was none."""
         started = running(self._options)
         return "" if started is None else started.last_failure
 
@@ -155,7 +160,7 @@ class LLMJudge:
             await client.complete(request.body, tokens=request.tokens, accept=with_verdict)
         except FAILURES as error:
             address = self._options.endpoint.address
-            raise JudgeError(f"the judge at {address} cannot be asked: {reason(error)}{self._advice(error)}") from None
+            raise JudgeError(f"the judge at {address} cannot be used: {reason(error)}{self._advice(error)}") from None
         finally:
             await client.aclose()
 
@@ -163,7 +168,7 @@ class LLMJudge:
         status = error.status if isinstance(error, PermanentError) else None
         if status in (401, 403):
             name = self._options.endpoint.key_variable
-            return f"; check the key in {name}" if name else "; judge.endpoint.key_variable names no key"
+            return f"; check the key in {name}" if name else "; a key is needed: set judge.endpoint.key_variable"
         return f"; check judge.endpoint.url and judge.model={self.model}" if status == 404 else ""
 
     def _question(self, question: str, reference: str, answer: str) -> Request:

@@ -1,4 +1,4 @@
-"""The text that a judge is asked with."""
+"""Prompt templates of judges."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from grit_lightning.errors import ConfigError
 
 FENCE = "fence"
-"""The placeholder of a mark that untrusted text stands between."""
+"""Placeholder of the fence: a mark that a template puts before and after untrusted text."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """A text with placeholders, such as ``{answer}``.
+    """A prompt text with placeholders, such as ``{answer}``.
 
     Attributes:
-        text: the template.
-        fields: names of the placeholders.
+        text: text of the template.
+        fields: names of the placeholders that are filled with values.
     """
 
     text: str
@@ -28,15 +28,15 @@ class PromptTemplate:
 
     @classmethod
     def read(cls, path: str, fields: Collection[str], key: str) -> PromptTemplate:
-        """The template in a file, checked.
+        """Read a template from a file and check it.
 
         Args:
-            path: a text file, UTF-8.
-            fields: placeholders that it must have.
-            key: what the config calls it, for messages.
+            path: path of a UTF-8 text file.
+            fields: placeholders that the text must contain.
+            key: config key of the path, for messages.
 
         Raises:
-            ConfigError: it cannot be read or lacks a placeholder.
+            ConfigError: the file cannot be read, or lacks a placeholder.
         """
         try:
             text = Path(path).read_text(encoding="utf-8").strip()
@@ -48,14 +48,15 @@ class PromptTemplate:
 
     @property
     def version(self) -> str:
-        """Changes with the text: the beginning of its SHA-256."""
+        """The first 12 hexadecimal digits of the text's SHA-256, so that each text has its own version."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """The text with the value of each placeholder in its place, and the mark in that of ``{fence}``.
+        """Return the text with each placeholder replaced by its value, and ``{fence}`` replaced by the fence.
 
-        All in one pass: what looks like a placeholder within a value stays as it is, as do all other braces. The mark
-        is a hash of the values, so no value can hold it but by breaking the hash: an answer cannot close its own fence.
+        All replacements happen in one pass, so a placeholder inside a value stays as it is, and so do other braces. The
+        fence is a hash of the values. A value cannot contain it without breaking the hash, so an answer cannot close
+        its own fence.
         """
         joined = "\0".join(f"{len(values[name])}:{values[name]}" for name in self.fields)
         fence = hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:16]

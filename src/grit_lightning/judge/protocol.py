@@ -1,4 +1,4 @@
-"""What a judge is to the rewards and the evaluation, and how they wait for one."""
+"""The judge interface of rewards and evaluation, and functions that combine futures of scores."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ B = TypeVar("B")
 
 
 class Judge(Protocol):
-    """A judge: any callable of this shape."""
+    """Any callable with this signature is a judge."""
 
     def __call__(self, question: str, reference: str, answer: str) -> float | None:
-        """Agreement of ``answer`` with ``reference``, 0 to 1, or ``None`` when it could not be judged."""
+        """Return the agreement of ``answer`` with ``reference``, 0 to 1, or ``None`` if there is no score."""
 
 
 @runtime_checkable
 class AsksAhead(Protocol):
-    """A judge that takes its time: all that is to be asked can be asked at once, before the first score is there."""
+    """A slow judge that accepts all questions at once, before the first score has arrived."""
 
     def ask(self, question: str, reference: str, answer: str) -> Future[float | None]:
-        """What calling the judge returns, later."""
+        """Start to judge, and return a future of the score that calling the judge returns."""
 
 
 def begin_judging(judge: Judge, question: str, reference: str, answer: str) -> Future[float | None]:
-    """Ask now. A judge that does not ask ahead has answered when this returns."""
+    """Ask the judge and return a future of the score. A judge without ``ask`` is called at once, which may block."""
     if isinstance(judge, AsksAhead):
         return judge.ask(question, reference, answer)
     done: Future[float | None] = Future()
@@ -36,7 +36,7 @@ def begin_judging(judge: Judge, question: str, reference: str, answer: str) -> F
 
 
 def then(future: Future[A], function: Callable[[A], B]) -> Future[B]:
-    """The function's value of what ``future`` will bring; an exception of either is that of the new future."""
+    """Return a future of ``function`` applied to the result of ``future``; exceptions of either are passed on."""
     later: Future[B] = Future()
 
     def settle(done: Future[A]) -> None:
@@ -50,7 +50,10 @@ def then(future: Future[A], function: Callable[[A], B]) -> Future[B]:
 
 
 def gather(futures: Sequence[Future[A]]) -> Future[list[A]]:
-    """All values in order, once the last is there; the exception of the first that has one. At least one future."""
+    """Return a future of all results in order, which completes together with the last of the futures.
+
+    If several futures fail, it gets the exception of the first of them in order. ``futures`` must not be empty.
+    """
     later: Future[list[A]] = Future()
     lock, left = threading.Lock(), len(futures)
 

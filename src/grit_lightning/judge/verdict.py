@@ -1,4 +1,4 @@
-"""The score in a judge's reply."""
+"""Parser of the score in a judge's reply."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ SCHEMA: dict[str, Any] = {
         },
     },
 }
-"""``response_format`` of a request, for servers that can be held to a schema."""
+"""The ``response_format`` of a request, for servers that can restrict replies to a JSON schema."""
 
-# Possessive: what precedes the object is read once, whatever follows it.
+# Possessive quantifiers: the text before the object is scanned once, so that matching takes linear time.
 _OPENING = re.compile(r"\s*+(?:```[A-Za-z]*+\s*+)?+(?=\{)")
 
 
 def parse_verdict(text: str) -> float | None:
-    """The score of a reply such as ``{"score": 0.5}``, 0 to 1, or ``None`` where there is none that can be trusted.
+    """Return the score of a reply such as ``{"score": 0.5}``, 0 to 1, or ``None`` if there is no trustworthy score.
 
-    The reply must begin with the JSON object, or with a code fence around it; what follows it is not read. Nothing may
-    precede it, since a judge that first quotes the answer may be quoting a verdict which that answer contains. The
-    score must be a JSON number from 0 to 1, given once. Linear in the length of the text.
+    The reply must begin with the JSON object, or with a code fence around it; any text after the object is ignored.
+    Text before it is not accepted, because a model that first quotes the answer may be quoting a verdict contained in
+    that answer. The score must be a JSON number from 0 to 1, given once. Parsing takes time linear in the length of
+    the text.
     """
     opening = _OPENING.match(text)
     if opening is None:
         return None
     try:
         fields, _ = _DECODER.raw_decode(text, opening.end())
-    except (ValueError, RecursionError):  # no JSON, a number that JSON does not have, brackets nested too deep
+    except (ValueError, RecursionError):  # not JSON, a constant such as NaN, a repeated key, brackets nested too deeply
         return None
     score = fields.get("score")
     return score if isinstance(score, float) and 0.0 <= score <= 1.0 else None
@@ -51,8 +52,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
-# Integers become floats: a reply may hold one of more digits than int reads.
+# Integers become floats, because int() raises on more than 4300 digits.
 _DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse, parse_int=float)

@@ -1,4 +1,4 @@
-"""From token ids to log-probabilities: the policy, its frozen reference, packing, attention, LM head and adapters."""
+"""The model that turns token ids into log-probabilities: policy, reference, packing, attention, LM head, adapters."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,7 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685) through PEFT: fitted to a model, put aside for the reference, merged.
+"""Low-rank adapters (LoRA, arXiv 2106.09685) with PEFT: add them, disable them for the reference, merge them.
 
-The model keeps its class and its names; adapters sit inside its linear layers. Only they are trained and saved.
+PEFT puts the adapters inside the linear layers, so the model keeps its class and the names of its other parameters.
+Only the adapters are trained and saved.
 """
 
 from __future__ import annotations
@@ -22,26 +23,31 @@ from transformers.utils import is_bitsandbytes_available
 from grit_lightning.errors import CheckpointError, ConfigError
 
 TRAINED, REFERENCE = "default", "reference"
-"""Names of the adapters that are trained, and of a frozen copy of what they were at the start."""
+"""PEFT's names of the trained adapters, and of the frozen copy of adapters that were loaded from a folder.
+
+Fresh adapters need no copy: they change nothing at the start, so the model without adapters is the reference.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoRA:
-    """Which layers get adapters, and of what size. Values live in ``conf/peft``.
+    """Settings of the adapters: their layers and their size. Values live in ``conf/peft``.
 
-    There is no dropout: completions are drawn without, so that log-probabilities with it would be another policy's.
+    Adapters have no dropout. Rollouts are sampled without dropout, so log-probabilities computed with it would belong
+    to a different policy.
 
     Attributes:
-        rank: of the update of a layer's weight.
-        alpha: the update is scaled by alpha / rank.
-        parts: of the model that get adapters, all their linear layers: ``language``, ``vision``, ``projector``.
-        checkpoint: a folder of adapters in PEFT's layout to go on from; ``None`` for fresh ones, which change nothing.
-        seed: of the weights of fresh adapters.
+        rank: rank of the update of each layer's weight.
+        alpha: scale of the update, which is multiplied by alpha / rank.
+        parts: parts of the model whose linear layers all get adapters: ``language``, ``vision``, ``projector``.
+        checkpoint: folder of adapters in PEFT's layout to continue from; ``None`` for fresh adapters, which change
+            nothing at the start.
+        seed: seed of the initial weights of fresh adapters.
         quantize: ``nf4`` to hold the language model's frozen weights in 4 bits (QLoRA, arXiv 2305.14314), which needs
-            bitsandbytes; ``None`` to hold them as they are.
+            bitsandbytes; ``None`` to keep their dtype.
 
     Raises:
-        ConfigError: a rank below 1; no bitsandbytes.
+        ConfigError: ``rank`` is below 1, or ``quantize`` is set and bitsandbytes is not installed.
     """
 
     rank: int
@@ -58,24 +64,24 @@ class LoRA:
             raise ConfigError("peft.quantize needs bitsandbytes: pip install 'grit-lightning[quantize]'")
 
     def fit(self, model: PreTrainedModel, parts: Mapping[str, tuple[str, ...]]) -> None:
-        """Freeze a model and put adapters into its linear layers, float32 whatever the model's own dtype.
+        """Freeze a model and add adapters to its linear layers. Adapters are float32, whatever the model's dtype.
 
         Args:
-            model: without adapters.
-            parts: beginnings of the parameter names of each part, as a model family has them.
+            model: a model without adapters; changed in place.
+            parts: for each part of the model family, the prefixes of its parameter names.
 
         Raises:
-            ConfigError: a part the model does not have.
-            CheckpointError: the folder of adapters cannot be read.
+            ConfigError: ``self.parts`` names a part that the model family does not have.
+            CheckpointError: the folder of adapters cannot be loaded.
         """
         model.requires_grad_(False)
         for layer in model.modules():
             if hasattr(layer, "support_avx512bf16_for_cpu"):
-                # bitsandbytes would pack the weights at the first generation, in a form that has no gradient.
+                # Otherwise bitsandbytes repacks the weights at the first generation, into a form without gradients.
                 layer.support_avx512bf16_for_cpu = False
         if self.checkpoint is None:
-            targets = _linear_layers(model, self._beginnings(parts))
-            # bf16 would lose updates of a small learning rate; and all ranks must start from the same.
+            targets = _linear_layers(model, self._prefixes(parts))
+            # All ranks must start from the same adapters.
             with torch.random.fork_rng():
                 torch.manual_seed(self.seed)
                 model.add_adapter(
@@ -85,29 +91,39 @@ class LoRA:
             _load(model, self.checkpoint)
         for parameter in model.parameters():
             if parameter.requires_grad:
+                # bf16 would round away the updates of a small learning rate.
                 parameter.data = parameter.data.float()
 
     def quantization(self, parts: Mapping[str, tuple[str, ...]], compute: torch.dtype) -> BitsAndBytesConfig | None:
-        """What ``from_pretrained`` is to hold in 4 bits, and the dtype it multiplies in. The head is never among it.
+        """Return the config with which ``from_pretrained`` quantizes the language model; ``None`` without quantization.
 
-        Vision tower and projector are small, and read once for a whole group: they stay as they are.
+        The LM head, the vision tower and the projector keep their dtype. Vision tower and projector are small, and
+        their weights are read only once for a whole group.
+
+        Args:
+            parts: for each part of the model family, the prefixes of its parameter names.
+            compute: dtype to which quantized weights are converted for matrix products.
         """
         if self.quantize is None:
             return None
-        whole = [beginning for part, names in parts.items() if part != "language" for beginning in names]
+        unquantized = [prefix for part, prefixes in parts.items() if part != "language" for prefix in prefixes]
         return BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type=self.quantize,
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=compute,
-            llm_int8_skip_modules=["lm_head", *whole],  # whatever the bits, this is its name
+            llm_int8_skip_modules=["lm_head", *unquantized],  # despite its name, it applies to 4 bits, too
         )
 
     def bits(self, model: PreTrainedModel, parts: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
-        """Bits a weight takes, by the name of its parameter, for those that are held in fewer than their dtype says.
+        """Return the bits per weight of each quantized parameter, by name; empty without quantization.
 
-        NF4 has 4 bits for a weight, and with double quantization 0.127 for its share of the scales (arXiv 2305.14314,
+        NF4 takes 4 bits per weight. With double quantization, the scales add 0.127 bits per weight (arXiv 2305.14314,
         section 3).
+
+        Args:
+            model: the model, with or without its weights (meta device).
+            parts: for each part of the model family, the prefixes of its parameter names.
         """
         if self.quantize is None:
             return {}
@@ -115,27 +131,27 @@ class LoRA:
         frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
         return dict.fromkeys(weights & frozen, 4.127)
 
-    def _beginnings(self, parts: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    def _prefixes(self, parts: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
         if unknown := next((part for part in self.parts if part not in parts), None):
             raise ConfigError(f"peft.parts: {unknown} is none of {', '.join(parts)}")
-        return tuple(beginning for part in self.parts for beginning in parts[part])
+        return tuple(prefix for part in self.parts for prefix in parts[part])
 
 
-def _linear_layers(model: PreTrainedModel, beginnings: tuple[str, ...]) -> list[str]:
-    """Names of the linear layers whose names begin so, but for the head."""
+def _linear_layers(model: PreTrainedModel, prefixes: tuple[str, ...]) -> list[str]:
+    """Return the names of the linear layers whose names start with one of the prefixes, except the LM head."""
     head = model.get_output_embeddings()
     return [
         name
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and layer is not head and name.startswith(beginnings)
+        if isinstance(layer, nn.Linear) and layer is not head and name.startswith(prefixes)
     ]
 
 
 def _load(model: PreTrainedModel, folder: str) -> None:
-    """The adapters of a folder twice: to be trained, and as the reference."""
+    """Load a folder's adapters twice: to train them, and as the frozen reference."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # two are what is wanted
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # two sets are intended
             for name in (REFERENCE, TRAINED):
                 model.load_adapter(folder, adapter_name=name, is_trainable=name == TRAINED)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -145,39 +161,42 @@ def _load(model: PreTrainedModel, folder: str) -> None:
 
 
 def has_adapters(model: PreTrainedModel) -> bool:
-    """Whether adapters are trained in place of the model."""
+    """Tell whether the model has adapters, which are then trained in place of its own weights."""
     return bool(adapted(model))
 
 
 def saved_names(model: PreTrainedModel) -> set[str]:
-    """The names of a model's state that a checkpoint of a run holds: trained adapters alone, or all without any."""
+    """Return the ``state_dict`` names that a run's checkpoint holds: those of trained adapters, else all."""
     names = set(model.state_dict())
     return {name for name in names if f".{TRAINED}." in name} if has_adapters(model) else names
 
 
 def adapted(model: nn.Module) -> list[str]:
-    """Names of the layers that have adapters."""
+    """Return the names of the layers that have adapters."""
     return [name for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)]
 
 
 def trained_sentence(model: PreTrainedModel) -> str:
-    """What of a model is trained, in one line."""
+    """Return one line on how many parameters are trained and which layers have adapters, for logs."""
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    total = sum(map(_size, model.parameters()))
+    total = sum(map(_num_weights, model.parameters()))
     sentence = f"{trained:,} of {total:,} parameters are trained"
     layers = Counter(name.rpartition(".")[2] for name in adapted(model))
     shown = ", ".join(f"{count} {name}" for name, count in layers.items())
     return f"{sentence}: adapters in {shown}" if layers else sentence
 
 
-def _size(value: nn.Parameter) -> int:
-    packed = getattr(value, "quant_state", None)  # two weights of 4 bits to a number
+def _num_weights(value: nn.Parameter) -> int:
+    packed = getattr(value, "quant_state", None)  # several 4-bit weights share one stored number
     return value.numel() if packed is None else packed.shape.numel()
 
 
 @contextmanager
 def as_at_start(model: PreTrainedModel) -> Iterator[None]:
-    """Within it, the model computes what it did before training: adapters off, or those it went on from."""
+    """Make the model compute what it did before training, while the block runs.
+
+    Fresh adapters are disabled; adapters that were loaded from a folder are replaced by their frozen copy.
+    """
     if REFERENCE in model.peft_config:
         model.set_adapter(REFERENCE)
     else:
@@ -190,7 +209,7 @@ def as_at_start(model: PreTrainedModel) -> Iterator[None]:
 
 
 def merge(model: PreTrainedModel) -> None:
-    """Add what adapters learned to the weights, and take the adapters out, so that an ordinary model is left."""
+    """Merge the trained adapters into the weights and remove them. The result is an ordinary model."""
     for name in adapted(model):
         layer = model.get_submodule(name)
         assert isinstance(layer, BaseTunerLayer)

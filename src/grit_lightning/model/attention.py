@@ -1,8 +1,8 @@
-"""Attention that never repeats what sequences share: the prompt of packed rows, and of completions being decoded.
+"""Attention that computes the shared prompt of several completions only once, in packed rows and in decoding.
 
-Models are loaded with this module's attention, by one of :data:`NAMES`. It is sdpa, unless the model is called with a
-``layout``, which then attends in its place in the layers of the language model. The names differ in the layout that
-packed rows are given.
+Models are loaded with this module's attention under one of :data:`NAMES`. It computes ordinary sdpa unless the model
+is called with a :class:`Layout`, which then computes the attention of the language model's layers. The names differ
+only in the layout that :func:`packed_layout` chooses for packed rows.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAMES: Mapping[str, str] = {"auto": "shared_prefix", "flex": "shared_prefix_flex", "sdpa": "shared_prefix_mask"}
-"""By the value of ``model.attn_implementation``: what ``transformers`` calls it."""
+"""Names under which this attention is registered in ``transformers``, by value of ``model.attn_implementation``."""
 
 
 class Layout(Protocol):
-    """Which position may see which, and how that is computed."""
+    """A rule for which positions see which, and a way to compute attention under it."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """The attention's output, shape (B, H, S, D).
+        """Return the attention's output, shape (B, H, S, D).
 
         Args:
-            layer: number of the layer.
-            query: (B, H, S, D).
-            key: (B, K, S, D), K of H heads; with rotary positions.
-            value: as ``key``.
-            scale: of the scores.
+            layer: index of the layer.
+            query: queries, shape (B, H, S, D), with rotary positions applied.
+            key: keys, shape (B, K, S, D), with rotary positions applied; H / K query heads share a key head.
+            value: values, shape (B, K, S, D).
+            scale: factor of the scores before the softmax.
         """
         ...
 
@@ -49,8 +49,8 @@ def _attention(
     layout: Layout | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """As ``transformers`` calls it: the output as (B, S, H, D), and no weights."""
-    if layout is None or not module.is_causal:  # the vision tower is handed the layout, too
+    """Compute attention for ``transformers``: return the output, shape (B, S, H, D), and ``None`` for the weights."""
+    if layout is None or not module.is_causal:  # the vision tower receives the layout, too
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return output, None
     output = layout.attend(int(module.layer_idx), query, key, value, kwargs["scaling"])  # type: ignore[arg-type]
@@ -63,23 +63,23 @@ for _name in NAMES.values():
 
 
 def arguments(layout: Layout) -> dict[str, Any]:
-    """What a model is called with for a layout to attend.
+    """Return the arguments with which to call a model so that the layout computes its attention.
 
-    The mask is one that ``transformers`` takes for finished, and so makes none of its own. Nothing reads it.
+    The mask is a placeholder that nothing reads: given a 4-dimensional mask, ``transformers`` builds none of its own.
     """
     return {"layout": layout, "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool)}
 
 
 def takes_layout(model: nn.Module) -> bool:
-    """Whether a model was loaded with this attention."""
+    """Tell whether a model was loaded with this attention."""
     return _implementation(model) in NAMES.values()
 
 
 def packed_layout(model: nn.Module, parts_B: Sequence[Sequence[int]], segments_B_S: Tensor) -> Layout | None:
-    """How a model computes packed rows; ``None``: with the whole mask.
+    """Return the layout with which a model computes packed rows; ``None`` to use sdpa with the full mask.
 
     Args:
-        model: the model.
+        model: the model, whose attention implementation decides.
         parts_B: see :class:`PackedLayout`.
         segments_B_S: see :class:`FlexLayout`.
     """
@@ -95,13 +95,14 @@ def _implementation(model: nn.Module) -> str:
 
 
 class PackedLayout:
-    """Rows ``[prompt | o_1 | … | o_G | padding]``: a completion sees the prompt and itself.
+    """Layout of rows ``[prompt | o_1 | … | o_G | padding]``, in which a completion sees the prompt and itself.
 
-    Each part is a call of its own, over exactly the keys it may see: no pair that is masked out is computed but for
-    those within a completion, and the memory is that of the longest, not of the square of a row.
+    The prompt and each completion are separate sdpa calls over exactly the keys they may see. The only masked pairs
+    that are still computed lie within a completion. Memory is that of the longest part's call and does not grow with
+    the square of the row's length.
 
     Args:
-        parts_B: of each row the lengths of its parts: the prompt, each completion, what is padding.
+        parts_B: for each row, the lengths of its parts: the prompt, each completion, the padding.
     """
 
     def __init__(self, parts_B: Sequence[Sequence[int]]) -> None:
@@ -109,7 +110,7 @@ class PackedLayout:
         self._masks: dict[tuple[int, int], Tensor] = {}
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """The output, shape (B, H, S, D); 0 for padding."""
+        """Return the output, shape (B, H, S, D); it is 0 for padding."""
         rows = zip(self.parts_B, query.split(1), key.split(1), value.split(1), strict=True)
         return torch.cat([self._row(parts, *tensors, scale=scale) for parts, *tensors in rows])
 
@@ -122,7 +123,7 @@ class PackedLayout:
             scaled_dot_product_attention(query_0, key_0, value_0, is_causal=True, scale=scale, enable_gqa=grouped)
         ]
         for part, own_key, own_value in zip(queries, keys, values, strict=True):
-            if part.shape[2] == 0:  # of a single token, which is no input
+            if part.shape[2] == 0:  # a completion of one token, whose last token is never an input
                 continue
             outputs.append(
                 scaled_dot_product_attention(
@@ -144,10 +145,12 @@ class PackedLayout:
 
 
 class FlexLayout:
-    """The same rows in one call, by a kernel that skips the blocks in which nothing is seen. Its gradient needs CUDA.
+    """Layout of the same rows as :class:`PackedLayout`, in one call of FlexAttention.
+
+    The kernel skips the blocks of queries and keys in which everything is masked. Its gradient needs CUDA.
 
     Args:
-        segments_B_S: of :func:`~grit_lightning.model.packing.block_mask`.
+        segments_B_S: segment of each position, int64; see :func:`~grit_lightning.model.packing.block_mask`.
     """
 
     def __init__(self, segments_B_S: Tensor) -> None:
@@ -159,7 +162,7 @@ class FlexLayout:
         self._blocks = create_block_mask(sees, rows, None, length, length, device=segments_B_S.device)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """The output, shape (B, H, S, D)."""
+        """Return the output, shape (B, H, S, D)."""
         grouped = query.shape[1] != key.shape[1]
         kernel = _flex_attention(query.device.type)
         return kernel(query, key, value.to(query.dtype), block_mask=self._blocks, scale=scale, enable_gqa=grouped)
@@ -167,6 +170,6 @@ class FlexLayout:
 
 @cache
 def _flex_attention(device: str) -> Callable[..., Any]:
-    # Compiled it is a kernel; else all scores are computed and most are masked out, which is for tests.
+    # Compiled, it is one kernel. On a CPU, for tests, it stays uncompiled: it computes all scores and masks most out.
     function: Any = flex_attention
     return torch.compile(function, dynamic=True) if device == "cuda" else function

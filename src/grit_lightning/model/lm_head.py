@@ -1,7 +1,7 @@
-"""The LM head and the softmax as one operation, over chunks of tokens: log-probabilities without all of the logits.
+"""The LM head and the softmax as one chunked operation: log-probabilities without holding all logits in memory.
 
-Logits of one chunk exist at a time, in the forward pass and, computed again, in the backward pass. The gradient of the
-weights is summed in place: it is as large as the weights, and autograd would make one for each chunk.
+Only one chunk's logits exist at a time; the backward pass computes them again. The gradient of the weights is summed
+in place, because it is as large as the weights and autograd would allocate another one for each chunk.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 
 class HeadOptions(NamedTuple):
-    """How log-probabilities are taken.
+    """Options of the computation of log-probabilities.
 
     Attributes:
-        banned: tokens that are never sampled, int64.
+        banned: ids of tokens that are never sampled, int64.
         temperature: the sampling temperature, > 0.
-        chunk: tokens whose logits exist at a time.
-        entropy: whether entropies are wanted.
+        chunk: number of tokens whose logits exist at a time.
+        entropy: whether to compute entropies.
     """
 
     banned: Tensor
@@ -29,17 +29,20 @@ class HeadOptions(NamedTuple):
 
 
 def plain_weight(head: nn.Module) -> Tensor | None:
-    """The weight of a head that multiplies by it and does no more: not one with adapters, or quantized."""
+    """Return the head's weight if it is a plain ``nn.Linear`` without bias, else ``None``.
+
+    Heads with adapters and quantized heads are not plain.
+    """
     return head.weight if type(head) is nn.Linear and head.bias is None else None
 
 
 def token_logprobs(
     hidden_T_D: Tensor, weight_V_D: Tensor, target_T: Tensor, options: HeadOptions
 ) -> tuple[Tensor, Tensor | None]:
-    """Log π(target) and, if wanted, the entropy in nats without gradient, each float32, shape (T,).
+    """Return log π(target) and, if ``options.entropy``, the entropy in nats without gradient; each float32, shape (T,).
 
-    π is the softmax of (hidden · weightᵀ) / temperature over the tokens that are not banned. Gradients are for
-    ``backward()`` into all leaves, not for ``torch.autograd.grad``: see :func:`_take_gradient`.
+    π is the softmax of (hidden · weightᵀ) / temperature over the tokens that are not banned. Gradients work with
+    ``backward()`` into all leaves, but not with ``torch.autograd.grad``: see :func:`_take_gradient`.
     """
     device = hidden_T_D.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_V_D.dtype
@@ -66,7 +69,10 @@ class _TokenLogprobs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_T: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        """∂ log π(target) / ∂ score_v = [v = target] − π(v)."""
+        """Return the gradients: ∂ log π(target) / ∂ score_v = [v = target] − π(v).
+
+        A score is a logit divided by the temperature.
+        """
         hidden_T_D, weight_V_D, target_T = ctx.saved_tensors
         weight = weight_V_D.to(ctx.dtype)
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
@@ -94,10 +100,12 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _take_gradient(weight_V_D: Tensor) -> Tensor:
-    """What to add the gradient to: what earlier passes left, which autograd then is handed back, or zeros.
+    """Return the buffer to accumulate the gradient into: the existing ``.grad``, or zeros.
 
-    So the gradient of a large vocabulary is not there twice, while all activations are. What autograd then does with
-    it, hooks included, is what it does in a first pass. Where it is a view, as in a bucket of DDP's, it stays.
+    An existing gradient is taken away from the weight, and the backward pass returns it to autograd as its result.
+    Otherwise two gradients of a large vocabulary would exist while all activations are still in memory. Autograd then
+    proceeds, hooks included, as if no gradient had been accumulated yet. A gradient that is a view, such as into a
+    bucket of DDP, stays with the weight.
     """
     gradient = weight_V_D.grad if weight_V_D.is_leaf else None
     if type(gradient) is not Tensor or gradient._is_view() or gradient.dtype != weight_V_D.dtype:

@@ -1,11 +1,11 @@
-"""One prompt and its completions in one sequence: the prompt, and its image, is computed once per group and pass.
+"""Packing of a prompt and its completions into one row, so that prompt and image are computed once per group and pass.
 
-A row is ``[prompt | o_1 | … | o_G]``. A block mask lets a completion see the prompt and itself only, and positions
-restart after the prompt for each completion, so the model computes exactly what it would for each ``[prompt | o_i]``
-alone. The last token of a completion predicts nothing that was sampled, so it is left out of the input.
+A row is ``[prompt | o_1 | … | o_G]``. A block mask lets a completion see only the prompt and itself, and positions
+restart after the prompt for each completion. The model therefore computes exactly what it would for each
+``[prompt | o_i]`` alone. The last token of a completion is left out of the input, because no sampled token follows it.
 
-Rows are collected into micro-batches bounded by tokens. A group too long for the bound is split into several rows,
-each with its own copy of the prompt; the loss is a sum over tokens, so the split does not change it.
+Rows are collected into micro-batches of a limited number of tokens. A group that exceeds the limit is split into
+several rows, each with its own copy of the prompt. The loss is a sum over tokens, so the split does not change it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ PROMPT_SEGMENT = 0
 
 @dataclass(frozen=True, slots=True)
 class PackedRow:
-    """One row of a micro-batch: a group's prompt with some of its completions.
+    """The plan of one row of a micro-batch: a group's prompt with some of its completions.
 
     Attributes:
-        group: index into the step's groups on this rank.
-        completions: indices of the group's completions.
-        num_tokens: positions of the row, without padding.
+        group: index of the group among the step's groups on this rank.
+        completions: indices of the completions within the group.
+        num_tokens: length of the row without padding.
     """
 
     group: int
@@ -41,18 +41,19 @@ class PackedRow:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PackedBatch:
-    """A micro-batch, ready for the model.
+    """A packed micro-batch as tensors, the input of the policy.
 
     Attributes:
-        input_ids_B_S: int64; rows padded on the right.
-        position_ids_A_B_S: int64, rotary positions per axis.
-        segments_B_S: int64, what a position belongs to; see :func:`block_mask`, which tells what it may see.
-        parts_B: of each row the lengths of its segments, in their order: prompt, completions, padding.
-        vision: the vision tower's arguments, concatenated over rows.
-        source_T: int64, for each completion token the index into the flattened (B·S) hidden states that predicts it.
-        target_T: int64, the token ids.
-        token_T: int64, the token's place among all completion tokens of the step on this rank.
-        completion_T: int64, which completion of the step on this rank it belongs to, counted through all groups.
+        input_ids_B_S: token ids, int64; rows are padded on the right.
+        position_ids_A_B_S: rotary positions per axis, int64.
+        segments_B_S: segment of each position, int64; :func:`block_mask` defines the segments and what each may see.
+        parts_B: for each row, the lengths of its segments in order: prompt, completions, padding.
+        vision: arguments of the vision tower, concatenated over rows.
+        source_T: for each completion token, the index of the hidden state that predicts it, among the flattened (B·S)
+            hidden states, int64.
+        target_T: ids of the completion tokens, int64.
+        token_T: index of each token among all completion tokens of the step on this rank, int64.
+        completion_T: index of each token's completion among all completions of the step on this rank, int64.
     """
 
     input_ids_B_S: Tensor
@@ -66,7 +67,7 @@ class PackedBatch:
     completion_T: Tensor
 
     def to(self, device: torch.device) -> PackedBatch:
-        """The same batch on another device."""
+        """Return a copy of the batch on ``device``."""
         values: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
         tensors: dict[str, Any] = {
             name: value.to(device, non_blocking=True) for name, value in values.items() if isinstance(value, Tensor)
@@ -75,20 +76,23 @@ class PackedBatch:
 
 
 def plan_rows(groups: Sequence[Group], max_tokens: int, skip: Sequence[bool]) -> list[list[PackedRow]]:
-    """Micro-batches of rows whose padded size, rows × longest row, is at most ``max_tokens``.
+    """Plan micro-batches whose padded size, number of rows × longest row, is at most ``max_tokens``.
 
-    A single completion with its prompt may exceed the bound; it then makes a micro-batch by itself.
+    A single completion with its prompt may exceed the limit; it then forms a micro-batch by itself.
 
     Args:
         groups: the step's groups on this rank.
-        max_tokens: the bound on positions in one pass.
-        skip: per group, whether to leave it out.
+        max_tokens: limit on the positions of one micro-batch, padding included.
+        skip: for each group, whether to leave it out.
+
+    Returns:
+        The rows of each micro-batch, longest rows first.
     """
     rows = [row for index, group in enumerate(groups) if not skip[index] for row in _split(index, group, max_tokens)]
-    rows.sort(key=lambda row: -row.num_tokens)  # rows of similar length share a micro-batch; stable, so reproducible
+    rows.sort(key=lambda row: -row.num_tokens)  # similar lengths share a micro-batch; stable, so reproducible
     batches: list[list[PackedRow]] = []
     for row in rows:
-        # Sorted: the first row of a micro-batch is its longest, which every row is padded to.
+        # Rows are sorted, so the first row of a micro-batch is its longest, to which the others are padded.
         if batches and (len(batches[-1]) + 1) * batches[-1][0].num_tokens <= max_tokens:
             batches[-1].append(row)
         else:
@@ -111,18 +115,22 @@ def _split(index: int, group: Group, max_tokens: int) -> list[PackedRow]:
 
 
 def fill_up(plan: list[list[PackedRow]], count: int, groups: Sequence[Group]) -> list[tuple[list[PackedRow], bool]]:
-    """The micro-batches of a plan, followed by as many of one completion, which do not count, as make ``count``.
+    """Pad a plan to ``count`` micro-batches with dummies of one completion each.
 
-    Second of each pair: whether it counts.
+    Sharded models need equally many passes on every rank.
+
+    Returns:
+        Pairs of a micro-batch's rows and whether it counts towards the loss; a dummy does not.
     """
     filler = [PackedRow(0, (0,), groups[0].prompt.num_tokens + len(groups[0].completions[0].token_ids) - 1)]
     return [(rows, True) for rows in plan] + [(filler, False)] * (count - len(plan))
 
 
 def block_mask(segments_B_S: Tensor) -> Tensor:
-    """Which key a query may see, bool, shape (B, 1, S, S): earlier or itself, and of the prompt or the same segment.
+    """Return which keys (last axis) each query may see, bool, shape (B, 1, S, S).
 
-    Segments: 0 the prompt, 1.. the completions, −1 padding. Padding sees itself, so that no softmax is empty.
+    A query sees itself and the earlier positions that belong to the prompt or to its own segment. Segment 0 is the
+    prompt, 1 to G are the completions, −1 is padding. Padding sees itself, so that no softmax is empty.
     """
     length = segments_B_S.shape[1]
     causal_S_S = torch.ones(length, length, dtype=torch.bool, device=segments_B_S.device).tril()
@@ -132,7 +140,7 @@ def block_mask(segments_B_S: Tensor) -> Tensor:
 
 
 def pack(rows: Sequence[PackedRow], groups: Sequence[Group], pad_token_id: int) -> PackedBatch:
-    """Lay the rows of one micro-batch out as tensors. ``groups`` are all groups of the step on this rank."""
+    """Build the tensors of one micro-batch from its rows; ``groups`` are all groups of the step on this rank."""
     length = max(row.num_tokens for row in rows)
     packed = [_pack_row(groups[row.group], row) for row in rows]
     axes = groups[0].prompt.position_ids_A_S.shape[0]
@@ -162,7 +170,7 @@ def pack(rows: Sequence[PackedRow], groups: Sequence[Group], pad_token_id: int) 
 
 
 def _pack_row(group: Group, row: PackedRow) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ids (S,), positions (A, S), segments (S,) and sources (T,), the last relative to the row."""
+    """Return a row's ids (S,), positions (A, S), segments (S,) and sources (T,); sources are indices within the row."""
     prompt = group.prompt
     inputs = [torch.tensor(group.completions[member].token_ids[:-1], dtype=torch.long) for member in row.completions]
     next_position_A_1 = prompt.position_ids_A_S.amax() + 1 + torch.zeros(prompt.position_ids_A_S.shape[0], 1).long()
@@ -180,12 +188,12 @@ def _pack_row(group: Group, row: PackedRow) -> tuple[Tensor, Tensor, Tensor, Ten
 
 
 def concatenate_vision(prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-    """The vision tower's arguments of several prompts, concatenated on axis 0 (patches or tiles, and their grids)."""
+    """Concatenate the vision tower's arguments of several prompts on axis 0 (patches or tiles, and their grids)."""
     return {key: torch.cat([prompt.vision[key] for prompt in prompts]) for key in prompts[0].vision}
 
 
 def rotary_positions(position_ids_A_B_S: Tensor) -> Tensor:
-    """As models take them: (A, B, S) where there are several axes, (B, S) for one."""
+    """Return rotary positions in the shape that models expect: (A, B, S) for several axes, (B, S) for one axis."""
     return position_ids_A_B_S[0] if len(position_ids_A_B_S) == 1 else position_ids_A_B_S
 
 
@@ -199,19 +207,19 @@ def _targets(group: Group, row: PackedRow) -> list[int]:
 
 
 def completion_lengths(groups: Sequence[Group]) -> Tensor:
-    """Tokens of each completion of the groups, int64, shape (P·G,), in the order ``completion_T`` refers to."""
+    """Return the token count of each completion, int64, shape (P·G,), in the order that ``completion_T`` indexes."""
     return torch.tensor([len(completion.token_ids) for completion in _completions(groups)])
 
 
 def learned(groups: Sequence[Group]) -> Tensor:
-    """Which completion tokens of the groups were not given, bool, in the order ``token_T`` refers to."""
+    """Return which completion tokens are trained on (not given), bool, in the order that ``token_T`` indexes."""
     return torch.cat(
         [torch.arange(len(completion.token_ids)) >= completion.num_given for completion in _completions(groups)]
     )
 
 
 def truncated(groups: Sequence[Group]) -> Tensor:
-    """Whether the token limit cut each completion off, bool, shape (P·G,)."""
+    """Tell for each completion whether the token limit cut it off, bool, shape (P·G,)."""
     return torch.tensor([completion.truncated for completion in _completions(groups)])
 
 

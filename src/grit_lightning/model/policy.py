@@ -1,7 +1,7 @@
-"""The policy and its frozen reference: log-probabilities of the completions of a packed micro-batch.
+"""The policy: log-probabilities of the completion tokens of a packed micro-batch.
 
-Only positions that predict a completion token reach the LM head, in chunks, so memory grows neither with
-the prompt nor with vocabulary × length.
+Only positions that predict a completion token reach the LM head, in chunks. The memory for logits therefore grows
+neither with the prompt's length nor with vocabulary × completion length.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ T = TypeVar("T")
 
 
 class TokenLogprobs(NamedTuple):
-    """Of each completion token of a micro-batch, at the sampling temperature.
+    """Log-probability and entropy of each completion token of a micro-batch, at the sampling temperature.
 
     Attributes:
         logprobs_T: log π(token | prompt, earlier tokens), float32.
-        entropy_T: entropy of the distribution the token was drawn from, in nats, float32, without gradient; ``None``
-            from a policy that was built without.
+        entropy_T: entropy in nats of the distribution of the token, float32, without gradient; ``None`` if the policy
+            was built with ``entropy=False``.
     """
 
     logprobs_T: Tensor
@@ -37,16 +37,16 @@ class TokenLogprobs(NamedTuple):
 
 
 class Policy(nn.Module):
-    """A multimodal language model, seen as a distribution over completions.
+    """A multimodal language model as a distribution over completions.
 
-    The distribution is the one that rollouts are drawn from: softmax of logits / temperature over the tokens that may
-    be sampled. Its ``forward`` is the single entry to the model while training, as sharded (FSDP) modules need.
+    It is the distribution from which rollouts are sampled: the softmax of logits / temperature over the tokens that
+    are not banned. During training the model is called only through ``forward``, as sharded (FSDP) modules require.
 
     Args:
-        model: a ``…ForConditionalGeneration`` with ``model`` (hidden states) and ``lm_head``.
-        banned_token_ids: tokens that are never sampled (vision, padding).
+        model: a ``…ForConditionalGeneration`` with ``base_model`` (hidden states) and ``lm_head``.
+        banned_token_ids: ids of tokens that are never sampled, such as image placeholders and padding.
         temperature: the sampling temperature, > 0.
-        logits_chunk: completion tokens per pass through the LM head.
+        logits_chunk: number of completion tokens per pass through the LM head.
         entropy: whether to compute entropies, for monitoring.
     """
 
@@ -71,7 +71,7 @@ class Policy(nn.Module):
 
     @classmethod
     def load(cls, backbone: Backbone, *, temperature: float, logits_chunk: int, entropy: bool = True) -> Policy:
-        """The policy of a backbone's checkpoint."""
+        """Load a backbone's checkpoint as a policy."""
         return cls(
             backbone.load_model(),
             banned_token_ids=backbone.banned_token_ids,
@@ -81,9 +81,10 @@ class Policy(nn.Module):
         )
 
     def forward(self, work: PackedBatch | Callable[[PreTrainedModel], T]) -> TokenLogprobs | T:
-        """Log-probabilities and entropies of the completion tokens of a batch.
+        """Return the log-probabilities and entropies of a batch's completion tokens, or the result of a function.
 
-        A function in its place is called with the model: so a sharded policy is entered by the same door for rollouts.
+        A function is called with the model. Rollouts pass one, because a sharded policy may be entered only through
+        ``forward``.
         """
         return self._logprobs(work) if isinstance(work, PackedBatch) else work(self.model)
 
@@ -107,7 +108,7 @@ class Policy(nn.Module):
         weight = plain_weight(self.model.lm_head)
         if weight is not None:
             return token_logprobs(hidden_T_D, weight, target_T, options)
-        # Whatever it computes, chunk by chunk, and again in the backward pass.
+        # Any other head (with adapters, quantized) runs chunk by chunk, and again in the backward pass.
         pairs = zip(hidden_T_D.split(self.logits_chunk), target_T.split(self.logits_chunk), strict=True)
         chunks = [checkpoint(self._any_head, hidden, target, use_reentrant=False) for hidden, target in pairs]
         logprobs, entropies = zip(*chunks, strict=True)

@@ -1,4 +1,4 @@
-"""The frozen reference: the policy as it was at the start."""
+"""The frozen reference policy, as it was at the start of training."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from grit_lightning.model.policy import Policy
 
 
 class Reference(nn.Module):
-    """The policy as it was at the start: no gradient, always in eval mode, whatever the trainer does around it.
+    """The policy as it was at the start of training, as a second copy: without gradient and always in eval mode.
 
     Args:
-        policy: loaded for this purpose; it is frozen.
+        policy: a policy loaded for this purpose; its parameters are frozen.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -31,14 +31,14 @@ class Reference(nn.Module):
         return super().train(False)
 
     def offload(self) -> None:
-        """Hold the weights on the CPU from now on. Buffers stay on the device, because DDP broadcasts them."""
+        """Hold the weights on the CPU from now on. Buffers stay on the device because DDP broadcasts them."""
         self.offloaded = True
         for value in self.parameters():
             value.data = value.data.cpu()
 
     @contextmanager
     def on(self, device: torch.device) -> Iterator[Reference]:
-        """Move offloaded weights to ``device`` while the block runs; nothing is copied back."""
+        """Hold a copy of offloaded weights on ``device`` while the block runs; do nothing if they are not offloaded."""
         homes = [(value, value.data) for value in self.parameters()] if self.offloaded else []
         for value, home in homes:
             value.data = home.to(device)
@@ -55,10 +55,10 @@ class Reference(nn.Module):
 
 
 class PolicyAtStart:
-    """The reference of a policy with adapters: the same model with the adapters it started with. No second copy.
+    """The reference of a policy with adapters: the same model with its initial adapters, without a second copy.
 
     Args:
-        policy: its model has adapters; in eval mode when called.
+        policy: the policy, whose model has adapters; it must be in eval mode when the reference is called.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -66,7 +66,7 @@ class PolicyAtStart:
 
     @contextmanager
     def on(self, device: torch.device) -> Iterator[PolicyAtStart]:
-        """Do nothing: the policy's weights are on its device."""
+        """Do nothing: the weights are those of the policy, which are already on its device."""
         yield self
 
     @torch.no_grad()

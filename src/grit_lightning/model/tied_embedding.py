@@ -1,7 +1,7 @@
-"""The gradient of an embedding that is the LM head's weight, too, as the few rows that were looked up.
+"""The gradient of an input embedding tied to the LM head, restricted to the rows that were looked up.
 
-The head's gradient has every row already. Autograd would make a second one of that size at the end of each backward
-pass, almost all of it zeros, to add it to the first.
+The LM head's gradient already has all rows of the vocabulary. At the end of each backward pass, autograd would allocate
+a second gradient of that size for the embedding, almost all zeros, only to add it to the first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from grit_lightning.model.lm_head import plain_weight
 
 
 def share_gradient(model: nn.Module) -> None:
-    """Let the embedding of a model add its gradient to the head's, if they share their weights."""
+    """Make the model's input embedding add its gradient to that of the LM head, if the two share their weights."""
     embedding = model.get_input_embeddings()  # type: ignore[operator]
     weight = plain_weight(model.lm_head)  # type: ignore[arg-type]
     if type(embedding) is nn.Embedding and weight is embedding.weight and weight.requires_grad:
@@ -27,12 +27,17 @@ def _look_up(embedding: nn.Embedding, arguments: tuple[Tensor], _: Tensor) -> Te
 
 
 def look_up(weight_V_D: Tensor, ids: Tensor, padding: int | None = None) -> Tensor:
-    """Rows of a weight that something else has a gradient for in the same backward pass; shape (…, D).
+    """Look up rows of a weight; their gradient is added in place to the one from another use of the weight.
+
+    That other use, such as the LM head, must be part of the same backward pass.
 
     Args:
-        weight_V_D: a leaf.
-        ids: int64.
-        padding: an id whose row has no gradient.
+        weight_V_D: the weight, a leaf tensor.
+        ids: indices of the rows, int64, any shape.
+        padding: an id whose row gets no gradient; ``None`` if there is none.
+
+    Returns:
+        The rows, shape (…, D).
     """
     rows: Tensor = _Rows.apply(weight_V_D, ids, padding)
     return rows
@@ -47,7 +52,10 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
-        """To be added when all other gradients of the weight are there: autograd waits for this one, too."""
+        """Register a hook that adds the rows once autograd has summed the weight's other gradients.
+
+        Autograd calls the hook only after this function, because this function is one of the weight's uses.
+        """
         weight_V_D, ids = ctx.saved_tensors
         ids_N, gradient_N_D = ids.flatten(), gradient.flatten(0, -2)
         if ctx.padding is not None:

@@ -1,7 +1,7 @@
 """Rewards: functions ``fn(sample, completion, **options) -> float | None``, and their weighted sum.
 
-``None`` means *unscored*. Options have no defaults here: their values are in ``conf/reward``. The rules are those of
-GRIT's published code without its defects; each deviation is named where it is made.
+``None`` means *unscored*. The options have no defaults in the code; their values are in ``conf/reward``. The rewards
+follow GRIT's published code with its defects corrected; each docstring names its deviations.
 """
 
 from typing import TYPE_CHECKING

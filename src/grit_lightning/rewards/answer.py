@@ -1,4 +1,4 @@
-"""Rewards of what is answered: the judge's verdict and BLEU-1."""
+"""Rewards for the answer: the judge's score and BLEU-1."""
 
 from __future__ import annotations
 
@@ -18,29 +18,39 @@ _PUNCTUATION_TO_SPACE = str.maketrans(string.punctuation, " " * len(string.punct
 def answer_match(
     sample: Sample, completion: Completion, *, judge: Judge, threshold: float | None
 ) -> float | Future[float | None] | None:
-    """1 when the judge's score of the answer is above ``threshold``, else 0; the raw score when that is ``None``.
+    """Return 1 if the judge's score of the answer is above ``threshold``, else 0.
 
-    The judge reads the question alone, not the prompt around it. No or an empty answer scores 0 without asking; an
-    answer that could not be judged is unscored, not wrong. GRIT trains at threshold 0 and evaluates on raw scores. A
-    judge that asks ahead is asked now, and its score comes later.
+    The judge reads the question alone, not the prompt around it. A missing or empty answer scores 0 without a call to
+    the judge. An answer that the judge could not score is unscored (``None``), not wrong. GRIT trains with threshold 0
+    and evaluates on raw scores.
+
+    Args:
+        sample: the sample with the question and the reference answer.
+        completion: the completion with the answer to score.
+        judge: scores the answer. If it can score asynchronously (``AsksAhead``), the request is sent now and the reward
+            is returned as a future.
+        threshold: score above which an answer counts as right; ``None`` to return the judge's raw score, 0 to 1.
     """
     answer = (answer_text(completion.text) or "").strip()
     if not answer:
         return 0.0
     if isinstance(judge, AsksAhead):
         asked = judge.ask(sample.question, sample.answer, answer)
-        return then(asked, partial(_against, threshold=threshold))
-    return _against(judge(sample.question, sample.answer, answer), threshold)
+        return then(asked, partial(_apply_threshold, threshold=threshold))
+    return _apply_threshold(judge(sample.question, sample.answer, answer), threshold)
 
 
-def _against(score: float | None, threshold: float | None) -> float | None:
-    if score is None or threshold is None or math.isnan(score):  # nan > 0 is False: a failure would become a 0
+def _apply_threshold(score: float | None, threshold: float | None) -> float | None:
+    if score is None or threshold is None or math.isnan(score):  # nan > 0 is False, which would turn a failure into a 0
         return score
     return float(score > threshold)
 
 
 def answer_bleu(sample: Sample, completion: Completion, *, size: float) -> float:
-    """``size`` × BLEU-1 of the answer against the reference answer; only the text within the tags counts."""
+    """Return ``size`` × BLEU-1 of the answer against the reference answer.
+
+    Only the text inside the ``<answer>`` tags counts; a missing answer scores 0.
+    """
     return size * _bleu_1(_words(answer_text(completion.text) or ""), _words(sample.answer))
 
 
@@ -49,7 +59,10 @@ def _words(text: str) -> list[str]:
 
 
 def _bleu_1(candidate: list[str], reference: list[str]) -> float:
-    """BLEU (Papineni et al. 2002) with unigrams and one reference: min(1, e^(1 − r/c)) × clipped precision."""
+    """Return BLEU (Papineni et al. 2002) with unigrams and one reference: min(1, e^(1 − r/c)) × clipped precision.
+
+    c and r are the numbers of words of the candidate and of the reference. An empty candidate scores 0.
+    """
     if not candidate:
         return 0.0
     clipped = (Counter(candidate) & Counter(reference)).total()

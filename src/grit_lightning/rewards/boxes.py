@@ -1,4 +1,4 @@
-"""Rewards of the boxes a completion writes: their presence, number, validity and place."""
+"""Rewards for the boxes of a completion: their presence, number, validity and position."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ from grit_lightning.types import Box, Completion, Sample
 def grounded_region(
     sample: Sample, completion: Completion, *, any_box: float, count_match: float, counting_datasets: Collection[str]
 ) -> float:
-    """``any_box`` for a box before ``<rethink>``, ``count_match`` more for as many boxes as the answer counts.
+    """Return ``any_box`` for any box before ``<rethink>``, plus ``count_match`` for the right number of boxes.
 
-    Without a ``<rethink>`` it is 0. The second part is for samples of ``counting_datasets`` alone, each judged by its
-    own answer; an answer that is no count earns none. A box is whatever ``grounding.plain_boxes`` finds, which inverted
-    or repeated boxes satisfy too: ``box_valid`` and ``box_iou`` are the strict rules.
+    The right number is the reference answer of the sample. ``count_match`` is given only for samples of
+    ``counting_datasets`` whose reference answer is a count. A completion without ``<rethink>`` scores 0. Boxes are
+    found by ``grounding.plain_boxes``, which also accepts inverted and repeated boxes; ``box_valid`` and ``box_iou``
+    are stricter.
     """
-    head = before_rethink(completion.text)
-    if head is None:
+    reasoning = before_rethink(completion.text)
+    if reasoning is None:
         return 0.0
-    boxes = len(plain_boxes(head))
+    boxes = len(plain_boxes(reasoning))
     counting = sample.dataset in counting_datasets
     return any_box * (boxes > 0) + count_match * (counting and boxes == as_count(sample.answer))
 
 
 def box_valid(sample: Sample, completion: Completion) -> float:
-    """Share of the boxes of any form that are ordered, inside the image and not repeated; 0 without a box."""
+    """Return the share of boxes, of any form, that are ordered, inside the image and not repeated; 0 without boxes."""
     flags = valid_boxes([found.box for found in parse(completion.text).boxes], completion.box_space)
     return sum(flags) / len(flags) if flags else 0.0
 
 
 def box_iou(sample: Sample, completion: Completion) -> float | None:
-    """Mean IoU with the reference boxes in original pixels, 0 to 1; unscored where there are none.
+    """Return the mean IoU with the reference boxes, 0 to 1, in original pixels.
 
-    Boxes are paired for the largest sum. One without a partner, missed or invented, counts 0.
+    Predicted and reference boxes are matched one to one so that the total IoU is largest. A box without a partner,
+    predicted or reference, counts as 0. A sample without reference boxes is unscored (``None``).
     """
     if not sample.boxes:
         return None
@@ -44,10 +46,11 @@ def box_iou(sample: Sample, completion: Completion) -> float | None:
 
 
 def box_giou(sample: Sample, completion: Completion) -> float | None:
-    """Mean generalized IoU (``grounding.giou``) with the reference boxes, −1 to 1, in original pixels.
+    """Return the mean generalized IoU (``grounding.giou``) with the reference boxes, −1 to 1, in original pixels.
 
-    Boxes are paired for the largest sum. One without a partner, missed or invented, counts −1, which no pair is below.
-    Unscored where there are no reference boxes.
+    Predicted and reference boxes are matched one to one so that the total GIoU is largest. A box without a partner,
+    predicted or reference, counts as −1, the smallest possible GIoU. A sample without reference boxes is unscored
+    (``None``).
     """
     if not sample.boxes:
         return None

@@ -1,4 +1,4 @@
-"""Whether the text names what its boxes show: a judge that can see looks at each box alone."""
+"""Reward for boxes that show what the text calls them, scored by a judge that looks at each box on its own."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ from grit_lightning.types import Box, Completion, Sample
 
 
 class Consistency:
-    """Whether the crop shows what the text calls it: the mean score, 0 to 1, over a completion's boxes.
+    """Scores whether each box shows what the text calls it. The reward is the mean over the boxes, 0 to 1.
 
-    What a box is called is its label, or the words that lead to it. A box that is inverted, empty, outside of the
-    image or repeated scores 0 without being asked about, and so does one that is called nothing. A completion without
-    boxes scores 0.
+    The name of a box is its label, or the words before it. The judge sees the crop of the box and its name. A box that
+    is inverted, empty, outside the image, repeated or without a name scores 0 and is not sent to the judge. A
+    completion without boxes scores 0.
 
-    What it invites a policy to: few, safe and large boxes with vague names ("object", "scene"), since nothing asks
-    whether the boxes matter to the question; a box around the whole image fits any name that is in it. Use it beside a
-    reward for the answer. The crop and the name are untrusted: text written in the picture may speak to the judge.
+    This reward can be exploited. Nothing checks that the boxes matter to the question, so a policy may learn to write
+    few, large, safe boxes with vague names ("object", "scene"); a box around the whole image fits the name of anything
+    in it. Use the reward together with one for the answer. The crop and the name are untrusted input: text in the
+    picture may contain instructions to the judge.
 
     Args:
         judge: a judge over HTTP whose model reads images.
-        prompt: a file with the text, which has ``{name}``.
-        max_boxes: the first so many boxes are asked about; further ones score 0, so that many boxes cost no fortune.
-        max_words: of the words that lead to a box without a label, the last so many count.
-        max_side: pixels; larger crops are made smaller.
+        prompt: path of the prompt template, which contains ``{name}``.
+        max_boxes: maximum number of boxes sent to the judge, to bound the cost; the boxes after them score 0.
+        max_words: maximum number of words before a box without a label that form its name.
+        max_side: maximum side of a crop in pixels; larger crops are scaled down.
 
     Raises:
-        ConfigError: a value that cannot be used.
+        ConfigError: the judge cannot read images, or a value is invalid.
     """
 
     def __init__(self, *, judge: Judge, prompt: str, max_boxes: int, max_words: int, max_side: int) -> None:
         if not isinstance(judge, LLMJudge):
-            raise ConfigError("reward consistency needs a judge that sees: expected judge=openai, azure or local")
+            raise ConfigError("reward consistency needs a vision judge: expected judge=openai, azure or local")
         for key, value in {"max_boxes": max_boxes, "max_words": max_words, "max_side": max_side}.items():
             if value < 1:
                 raise ConfigError(f"reward consistency: {key} is {value}, expected at least 1")
@@ -54,7 +55,7 @@ class Consistency:
         self.max_side = max_side
 
     def __call__(self, sample: Sample, completion: Completion) -> float | Future[float | None]:
-        """Ask about each box now; the mean comes later, or ``None`` where one could not be judged."""
+        """Send the boxes to the judge and return a future of the mean score, which is ``None`` if a box is unscored."""
         boxes = parse(completion.text).boxes
         flags = valid_boxes([found.box for found in boxes], completion.box_space)
         named = [(name_of(completion.text, boxes, index, self.max_words), found) for index, found in enumerate(boxes)]
@@ -78,7 +79,7 @@ def _mean(scores: list[float | None], count: int) -> float | None:
 
 
 def name_of(text: str, boxes: tuple[TextBox, ...], index: int, max_words: int) -> str:
-    """What the text calls its box number ``index``: its label, or the last words between the box before and it."""
+    """Return the name of box ``index``: its label, else the last ``max_words`` words after the previous box."""
     found = boxes[index]
     if found.label is not None:
         return found.label.strip()
@@ -87,7 +88,7 @@ def name_of(text: str, boxes: tuple[TextBox, ...], index: int, max_words: int) -
 
 
 def crop(image: Image.Image, box: Box, max_side: int) -> str:
-    """The part of the image within a box in its pixels, as a PNG in a data URL; at least one pixel."""
+    """Return the crop of a box, given in pixels of the image, as a PNG data URL; it is at least one pixel in size."""
     x1, y1 = (min(math.floor(value), size - 1) for value, size in zip(box[:2], image.size, strict=True))
     x2, y2 = (min(math.ceil(value), size) for value, size in zip(box[2:], image.size, strict=True))
     part = image.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)))

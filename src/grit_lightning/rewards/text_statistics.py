@@ -1,4 +1,4 @@
-"""Rewards that only count words, tokens and characters."""
+"""Rewards from counts of words, tokens and characters."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from grit_lightning.types import Completion, Sample
 def repetition(
     sample: Sample, completion: Completion, *, size: float, word_ngram: int, token_ngram: int
 ) -> float | None:
-    """``size`` × (1 − w − t), between ``−size`` and ``size``: w and t are shares of immediate repetitions.
+    """Return ``size`` × (1 − w − t), from ``−size`` to ``size``, where w and t are shares of immediate repetitions.
 
-    Of n words, w is the share of the n − ``word_ngram`` positions i whose ``word_ngram`` words equal those at
-    i + ``word_ngram``; of n tokens, t is the same over the n − 2·``token_ngram`` + 1 positions with room for two. The
-    unequal denominators are the reference's. ``size`` for less than ``word_ngram`` words or 2·``token_ngram`` tokens;
-    0, not ``size``, for an empty completion; unscored when text came without its tokens.
+    w is the number of positions at which ``word_ngram`` words are followed by the same ``word_ngram`` words, divided by
+    n − ``word_ngram`` for n words. t is the same count for ``token_ngram`` tokens, divided by n − 2·``token_ngram`` + 1
+    for n tokens. The two denominators differ because GRIT's published code does so.
+
+    A completion with fewer than ``word_ngram`` words or fewer than 2·``token_ngram`` tokens scores ``size``. An empty
+    completion scores 0, not ``size``. A text without token ids is unscored (``None``).
     """
     words, tokens = completion.text.split(), completion.token_ids
     if not words:
@@ -30,11 +32,11 @@ def repetition(
 
 
 def length_budget(sample: Sample, completion: Completion, *, limit: int, soft: float) -> float | None:
-    """1 for a completion of few tokens, 0 from ``limit`` tokens on, linear over the last share ``soft`` before it.
+    """Return 1 up to (1 − ``soft``) · ``limit`` tokens, 0 from ``limit`` tokens on, and a linear value in between.
 
-    It is 1 + R_length of DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13) with L_max = ``limit`` and
-    L_cache = ``soft`` · ``limit``; the constant is the same for all, so it has no part in an advantage. Unscored when
-    text came without its tokens.
+    The value is 1 + R_length of DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13) with L_max = ``limit`` and
+    L_cache = ``soft`` · ``limit``. The added constant is the same for all completions, so advantages do not depend on
+    it. A text without token ids is unscored (``None``).
     """
     length = len(completion.token_ids)
     if completion.text.strip() and not length:
@@ -45,15 +47,15 @@ def length_budget(sample: Sample, completion: Completion, *, limit: int, soft: f
 
 
 def digit_share(sample: Sample, completion: Completion) -> float:
-    """Share of the characters that are ``0`` to ``9``, 0 to 1; 0 for an empty text.
+    """Return the share of characters that are digits ``0`` to ``9``, 0 to 1; 0 for an empty text.
 
-    No aim in itself: it rises within a few steps on any model, which shows that optimisation works.
+    This reward is a smoke test: it rises within a few steps on any model, which shows that optimisation works.
     """
     text = completion.text
     return sum(map(text.count, "0123456789")) / max(len(text), 1)
 
 
 def _repeats(items: Sequence[object], ngram: int) -> int:
-    """Number of positions at which ``ngram`` items are followed by the same ``ngram`` items."""
+    """Count the positions at which ``ngram`` items are followed by the same ``ngram`` items."""
     starts = range(len(items) - 2 * ngram + 1)
     return sum(items[i : i + ngram] == items[i + ngram : i + 2 * ngram] for i in starts)

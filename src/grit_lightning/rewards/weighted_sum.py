@@ -1,4 +1,4 @@
-"""The weighted sum of the reward components, and scoring beside other work."""
+"""The weighted sum of reward components, scored at once or on a background thread."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from grit_lightning.types import Completion, Group, Sample, Score
 _log = logging.getLogger(__name__)
 
 Component = Callable[[Sample, Completion], float | Future[float | None] | None]
-"""A reward component with its options bound. One that waits for somebody else may return its value for later."""
-
+"""A reward component with its options bound. It returns a number, ``None`` for unscored, or a future of either."""
 
 _Value = float | None | Future[float | None] | Exception
 
@@ -28,8 +27,8 @@ class Scored(NamedTuple):
     """Scores of several groups.
 
     Attributes:
-        scores: for each group a score for each completion, in order.
-        seconds: the time it took to score them, waiting in the queue left out.
+        scores: for each group, the scores of its completions in order.
+        seconds: time spent on scoring, without the time in the queue.
     """
 
     scores: list[tuple[Score, ...]]
@@ -39,22 +38,23 @@ class Scored(NamedTuple):
 class Rewards:
     """Scores completions by named components: total = Σ weight × component.
 
-    A component of weight 0 is computed and reported, but has no part in the total. A component that raises, or returns
-    anything but a finite number or ``None``, leaves its completion unscored; it never counts as 0.
+    A component with weight 0 is computed and reported, but does not enter the total. A component that raises, or
+    returns anything but a finite number or ``None``, is unscored for that completion; it never counts as 0. If a
+    component with nonzero weight is unscored, the total of the completion is ``None``.
 
     Args:
-        components: by name, ``{"weight": number, "fn": fn(sample, completion) -> float | None}``.
+        components: components by name, each ``{"weight": number, "fn": fn(sample, completion) -> float | None}``.
 
     Raises:
-        ConfigError: the components cannot be used.
+        ConfigError: the mapping of components or one of its entries is invalid.
     """
 
     def __init__(self, components: Mapping[str, Mapping[str, Any]]) -> None:
         if not isinstance(components, Mapping) or not components:
             raise ConfigError(f"reward.components holds {components!r}: expected at least one named component.")
         if "total" in components:
-            raise ConfigError("reward.components.total: expected another name, as this is that of the sum.")
-        parts = {str(name): _checked(str(name), part) for name, part in components.items()}
+            raise ConfigError("reward.components.total has the name of the weighted sum: expected another name.")
+        parts = {str(name): _validated(str(name), part) for name, part in components.items()}
         self._fns: dict[str, Component] = {name: fn for name, (fn, _) in parts.items()}
         self.weights: dict[str, float] = {name: weight for name, (_, weight) in parts.items()}
         self._warned: set[str] = set()
@@ -66,26 +66,26 @@ class Rewards:
         return tuple(self._fns)
 
     def score(self, sample: Sample, completion: Completion) -> Score:
-        """Score one completion by every component; no component's exception escapes."""
+        """Score one completion by every component. Exceptions of components are recorded in ``Score.errors``."""
         return self.score_all([(sample, completion)])[0]
 
     def score_all(self, pairs: Iterable[tuple[Sample, Completion]]) -> list[Score]:
-        """Score completions, in order. Whoever is to be asked is asked about all of them, then waited for."""
+        """Score completions in order. The requests of all completions are sent to the judges before waiting for any."""
         return self.begin(pairs)()
 
     def begin(self, pairs: Iterable[tuple[Sample, Completion]]) -> Callable[[], list[Score]]:
-        """Ask now whoever is to be asked. What is returned waits for the answers and gives the scores, in order."""
+        """Send all requests to the judges; return a function that waits for them and returns the scores in order."""
         begun = [(sample, self._begin(sample, completion)) for sample, completion in pairs]
         return lambda: [self._finish(sample, values) for sample, values in begun]
 
     def submit(self, groups: Iterable[Group]) -> Future[Scored]:
-        """Score groups on the one background thread, first come first served, while the caller computes."""
+        """Score groups on a single background thread, in the order of submission, while the caller continues."""
         if self._worker is None:
             self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewards")
         return self._worker.submit(self._score_all, list(groups))
 
     def __getstate__(self) -> dict[str, Any]:
-        # A thread cannot be copied or pickled; the copy starts its own.
+        # A thread cannot be copied or pickled; a copy starts its own thread.
         return self.__dict__ | {"_worker": None}
 
     def _score_all(self, groups: list[Group]) -> Scored:
@@ -95,7 +95,7 @@ class Rewards:
         return Scored(of_groups, perf_counter() - start)
 
     def _begin(self, sample: Sample, completion: Completion) -> dict[str, _Value]:
-        """What each component returned or raised."""
+        """Return the value or the exception of each component, by name."""
         values: dict[str, _Value] = {}
         for name, fn in self._fns.items():
             try:
@@ -131,10 +131,12 @@ class Rewards:
         return math.fsum(terms)
 
     def _warn(self, name: str, message: str) -> None:
-        # Once: a judge that is down fails for every completion of a step. Every failure is in Score.errors.
+        # Warn once per component: a judge that is down fails for every completion. Score.errors has every failure.
         if name not in self._warned:
             self._warned.add(name)
-            _log.warning("%s It stays unscored; later failures of this reward are only counted.", message)
+            _log.warning(
+                "%s The completion stays unscored. Later failures of this reward are counted but not logged.", message
+            )
 
 
 def _number(value: object) -> float | None:
@@ -148,7 +150,7 @@ def _number(value: object) -> float | None:
     return number
 
 
-def _checked(name: str, part: object) -> tuple[Component, float]:
+def _validated(name: str, part: object) -> tuple[Component, float]:
     key = f"reward.components.{name}"
     if not isinstance(part, Mapping) or set(part) != {"weight", "fn"}:
         raise ConfigError(f"{key} holds {part!r}: expected the two keys weight and fn.")

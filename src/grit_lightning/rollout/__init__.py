@@ -1,4 +1,4 @@
-"""Sampling completions: groups for training, greedy answers for evaluation."""
+"""Sampling of completions: groups for training, greedy completions for evaluation."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""A function of tensors, recorded once as a CUDA graph and replayed: Python and launches leave the decode loop."""
+"""Recording and replay of a function as a CUDA graph, which removes Python and kernel launches from the decode loop."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 
 WARM_UP = 2
-"""Calls before a recording: libraries allocate their workspaces in the first."""
+"""Number of calls before a recording, because CUDA libraries allocate their workspaces in the first calls."""
 
 
 class Replayed:
-    """``function`` on CUDA, replayed from its first call on; elsewhere ``function`` itself.
+    """A function that the first call on CUDA records as a graph and every call replays; a plain call elsewhere.
 
-    All that it reads and writes beside its arguments must stay where it is; :meth:`again` says that something moved.
-    The result is overwritten by the next call.
+    Except for its arguments, all tensors that the function reads and writes must keep their memory and shape; use
+    :meth:`again` after one of them has changed. The next call overwrites the result.
 
     Args:
-        function: of tensors, to a tensor; it may not wait for the device. Repeating it must do no harm.
+        function: a function from tensors to a tensor. It must not synchronize with the device. It must be idempotent,
+            because the first call runs it several times.
     """
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
@@ -28,11 +29,11 @@ class Replayed:
         self._result = torch.empty(0)
 
     def again(self) -> Replayed:
-        """One that records anew, as memory has moved or shapes have changed."""
+        """Return a copy that records again, for use after memory has moved or shapes have changed."""
         return Replayed(self.function)
 
     def __call__(self, *arguments: Tensor) -> Tensor:
-        """The function's result."""
+        """Return the function's result."""
         if not arguments[0].is_cuda:
             return self.function(*arguments)
         if self._graph is None:

@@ -1,8 +1,8 @@
-"""Decoding: completions of shared prompts, token by token, written so that little but the model's weights is read.
+"""Token-by-token decoding of completions that share prompts, with little memory traffic beyond the model's weights.
 
-``generate`` would hold the cache of a prompt once per completion, copy all of it for each token, and go on with
-completions that have ended. Here a prompt's keys and values are held once and read once per token for all its
-completions, those of new tokens are written in place, and completions that have ended leave the batch.
+``generate`` would hold a prompt's cache once per completion, copy the whole cache for each token, and continue
+completions that have ended. Here, a prompt's keys and values are held once and read once per token for all its
+completions, keys and values of new tokens are written in place, and completions that have ended leave the batch.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from grit_lightning.rollout.cuda_graphs import Replayed
 from grit_lightning.rollout.shared_prompt_cache import SharedPromptCache
 
 SHRINK = 0.75
-"""The batch is made smaller when it would be at most this share of what it is: doing so copies the cache."""
+"""The batch shrinks only if it keeps at most this share of its rows, because shrinking copies the cache."""
 
 Choose = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""``(logits_N_V, rows_N, position)`` to the next token of each row; logits are float32 and may be overwritten."""
+"""A function from ``(logits_N_V, rows_N, position)`` to the next token of each row, int64, shape (N,).
+
+``rows_N`` are indices into the P·G completions. The logits are float32 and may be overwritten.
+"""
 
 Finished = Callable[[Tensor, None], Tensor]
-"""Which rows of tokens have ended, bool, (B,); called after each token."""
+"""A function from ``(tokens_B_T, None)`` to which rows have ended, bool, shape (B,); called after each token."""
 
 
 def decode(
@@ -40,21 +43,25 @@ def decode(
     finished: Finished,
     static: bool,
 ) -> Tensor:
-    """Token ids of ``generations`` completions of each prompt, int64, shape (P·G, T), padded after their end.
+    """Decode ``generations`` completions of each prompt.
 
     Args:
-        model: in eval mode, with :mod:`grit_lightning.model.attention`.
-        batch: of :func:`~grit_lightning.rollout.sampler.left_pad`.
-        vision: the vision tower's arguments.
-        generations: G.
-        max_new_tokens: limit on a completion's tokens.
-        pad_token_id: what follows the end of a completion.
-        choose: the next tokens.
-        finished: which completions have ended.
-        static: see :class:`SharedPromptCache`; on CUDA steps are then replayed as graphs.
+        model: a model in eval mode that was loaded with :mod:`grit_lightning.model.attention`.
+        batch: the prompts, from :func:`~grit_lightning.rollout.sampler.left_pad`.
+        vision: arguments of the vision tower, concatenated over prompts.
+        generations: G, completions per prompt.
+        max_new_tokens: limit on the tokens of a completion.
+        pad_token_id: token that fills the rest of a row after its completion has ended.
+        choose: function that chooses the next tokens.
+        finished: function that tells which completions have ended.
+        static: whether each step runs the same kernels, see :class:`SharedPromptCache`; on CUDA, steps are then
+            replayed as CUDA graphs.
+
+    Returns:
+        Token ids, int64, shape (P·G, T) with T ≤ ``max_new_tokens``, padded after the end of each completion.
     """
     if not takes_layout(model):
-        raise ValueError("the model was not loaded with grit_lightning.model.attention")
+        raise ValueError("decode needs a model loaded with an attention of grit_lightning.model.attention.NAMES")
     cache, logits_N_V = _prefill(model, batch, vision, generations, static=static)
     positions_B = (batch["position_ids"].amax(dim=(0, 2)) + 1).repeat_interleave(generations)
     axes = len(batch["position_ids"])
@@ -80,7 +87,7 @@ def decode(
 def _prefill(
     model: PreTrainedModel, batch: dict[str, Tensor], vision: dict[str, Tensor], generations: int, *, static: bool
 ) -> tuple[SharedPromptCache, Tensor]:
-    """The prompts' cache, and the logits of the first token of each completion, (P·G, V)."""
+    """Run the prompts; return their cache and the logits of each completion's first token, shape (P·G, V)."""
     prompts = DynamicCache(config=model.config)
     hidden_P_S_D = model.base_model(
         input_ids=batch["input_ids"],
@@ -103,7 +110,7 @@ def _step(model: PreTrainedModel, cache: SharedPromptCache, ids_N_1: Tensor, pos
 
 
 class _Rows:
-    """Which completions are in the batch: as many of each prompt, some of which may have ended."""
+    """The completions in the batch: equally many of each remaining prompt, some of which may have ended."""
 
     def __init__(self, num_prompts: int, generations: int, device: torch.device) -> None:
         self.groups = [list(range(i * generations, (i + 1) * generations)) for i in range(num_prompts)]
@@ -117,13 +124,13 @@ class _Rows:
         self.ended_N = torch.tensor([self.ended[row] for row in rows], device=self.device)
 
     def all_ended(self, ended_B: Tensor) -> bool:
-        """Take note of what has ended; whether that is everything."""
+        """Record which completions have ended, and tell whether all have."""
         self.ended_N = ended_B[self.rows_N]
         self.ended = ended_B.tolist()
         return all(self.ended)
 
     def shrink(self, cache: SharedPromptCache) -> bool:
-        """Leave out what has ended, if that is worth it."""
+        """Remove completions that have ended if few enough rows remain (:data:`SHRINK`); tell whether it was done."""
         going = [[place for place, row in enumerate(group) if not self.ended[row]] for group in self.groups]
         kept = [index for index, places in enumerate(going) if places]
         width = max(map(len, going))
@@ -139,5 +146,5 @@ class _Rows:
 
 
 def _first(width: int, going: Sequence[int], size: int) -> list[int]:
-    """``width`` places of a group: those that go on, then others to fill up."""
+    """Return ``width`` places of a group: first those that go on, then ended ones to fill up."""
     return [*going, *(place for place in range(size) if place not in going)][:width]

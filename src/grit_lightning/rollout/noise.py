@@ -1,8 +1,8 @@
-"""Gumbel-max sampling with counter-based noise: which token is drawn is a pure function of logits and a counter.
+"""Gumbel-max sampling with counter-based noise: the sampled token is a pure function of the logits and a counter.
 
 Adding independent Gumbel(0, 1) noise to logits and taking the argmax draws from their softmax (Maddison et al.,
 arXiv 1411.0030). The noise is a hash of (seed, step, prompt, sample, position, token), not the output of a stateful
-generator: it does not depend on what else is in the batch, on the number of ranks, or on what was drawn before.
+generator. It therefore does not depend on the rest of the batch, on the number of ranks, or on earlier draws.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ _TILE = 1 << 15
 
 
 def sequence_key(seed: int, step: int, slot: int, sample: int) -> int:
-    """64 random-looking bits for one completion: number ``sample`` of prompt ``slot`` in step ``step``."""
+    """Return a pseudorandom signed 64-bit key for completion ``sample`` of prompt ``slot`` in step ``step``."""
     digest = hashlib.blake2b(f"{seed}/{step}/{slot}/{sample}".encode(), digest_size=8).digest()
     return _signed(int.from_bytes(digest, "little"))
 
 
 def gumbel_noise(keys_B: Tensor, position: int | Tensor, vocab_size: int, first: int = 0) -> Tensor:
-    """Standard Gumbel noise, float32, shape (B, V); from the same bits on every device.
+    """Return standard Gumbel noise, float32, shape (B, V), derived from the same bits on every device.
 
-    The hash is SplitMix64 (Steele et al., OOPSLA 2014): its finalizer over key + counter · golden ratio, in wrapping
-    64-bit integers. 23 of its bits make a uniform number in (0, 1) whose ends are representable in float32.
+    The hash is SplitMix64 (Steele et al., OOPSLA 2014): its finalizer of key + counter · golden ratio, in wrapping
+    64-bit integers. 23 of its bits make a uniform number in (0, 1); float32 represents its smallest and largest value
+    exactly, so it is never 0 or 1.
 
     Args:
         keys_B: :func:`sequence_key` of each row, int64.
-        position: index of the token within the completion; a scalar tensor, if any.
-        vocab_size: V, the tokens to make noise for.
-        first: the first of them.
+        position: index of the token within the completion, an integer or a scalar tensor.
+        vocab_size: V, number of tokens to make noise for.
+        first: id of the first of these tokens.
     """
     counter_V = torch.arange(first, first + vocab_size, device=keys_B.device) + (position << 32)
     bits_B_V = _finalize(keys_B[:, None] + counter_V * _signed(_GOLDEN))
@@ -42,14 +43,14 @@ def gumbel_noise(keys_B: Tensor, position: int | Tensor, vocab_size: int, first:
 
 
 def draw_tokens(scores_B_V: Tensor, keys_B: Tensor, position: int | Tensor) -> Tensor:
-    """A token of each row from the softmax of its scores, int64, shape (B,): the argmax of scores and noise.
+    """Sample a token for each row from the softmax of its scores: the argmax of scores + noise, int64, shape (B,).
 
     Args:
-        scores_B_V: logits that temperature, top-k and top-p have been applied to, float32; overwritten.
+        scores_B_V: logits after temperature, top-k and top-p, float32; overwritten.
         keys_B: :func:`sequence_key` of each row, int64.
-        position: index of the token within the completion.
+        position: index of the token within the completion, an integer or a scalar tensor.
     """
-    # Tile by tile, on a CPU: what the hash passes through again and again then stays in the cache.
+    # On a CPU, noise is made in tiles that fit the processor's cache, because the hash passes over them many times.
     size = max(1, _TILE // len(keys_B)) if scores_B_V.device.type == "cpu" else scores_B_V.shape[1]
     for first in range(0, scores_B_V.shape[1], size):
         tile_B_V = scores_B_V[:, first : first + size]
@@ -58,14 +59,14 @@ def draw_tokens(scores_B_V: Tensor, keys_B: Tensor, position: int | Tensor) -> T
 
 
 def _finalize(x: Tensor) -> Tensor:
-    """In place."""
+    """Apply the finalizer of SplitMix64 in place."""
     x.bitwise_xor_(_shift_right(x, 30)).mul_(_signed(0xBF58476D1CE4E5B9))
     x.bitwise_xor_(_shift_right(x, 27)).mul_(_signed(0x94D049BB133111EB))
     return x.bitwise_xor_(_shift_right(x, 31))
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    # torch shifts signed integers arithmetically; the hash wants the vacated bits zero.
+    # torch shifts signed integers arithmetically; the hash needs zeros in the vacated bits.
     return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 

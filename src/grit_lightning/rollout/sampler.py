@@ -1,6 +1,6 @@
-"""Completions of prompts: G samples of each, or the most likely one.
+"""Sampling of completions: G samples per prompt, or one greedy completion.
 
-Prompts of similar length are decoded together; see :mod:`.decoding`.
+This module groups prompts of similar length and chooses the tokens; :mod:`.decoding` runs the model.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from grit_lightning.types import Completion, Group, Prompt
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampler:
-    """How completions are drawn. Values live in ``conf/rollout``.
+    """A sampler of groups of completions. Values live in ``conf/rollout``.
 
     Attributes:
-        num_generations: G, completions per prompt, at least 2: a group of one has no relative advantage.
-        max_new_tokens: limit on a completion's tokens; one that reaches it is recorded as truncated.
-        temperature: > 0. Log-probabilities are taken at the same temperature.
-        top_k: draw from the k most likely tokens; 0 for all. Truncating makes rollouts slightly off-policy.
-        top_p: draw from the smallest set of tokens with this total probability; 1 for all.
-        stop: text that ends a completion, included in it.
-        max_sequences: completions decoded at once; bounds the memory of the cache.
+        num_generations: G, completions per prompt, at least 2, because a group of one has no relative advantage.
+        max_new_tokens: limit on the tokens of a completion; one that reaches it unfinished is recorded as truncated.
+        temperature: sampling temperature, > 0. The policy computes log-probabilities at the same temperature.
+        top_k: number of most likely tokens to sample from; 0 for all. A limit makes rollouts slightly off-policy.
+        top_p: total probability of the smallest set of tokens to sample from; 1 for all.
+        stop: text that ends a completion and is part of it.
+        max_sequences: number of completions decoded at once, which limits the memory of the cache.
     """
 
     num_generations: int
@@ -69,13 +69,13 @@ class Sampler:
     def rollout(
         self, model: PreTrainedModel, backbone: Backbone, prompts: Sequence[tuple[int, Prompt]], *, step: int, seed: int
     ) -> list[Group]:
-        """Sample a group for each ``(slot, prompt)``, in their order.
+        """Sample a group for each ``(slot, prompt)`` of ``prompts``, in the order given.
 
-        A pure function of the model and (seed, step, slot, sample): it does not depend on which prompts share a call.
-        The model must be in eval mode.
+        The result is a pure function of the model and (seed, step, slot, sample): it does not depend on which prompts
+        share a call. The model must be in eval mode.
         """
         group_size = self.num_generations
-        # Prompts of similar length are decoded together, so that little of the batch is padding.
+        # Prompts of similar length are decoded together to keep padding small.
         order = sorted(range(len(prompts)), key=lambda index: prompts[index][1].num_tokens)
         chunk = max(1, self.max_sequences // group_size)
         groups: dict[int, Group] = {}
@@ -123,16 +123,16 @@ class Sampler:
 def greedy(
     model: PreTrainedModel, backbone: Backbone, prompts: Sequence[Prompt], *, max_new_tokens: int, stop: str
 ) -> list[Completion]:
-    """The completion of each prompt that takes the most likely token each time; all are decoded at once.
+    """Return the greedy completion of each prompt: the most likely token at each position.
 
-    It does not depend on which prompts share a call, but for rounding. The model must be in eval mode.
+    All prompts are decoded in one batch. The result does not depend on which prompts share a call, up to rounding.
 
     Args:
-        model: the model.
-        backbone: its family.
-        prompts: at least one; padded to the longest, so best of similar length.
-        max_new_tokens: limit on a completion's tokens.
-        stop: text that ends a completion, included in it.
+        model: the model, in eval mode.
+        backbone: the model's backbone: tokenizer, end tokens and banned tokens.
+        prompts: at least one prompt. They are padded to the longest, so similar lengths are decoded fastest.
+        max_new_tokens: limit on the tokens of a completion.
+        stop: text that ends a completion and is part of it.
     """
     return _complete(
         model,
@@ -155,7 +155,7 @@ def _complete(
     stop: str,
     choose: Choose,
 ) -> list[Completion]:
-    """``generations`` completions of each prompt, whose next tokens are chosen among those that may be sampled."""
+    """Decode ``generations`` completions of each prompt; ``choose`` gets −∞ as the logits of banned tokens."""
     finish = FinishRecorder(backbone, stop, max_new_tokens)
     banned = torch.tensor(backbone.banned_token_ids, device=model.device)
     tokens_B_T = decode(
@@ -179,7 +179,7 @@ def _complete(
 
 
 def left_pad(prompts: Sequence[Prompt], pad_token_id: int) -> dict[str, Tensor]:
-    """``input_ids`` (P, S), ``attention_mask`` (P, S) and ``position_ids`` (A, P, S) of prompts, padded on the left."""
+    """Pad prompts on the left; return ``input_ids`` (P, S), ``attention_mask`` (P, S), ``position_ids`` (A, P, S)."""
     length = max(prompt.num_tokens for prompt in prompts)
     axes = prompts[0].position_ids_A_S.shape[0]
     input_ids_P_S = torch.full((len(prompts), length), pad_token_id)

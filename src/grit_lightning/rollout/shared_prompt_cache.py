@@ -1,4 +1,4 @@
-"""Keys and values of prompts, held once for all their completions."""
+"""The cache of keys and values for decoding, which holds a prompt once for all its completions."""
 
 from __future__ import annotations
 
@@ -7,39 +7,40 @@ from torch import Tensor
 from transformers import DynamicCache
 
 GROWTH = 128
-"""Tokens by which the cache of completions grows."""
+"""Number of tokens by which the memory of completions grows when it is full."""
 
 
 class SharedPromptCache:
-    """Keys and values: those of P prompts, and of G completions of each.
+    """Keys and values of P prompts, and of G completions of each prompt.
 
-    It is a :class:`~grit_lightning.model.attention.Layout` for one new token of each of the P · G completions. The
-    scores are float32, whatever the model computes in, under autocast, too.
+    It is a :class:`~grit_lightning.model.attention.Layout` that computes the attention of one new token of each of the
+    P · G completions. Scores are float32 in every dtype of the model, under autocast, too.
 
     Args:
-        prompts: the prompts' cache.
-        visible_P_S: bool; False for padding.
-        generations: G.
-        static: read all of the memory in every step, so that a step is the same sequence of kernels, for CUDA graphs.
+        prompts: keys and values of the prompts.
+        visible_P_S: whether a position of a prompt is visible, bool; False for padding.
+        generations: G, completions per prompt.
+        static: whether to attend to the whole memory, with unwritten places masked, in every step. A step is then
+            always the same sequence of kernels, as CUDA graphs need.
     """
 
     def __init__(self, prompts: DynamicCache, visible_P_S: Tensor, generations: int, *, static: bool) -> None:
         self.static = static
         self.width = generations
         device = visible_P_S.device
-        # On a CPU everything is float32: there is no matrix product of bf16 with a wider result.
+        # On a CPU everything is float32, because torch has no bf16 matrix product with a float32 result there.
         dtype = prompts.layers[0].values.dtype if device.type == "cuda" else torch.float32
         self.prompts = [(layer.keys.to(dtype), layer.values.to(dtype)) for layer in prompts.layers]
         hidden = torch.zeros_like(visible_P_S, dtype=torch.float32).masked_fill_(~visible_P_S, -torch.inf)
         self.prompt_bias = None if visible_P_S.all() else hidden[:, None, None]  # (P, 1, 1, S)
         self.capacity = 0
         self.length = 0
-        self.index = torch.zeros(1, dtype=torch.long, device=device)  # where the next token goes
-        self.bias = torch.empty(0, device=device)  # (capacity,), −∞ for what is not written
-        self.own: list[tuple[Tensor, Tensor]] = []  # of each layer (P, K, G, capacity, D)
+        self.index = torch.zeros(1, dtype=torch.long, device=device)  # place of the next token
+        self.bias = torch.empty(0, device=device)  # (capacity,): 0 for written places, −∞ for the rest
+        self.own: list[tuple[Tensor, Tensor]] = []  # keys and values per layer, each (P, K, G, capacity, D)
 
     def make_room(self) -> bool:
-        """Before each token. Whether memory moved."""
+        """Reserve the place of the next token; call it before each token. Tell whether the memory was reallocated."""
         moved = self.length == self.capacity
         if moved:
             self._grow()
@@ -62,7 +63,12 @@ class SharedPromptCache:
                 self.own[layer] = (torch.cat([old_keys, grow(more)], dim=3), torch.cat([old_values, grow(more)], dim=3))
 
     def keep(self, prompts_P: Tensor, places_P_G: Tensor) -> None:
-        """Keep some prompts, and of each as many completions, by their places within the group."""
+        """Keep only some prompts, and equally many completions of each.
+
+        Args:
+            prompts_P: indices of the prompts to keep, int64.
+            places_P_G: for each kept prompt, the places of the completions to keep within its group, int64.
+        """
         self.width = places_P_G.shape[1]
         if len(prompts_P) < len(self.prompts[0][0]):
             self.prompts = [(keys[prompts_P], values[prompts_P]) for keys, values in self.prompts]
@@ -72,11 +78,11 @@ class SharedPromptCache:
             self.own[layer] = (keys.contiguous(), values.contiguous())
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """The output for one new token of each row, shape (P·G, H, 1, D), in the order of prompts."""
+        """Store the new tokens' keys and values; return the output, shape (P·G, H, 1, D), ordered by prompt."""
         prompt_keys, prompt_values = (tensor.flatten(0, 1) for tensor in self.prompts[layer])  # (P·K, S, D)
         num_prompts, heads, group = len(self.prompts[layer][0]), key.shape[1], self.width
         keys, values = self._write(layer, key, value)
-        # Heads that share keys, and completions that share a prompt, are rows of one matrix product.
+        # Query heads that share keys, and completions that share a prompt, become rows of one matrix product.
         query_P_K_G_R_D = query.view(num_prompts, group, heads, -1, query.shape[-1]).transpose(1, 2)
         rows = query_P_K_G_R_D.to(prompt_keys.dtype).flatten(0, 1)  # (P·K, G, R, D)
         scores = _product(rows.flatten(1, 2), prompt_keys.transpose(1, 2)).view(
@@ -96,7 +102,7 @@ class SharedPromptCache:
         return output.transpose(1, 2).reshape(query.shape).to(query.dtype)
 
     def _write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """What there is of the completions with the new token's, each (P·K·G, T, D)."""
+        """Store the new token's keys and values; return those of all completion tokens so far, each (P·K·G, T, D)."""
         pair = self.own[layer]
         for memory, new in zip(pair, (key, value), strict=True):
             places = new.view(memory.shape[0], self.width, memory.shape[1], 1, -1).transpose(1, 2)
@@ -107,7 +113,7 @@ class SharedPromptCache:
 
 
 def _product(first: Tensor, second: Tensor) -> Tensor:
-    """Batched matrix product, float32."""
+    """Return the batched matrix product in float32, for bf16 inputs and under autocast, too."""
     with torch.autocast(first.device.type, enabled=False):
         if first.dtype == torch.float32:
             return torch.bmm(first, second)

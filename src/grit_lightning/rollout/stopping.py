@@ -1,4 +1,4 @@
-"""When a completion ends, and why."""
+"""Detection of the end of each completion and of its reason."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from grit_lightning.types import FinishReason
 
 @lru_cache(maxsize=4)
 def _stop_criteria(tokenizer: PreTrainedTokenizerBase, stop: str) -> StopStringCriteria:
-    # Reads the whole vocabulary, which takes a good part of a second for a large one.
+    # Cached, because the constructor reads the whole vocabulary. A large one takes a good part of a second.
     return StopStringCriteria(tokenizer, [stop])
 
 
 class FinishRecorder(StoppingCriteria):
-    """Ends a completion at the stop text or an end token, and remembers where and why each one ended.
+    """End each completion at the stop text or an end token, and record where and why it ended.
 
     Args:
-        backbone: its tokenizer and end tokens.
-        stop: the stop text.
-        max_new_tokens: limit on a completion's tokens.
+        backbone: the backbone, for its tokenizer and end tokens.
+        stop: text that ends a completion and is part of it.
+        max_new_tokens: limit on the tokens of a completion.
     """
 
     def __init__(self, backbone: Backbone, stop: str, max_new_tokens: int) -> None:
@@ -39,7 +39,7 @@ class FinishRecorder(StoppingCriteria):
         self.stopped_B: Tensor | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor | None, **kwargs: object) -> Tensor:
-        """Bool, shape (B,): which rows are finished."""
+        """Return which rows are finished, bool, shape (B,)."""
         count = input_ids.shape[1]
         if self.length_B is None or self.stopped_B is None:
             self.length_B = torch.zeros(input_ids.shape[0], dtype=torch.long, device=input_ids.device)
@@ -53,11 +53,11 @@ class FinishRecorder(StoppingCriteria):
         return self.length_B > 0
 
     def lengths(self) -> list[int]:
-        """Sampled tokens of each row, the one that ended it included."""
+        """Return the number of sampled tokens of each row, including the token that ended it."""
         return [length or self.max_new_tokens for length in self._state()[0].tolist()]
 
     def reasons(self) -> list[FinishReason]:
-        """Why each row ended."""
+        """Return the reason why each row ended."""
         lengths, stopped = (values.tolist() for values in self._state())
         return [
             "stop" if stop else "eos" if length else "length" for length, stop in zip(lengths, stopped, strict=True)

@@ -1,4 +1,4 @@
-"""The run folder and what it stores: manifest, rollouts and their records."""
+"""The run folder and its contents: manifest, rollouts and the JSON records of completions."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,6 @@
-"""The manifest of a run: what would be needed to repeat it.
+"""The manifest of a run: the information that is needed to repeat it.
 
-No user name, host name or environment variable is in it, so that a run folder can be passed on.
+It contains no user name, host name or environment variable, so that a run folder can be shared.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _PACKAGES = (
 
 
 def manifest(*, seed: int, overrides: Sequence[str], data_sha256: Mapping[str, str]) -> dict[str, Any]:
-    """A JSON-ready description of this process, its machine and its inputs.
+    """Return a JSON-ready description of this process, its machine and its inputs.
 
     Args:
         seed: the run's seed.
         overrides: command-line overrides, as given.
-        data_sha256: SHA-256 by data file (``files.sha256``).
+        data_sha256: SHA-256 in hexadecimal by path of the data file (``files.sha256``).
     """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -60,7 +60,7 @@ def _version(package: str) -> str | None:
 
 
 def _gpus() -> list[dict[str, Any]]:
-    """Name and memory (GiB) of each visible CUDA device."""
+    """Return the name and memory (GiB) of each visible CUDA device."""
     import torch
 
     if not torch.cuda.is_available():
@@ -70,8 +70,8 @@ def _gpus() -> list[dict[str, Any]]:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the checkout this package runs from, and whether files differ from it; ``None`` outside a checkout."""
-    # A package installed into a virtual environment may lie inside some other repository: ask whether it is tracked.
+    """Return the commit of this package's git checkout and a flag for modified files; ``None`` outside a checkout."""
+    # An installed package may lie inside an unrelated repository, so check that git tracks this file.
     if _run_git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None
     commit = _run_git("rev-parse", "HEAD")
@@ -80,7 +80,7 @@ def _git() -> dict[str, Any] | None:
 
 
 def _run_git(*arguments: str) -> str | None:
-    """What git prints in this package's folder, or ``None`` where git is absent, slow or refuses."""
+    """Return the output of git in this package's folder; ``None`` if git is missing, takes too long or fails."""
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
@@ -89,6 +89,6 @@ def _run_git(*arguments: str) -> str | None:
 
 
 def without_home(text: str) -> str:
-    """``text`` with the home folder, which usually holds a user name, written as ``~``."""
+    """Return ``text`` with the home folder, which usually contains a user name, replaced by ``~``."""
     home = str(Path.home())
     return text.replace(f"{home}/", "~/") if len(home) > 1 else text

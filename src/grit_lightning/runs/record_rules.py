@@ -1,4 +1,4 @@
-"""What the fields of stored rollouts and predictions hold, to tell what is wrong with a line of somebody else."""
+"""Validation rules for the fields of stored rollouts and predictions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, get_args
 from grit_lightning.types import FinishReason
 
 Rule = tuple[str, Callable[[Any], bool]]
-"""What is expected, in words, and whether a value is that."""
+"""A description of the expected value, and a function that tells whether a value is valid."""
 
 _SHOWN = 60
-"""Characters of a value in a message."""
+"""Maximum number of characters with which a message shows a value."""
 
 
 def problem_of(record: Mapping[str, Any], fields: Mapping[str, Rule]) -> str | None:
-    """What is wrong with the first field that is missing or holds something else; ``None`` where all is well."""
+    """Describe the problem of the first missing or invalid field; return ``None`` if all fields are valid."""
     for name, (expected, admits) in fields.items():
         if name not in record:
             return f"field '{name}' is missing; expected {expected}"
@@ -83,8 +83,8 @@ SIZE: Rule = ("width and height in pixels", _is_size)
 BOXES: Rule = ("a list of [x1, y1, x2, y2] boxes", _are_boxes)
 WRITTEN_BOXES: Rule = ("a list of boxes, each with pixels and valid", _are_written_boxes)
 TOKENS: Rule = ("a list of token ids", _are_tokens)
-FINISH: Rule = (", ".join(get_args(FinishReason)), lambda value: value in get_args(FinishReason))
+FINISH: Rule = (f"one of {', '.join(get_args(FinishReason))}", lambda value: value in get_args(FinishReason))
 SCORE: Rule = ("a number or null", _is_number_or_null)
-SCORES: Rule = ("a number or null by name", _are_scores)
-COMPONENTS: Rule = ("a number or null by component", _are_scores)
-ERRORS: Rule = ("a sentence by component", _are_errors)
+SCORES: Rule = ("an object with a number or null for each name", _are_scores)
+COMPONENTS: Rule = ("an object with a number or null for each component", _are_scores)
+ERRORS: Rule = ("an object with a sentence for each failed component", _are_errors)

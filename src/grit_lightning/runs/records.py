@@ -1,4 +1,4 @@
-"""The JSON record of a completion."""
+"""Conversion of completions to JSON records and back."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ if TYPE_CHECKING:
 def records(
     step: int, groups: Sequence[Group], scores_P_G: Sequence[Sequence[Score]], advantages_P_G: Tensor
 ) -> list[dict[str, Any]]:
-    """One JSON-ready record for each completion of ``groups``.
+    """Return one JSON-ready record for each completion of ``groups``.
 
-    A record holds all that the rewards read (``from_record``), and for people: the answer and boxes parsed from the
-    text. Each of ``boxes`` has ``model`` (xyxy in ``box_space``, as written), ``pixels`` (xyxy in original pixels),
-    ``label``, ``form`` and ``valid`` (ordered, inside the image, not written before). A number that is not finite,
-    such as a coordinate of 400 digits, becomes ``null``, as does a component that could not be scored.
+    A record contains everything that the rewards read (``from_record`` restores it) and, for human readers, the answer
+    and boxes parsed from the text. Each entry of ``boxes`` has ``model`` (xyxy in ``box_space``, as written),
+    ``pixels`` (xyxy in original pixels), ``label``, ``form`` and ``valid`` (ordered, inside the image, no repetition
+    of an earlier box). Numbers that are not finite, such as a coordinate of 400 digits, become ``null``, and so do
+    reward components that could not be scored.
 
     Args:
-        step: the optimizer step they were sampled for, from 1, as in the names of checkpoints.
-        groups: P groups.
-        scores_P_G: the scores of each group's completions.
-        advantages_P_G: shape (P, G).
+        step: the optimizer step for which the completions were sampled, counted from 1 as in checkpoint names.
+        groups: P groups of one prompt and G completions each.
+        scores_P_G: scores of each group's completions.
+        advantages_P_G: advantages of the completions, shape (P, G).
     """
     return [
         {
@@ -49,7 +50,7 @@ def records(
 
 
 def from_record(record: dict[str, Any]) -> tuple[Sample, Completion]:
-    """What the rewards read, as it was when the record was made."""
+    """Restore the sample and the completion that the rewards read, as they were when the record was made."""
     sample = Sample(
         id=record["sample_id"],
         question=record["question"],
@@ -60,7 +61,7 @@ def from_record(record: dict[str, Any]) -> tuple[Sample, Completion]:
         dataset=record["dataset"],
         split=record["split"],
         source=record["source"],
-        completion=record.get("reference_completion"),  # which older records do not have
+        completion=record.get("reference_completion"),  # absent in older records
     )
     completion = Completion(
         token_ids=tuple(record["token_ids"]),
@@ -72,7 +73,7 @@ def from_record(record: dict[str, Any]) -> tuple[Sample, Completion]:
 
 
 def prompt_fields(prompt: Prompt) -> dict[str, Any]:
-    """What a record says of its prompt and sample."""
+    """Return the fields of a record that describe the prompt and its sample."""
     sample = prompt.sample
     return {
         "sample_id": sample.id,
@@ -90,7 +91,12 @@ def prompt_fields(prompt: Prompt) -> dict[str, Any]:
 
 
 def completion_fields(completion: Completion, size: Size) -> dict[str, Any]:
-    """What a record says of a completion about an image of ``size`` in original pixels; see :func:`records`."""
+    """Return the fields of a record that describe the completion; see :func:`records`.
+
+    Args:
+        completion: the completion.
+        size: ``(width, height)`` of the image in original pixels.
+    """
     parsed = grounding.parse(completion.text)
     written = [found.box for found in parsed.boxes]
     valid = grounding.valid_boxes(written, completion.box_space)

@@ -1,4 +1,4 @@
-"""Every completion of a run, with its scores, as JSON lines: one file a step, for re-scoring, reports and notebooks."""
+"""Storage of a run's completions and scores as JSON Lines, one file per step, for re-scoring, reports and notebooks."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ _STEP_FILE = re.compile(r"step_(\d+)\.jsonl")
 
 
 class RolloutStore:
-    """The rollouts of a run, in a folder of their own.
+    """The stored rollouts of a run.
 
     Args:
-        folder: ``RunFolder.rollouts``.
+        folder: folder of the rollout files, ``RunFolder.rollouts``.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def write(self, step: int, step_records: Sequence[dict[str, Any]]) -> Path:
-        """Write a step's records, of all ranks together, on one process; a resumed run writes a step's file anew.
+        """Write the file of a step and return its path. Call it on one process, with the records of all ranks.
 
-        The lines are sorted by slot and completion, so that the file does not depend on the number of processes.
+        An existing file of the step, for example from before a resume, is replaced. Lines are sorted by slot and
+        completion index, so that the file does not depend on the number of processes.
         """
         ordered = sorted(step_records, key=lambda record: (record["slot"], record["completion_index"]))
-        # ASCII: some line separators of Unicode would otherwise break lines for some readers.
+        # json.dumps escapes everything beyond ASCII: some readers would split lines at Unicode line separators.
         lines = [json.dumps(record, allow_nan=False) + "\n" for record in ordered]
         path = self.file(step)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,10 +43,10 @@ class RolloutStore:
         return path
 
     def read(self, step: int) -> list[dict[str, Any]]:
-        """A step's records.
+        """Return the records of a step.
 
         Raises:
-            DataError: there is no such step, or its file holds something else.
+            DataError: the step has no file, or a line of it is not a JSON object.
         """
         path = self.file(step)
         if not path.is_file():
@@ -53,12 +54,12 @@ class RolloutStore:
         return [parse_object(line, source) for source, line in read_lines(path)]
 
     def steps(self) -> list[int]:
-        """The steps that are there, ascending."""
+        """Return the stored steps in ascending order."""
         if not self.folder.is_dir():
             return []
         matches = (_STEP_FILE.fullmatch(path.name) for path in self.folder.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
     def file(self, step: int) -> Path:
-        """Where a step's records are, or would be."""
+        """Return the path of a step's file, which need not exist."""
         return self.folder / f"step_{step:06d}.jsonl"

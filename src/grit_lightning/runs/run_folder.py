@@ -1,19 +1,19 @@
-"""The run folder: where a run's config, manifest, checkpoints, rollouts and logs lie.
+"""The run folder, which contains a run's config, manifest, checkpoints, rollouts and logs.
 
 ==========================  ==========================================================================
 ``config.yaml``             the resolved config
-``composed.yaml``           the same before interpolations were resolved: what a resume starts from
+``composed.yaml``           the config with unresolved interpolations, from which a resume starts
 ``manifest.json``           versions, hardware, seed, overrides, data hashes (``manifest``)
-``resumes.jsonl``           one line for each time the run was continued
+``resumes.jsonl``           one line for each resume of the run
 ``checkpoints/``            ``last.ckpt``, ``step_000050.ckpt``, ... (``checkpoints``)
 ``rollouts/``               ``step_000001.jsonl``, ... (``rollout_store``)
-``eval/``                   answers to held-out questions, and what they are worth (``evaluation``)
-``scores/``                 rollouts under other rewards (``rescoring``)
-``plots/``                  pictures of the training (``plots``)
-``metrics/``, ...           what the configured loggers write
+``eval/``                   answers to held-out questions and their metrics (``evaluation``)
+``scores/``                 rollouts scored with other rewards (``rescoring``)
+``plots/``                  plots of the training (``plots``)
+``metrics/``, ...           output of the configured loggers
 ==========================  ==========================================================================
 
-A run folder is never deleted, and never taken for another run.
+A run folder is never deleted, and never reused for another run.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ LAST_CHECKPOINT = "last.ckpt"
 """Name of the newest checkpoint in ``RunFolder.checkpoints``."""
 
 BEST_CHECKPOINT = "best.ckpt"
-"""Name of the one that held-out samples were answered best with (``heldout``)."""
+"""Name of the checkpoint with the best result on held-out samples (``heldout``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """A run folder, by its path; nothing is read or written until asked for."""
+    """A run folder, given by its path. Creating this object reads and writes nothing."""
 
     path: Path
 
@@ -49,17 +49,17 @@ class RunFolder:
 
     @property
     def composed_file(self) -> Path:
-        """The config with its interpolations, so that what is derived follows a value that a resume changes; YAML."""
+        """The config with unresolved interpolations, YAML: derived values then follow values that a resume changes."""
         return self.path / "composed.yaml"
 
     @property
     def manifest_file(self) -> Path:
-        """What the run was started with, JSON. A folder with this file is a run."""
+        """The manifest, JSON. A folder that contains this file is a run."""
         return self.path / "manifest.json"
 
     @property
     def resumes_file(self) -> Path:
-        """One JSON line for each time the run was continued; absent until then."""
+        """One JSON line for each resume of the run; absent before the first."""
         return self.path / "resumes.jsonl"
 
     @property
@@ -69,7 +69,7 @@ class RunFolder:
 
     @property
     def rollouts(self) -> Path:
-        """The folder of rollouts, one file a step."""
+        """The folder of rollouts, one file per step."""
         return self.path / "rollouts"
 
     @property
@@ -79,17 +79,17 @@ class RunFolder:
 
     @property
     def scores(self) -> Path:
-        """The folder of comparisons with other rewards, each in a folder of its own; absent until there is one."""
+        """The folder of comparisons with other rewards, one subfolder each; absent before the first."""
         return self.path / "scores"
 
     @property
     def plots(self) -> Path:
-        """The folder of pictures for people."""
+        """The folder of plots."""
         return self.path / "plots"
 
     @property
     def metrics(self) -> Path:
-        """The folder of the CSV logger: ``version_N/metrics.csv``, N = 0 for the start and one more for each resume."""
+        """The folder of the CSV logger: ``version_N/metrics.csv``, where N is the number of resumes so far."""
         return self.path / "metrics"
 
     @property
@@ -98,10 +98,10 @@ class RunFolder:
         return self.path / "tensorboard"
 
     def last_checkpoint(self) -> Path:
-        """The newest checkpoint that is whole: ``last.ckpt``, or the highest step where that one cannot be read.
+        """Return the newest readable checkpoint: ``last.ckpt``, or that of the highest step if it cannot be read.
 
         Raises:
-            CheckpointError: this is no run, or no checkpoint of it can be used.
+            CheckpointError: the folder is not a run, or has no readable checkpoint.
         """
         _check_is_run(self)
         steps = sorted(self.checkpoints.glob("step_*.ckpt"), reverse=True)
@@ -114,34 +114,40 @@ class RunFolder:
         raise CheckpointError(f"{self.path}: this run has no checkpoint yet.")
 
     def resume_overrides(self) -> list[str]:
-        """The overrides of earlier resumes, in order: a run that was extended once stays extended."""
+        """Return the overrides of earlier resumes in order, so that a run that was once extended stays extended."""
         if not self.resumes_file.exists():
             return []
         lines = self.resumes_file.read_text(encoding="utf-8").splitlines()
         return [override for line in lines for override in json.loads(line)["overrides"]]
 
     def append_resume(self, checkpoint: Path, step: int, overrides: Sequence[str]) -> None:
-        """Note that the run is continued.
+        """Record a resume of the run in ``resumes.jsonl``.
 
         Args:
-            checkpoint: what it continues from.
-            step: optimizer steps done in that checkpoint.
-            overrides: command-line overrides of the process that continues it.
+            checkpoint: checkpoint from which the run continues.
+            step: number of optimizer steps completed in that checkpoint.
+            overrides: command-line overrides of the resume.
         """
         entry = {
             "time": _now(),
             "checkpoint": checkpoint.name,
             "step": step,
-            "overrides": list(overrides),  # as given: they are applied again (``resume_overrides``)
+            "overrides": list(overrides),  # verbatim: later resumes apply them again (``resume_overrides``)
         }
         append_line(self.resumes_file, json.dumps(entry, allow_nan=False))
 
 
 def create(path: Path | str, *, composed_yaml: str, config_yaml: str, manifest: Mapping[str, Any]) -> RunFolder:
-    """Make a run folder, or take an existing folder that holds no run. Call it on one process only.
+    """Create a run folder, or turn an existing folder without a run into one. Call it on one process only.
+
+    Args:
+        path: path of the run folder.
+        composed_yaml: content of ``composed.yaml``.
+        config_yaml: content of ``config.yaml``.
+        manifest: content of ``manifest.json`` (``manifest.manifest``).
 
     Raises:
-        ConfigError: the folder holds a run already, or cannot be written.
+        ConfigError: the folder already contains a run, or cannot be written.
     """
     run = RunFolder(Path(path))
     content = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
@@ -150,7 +156,7 @@ def create(path: Path | str, *, composed_yaml: str, config_yaml: str, manifest: 
         for taken in (run.config_file, run.composed_file):
             if taken.exists() and not run.manifest_file.exists():
                 raise ConfigError(f"out={run.path} cannot be the run folder: {taken} is in the way.")
-        # Mode "x": of two processes that were given the same folder, one fails here instead of mixing two runs.
+        # Mode "x": if two processes use the same folder, one of them fails here instead of mixing two runs.
         with run.manifest_file.open("x", encoding="utf-8") as file:
             file.write(content)
         with run.config_file.open("x", encoding="utf-8") as file:
@@ -171,10 +177,10 @@ def create(path: Path | str, *, composed_yaml: str, config_yaml: str, manifest: 
 
 
 def open_run(path: Path | str) -> RunFolder:
-    """An existing run.
+    """Return an existing run.
 
     Raises:
-        CheckpointError: there is no such folder, or it holds no run.
+        CheckpointError: the folder does not exist, or contains no run.
     """
     run = RunFolder(Path(path))
     _check_is_run(run)
@@ -182,17 +188,20 @@ def open_run(path: Path | str) -> RunFolder:
 
 
 def open_checkpoint(path: Path) -> tuple[RunFolder, Path]:
-    """A run and one of its checkpoints: of a run folder its newest, else the file itself, which lies in the run's.
+    """Return a run and one of its checkpoints.
+
+    Args:
+        path: a run folder, to get its newest readable checkpoint, or a checkpoint file in a run's ``checkpoints/``.
 
     Raises:
-        CheckpointError: it is neither, or there is no checkpoint that can be read.
+        CheckpointError: ``path`` is neither, or there is no readable checkpoint.
     """
     if not path.is_file():
         run = open_run(path)
         return run, run.last_checkpoint()
     run = open_run(path.parent.parent)
     if path.parent != run.checkpoints or not _is_whole(path):
-        raise CheckpointError(f"{path} is not a checkpoint of the run {run.path} that can be read.")
+        raise CheckpointError(f"{path} is not a readable checkpoint of the run {run.path}.")
     return run, path
 
 
@@ -204,7 +213,7 @@ def _check_is_run(run: RunFolder) -> None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a checkpoint file is complete. ``torch.save`` writes a zip archive, whose directory comes last."""
+    """Tell whether a checkpoint file is complete: ``torch.save`` writes a zip archive, whose directory comes last."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/data.pkl") for name in archive.namelist())

@@ -1,1 +1,1 @@
-"""Disk, network and terminal: atomic files, paths, JSON Lines, retries, tables, figures, process rank."""
+"""Helpers for disk, network and terminal: atomic files, paths, JSON Lines, retries, tables, figures, process rank."""

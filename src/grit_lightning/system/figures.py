@@ -1,4 +1,4 @@
-"""matplotlib's figures without its global state, so that any process may draw; imported when one is drawn."""
+"""matplotlib figures without pyplot's global state; matplotlib is imported only when a figure is drawn."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of this size in inches that belongs to no window."""
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it reports that it looks for fonts
+    """Return a figure of the given size in inches that is not attached to a window."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # hide its messages about searching fonts
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -25,7 +25,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG, which appears whole or not at all."""
+    """Write a figure as a PNG file atomically."""
     with replacing(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)  # drawn as a box
+        # matplotlib draws a box for a character that its font lacks.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
         figure.savefig(temporary, format="png")

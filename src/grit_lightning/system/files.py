@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, names that are free, and locks between processes."""
+"""Atomic writes of files and folders, unused file names, and locks between processes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from grit_lightning.errors import ConfigError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of ``path`` when the block ends without an exception.
+    """Yield a temporary path that replaces ``path`` when the block ends without an exception.
 
-    The new content is on disk before the old is given up: write beside it, fsync, rename, fsync the folder.
+    The new content is on disk before the old content is removed: write beside it, fsync, rename, fsync the folder.
     """
-    # Beside the target, because a rename is atomic only within one file system. Always the same name, so that what a
-    # killed process left is overwritten by the next attempt instead of filling the disk.
+    # In the target's folder, because a rename is atomic only within one file system. The name is always the same, so
+    # that the next attempt overwrites the leftover of a killed process, and leftovers do not fill the disk.
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
     try:
@@ -33,7 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Rename a file that is whole to ``path``, in the same folder, after its content is on disk."""
+    """Flush a complete file to disk, then rename it to ``path`` in the same folder."""
     _fsync(temporary)
     os.replace(temporary, path)
     _fsync(path.parent)
@@ -41,11 +41,12 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to put files into, which becomes ``path`` when the block ends without an exception.
+    """Yield an empty temporary folder that becomes ``path`` when the block ends without an exception.
 
-    ``path`` may be missing, or an empty folder. Its parents are made. For one process at a time.
+    ``path`` must be missing or an empty folder. Missing parent folders are created. Only one process at a time may
+    replace the same folder.
     """
-    temporary = path.with_name(f".{path.name}.tmp")  # always the same name, see above
+    temporary = path.with_name(f".{path.name}.tmp")  # always the same name, as in replacing()
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -59,47 +60,47 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def build_folder_once(folder: Path, build: Callable[[Path], None]) -> None:
-    """Make ``folder`` with ``build`` unless it is there. Of several processes one builds, and the others wait.
+    """Create ``folder`` with ``build`` unless it exists. If several processes call this, one builds and the rest wait.
 
     Args:
-        folder: the folder.
-        build: makes the folder it is given, whole or not at all (:func:`replacing_folder`).
+        folder: the folder to create.
+        build: function that creates the folder at the given path atomically (:func:`replacing_folder`).
     """
     if folder.is_dir():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with held(folder.with_name(f"{folder.name}.lock")):
-        if not folder.is_dir():  # another process may have made it meanwhile
+        if not folder.is_dir():  # another process may have created it during the wait
             build(folder)
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 to ``path``, whole or not at all."""
+    """Write ``text`` as UTF-8 to ``path`` atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path``, whole or not at all."""
+    """Write ``content`` to ``path`` atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line to ``path`` in a single write, and see it to disk."""
+    """Append one line to ``path`` in a single write, and flush it to disk."""
     with path.open("ab", buffering=0) as file:
         file.write(line.encode() + b"\n")
         os.fsync(file.fileno())
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions_of(path: Path, suffix: str = "") -> Iterator[Path]:
-    """Yield ``path``, then the same name with ``_v2``, ``_v3``, … before ``suffix``, without end."""
+    """Yield ``path``, then endlessly the same name with ``_v2``, ``_v3``, … before ``suffix``."""
     yield path
     stem = path.name.removesuffix(suffix)
     for version in itertools.count(2):
@@ -113,11 +114,11 @@ def free_path(path: Path, suffix: str = "") -> Path:
 
 @contextmanager
 def held(lock_file: Path, *, busy: str | None = None) -> Iterator[None]:
-    """Hold a lock file while the block runs, and remove it afterwards.
+    """Hold a lock while the block runs, and remove the lock file afterwards.
 
     Args:
-        lock_file: its folder must exist.
-        busy: the message if another process holds the lock; ``None`` to wait for that process.
+        lock_file: path of the lock file; its folder must exist.
+        busy: error message if another process holds the lock; ``None`` to wait for that process.
 
     Raises:
         ConfigError: another process holds the lock, and ``busy`` is given.
@@ -130,7 +131,7 @@ def held(lock_file: Path, *, busy: str | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        lock_file.unlink(missing_ok=True)  # while it is held, so that nobody's new lock is removed
+        lock_file.unlink(missing_ok=True)  # before release, so that no other process's lock file is removed
         lock.release()
 
 

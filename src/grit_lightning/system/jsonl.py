@@ -1,4 +1,4 @@
-"""Reading JSON Lines files that may be damaged: each line is an object, or a problem that names its file and line."""
+"""Reader of JSON Lines files that may be damaged; errors name the file and line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grit_lightning.errors import DataError
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield ``(file:line, content)`` for each line that is not blank; lines are numbered from 1.
+    """Yield ``(file:line, content)`` for each non-blank line; lines are numbered from 1.
 
     Raises:
         DataError: the file cannot be read.
@@ -29,21 +29,21 @@ def parse_object(line: bytes | str, source: str) -> dict[str, Any]:
     """Parse one line as a JSON object.
 
     Args:
-        line: the line.
-        source: its ``file:line``, for messages.
+        line: content of the line.
+        source: ``file:line`` of the line, for messages.
 
     Raises:
-        TornLineError: the line is not JSON; a process may have been killed while it wrote.
+        TornLineError: the line is not valid JSON, for example because a process was killed while writing it.
         DataError: the line is JSON, but not an object.
     """
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise TornLineError(f"not valid JSON ({error}); is the line torn?", source) from error
+        raise TornLineError(f"not valid JSON ({error}); is the line cut off?", source) from error
     if not isinstance(record, dict):
         raise DataError("expected a JSON object", source)
     return record
 
 
 class TornLineError(DataError):
-    """A line that is not valid JSON."""
+    """Raised for a line that is not valid JSON and may therefore be cut off."""

@@ -1,4 +1,4 @@
-"""Lazy faces of packages: a public name is imported from its module when it is first used (PEP 562)."""
+"""Lazy re-exports: a package imports a public name from its module when the name is first used (PEP 562)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 
 def lazy_face(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """Return the module-level ``__getattr__`` of a package that re-exports names without importing them yet.
+    """Return a module-level ``__getattr__`` that imports the public names of a package on first use.
 
-    Importing a room must stay cheap: ``--help`` and ``task=compare`` do without torch.
+    Importing a package stays cheap this way: ``--help`` and ``task=compare`` do not load torch.
 
     Args:
         package: the package's ``__name__``.
-        names: the public names that each module of the package defines. None may be called like a module.
+        names: public names by the module that defines them. No name may equal that of a module.
     """
     module_of = {name: module for module, listed in names.items() for name in listed}
 
@@ -23,7 +23,7 @@ def lazy_face(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(import_module(f"{package}.{module_of[name]}"), name)
-        setattr(sys.modules[package], name, value)  # found directly from now on
+        setattr(sys.modules[package], name, value)  # later accesses find it without __getattr__
         return value
 
     return __getattr__

@@ -9,17 +9,20 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def conf_dir() -> Path:
-    """The folder of configs: inside an installed package, or at the top of the repository in an editable install."""
+    """Return the folder of configs: in the package, or in the repository root for an editable install."""
     return _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
 
 
 def asset(name: str) -> Path:
-    """A file or folder that is shipped in the package, such as ``tiny`` or ``judge/answer.txt``."""
+    """Return the path of a file or folder shipped with the package, such as ``tiny`` or ``judge/answer.txt``."""
     return _PACKAGE / "assets" / name
 
 
 def cache_folder() -> Path:
-    """The folder for downloads and generated weights: ``$GRIT_LIGHTNING_CACHE``, or one below ``$XDG_CACHE_HOME``."""
+    """Return the folder for downloads and generated weights.
+
+    It is ``$GRIT_LIGHTNING_CACHE`` if set, otherwise ``grit_lightning`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+    """
     if folder := os.environ.get("GRIT_LIGHTNING_CACHE"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "grit_lightning"

@@ -1,10 +1,13 @@
-"""Which of several processes this is, before there is a trainer to ask."""
+"""Detection of the first process before a trainer exists."""
 
 import os
 
 
 def is_first_process() -> bool:
-    """Whether this process writes for all: true unless a launcher (torchrun, SLURM, Lightning) says otherwise."""
+    """Tell whether this is the process that writes output: True unless a launcher sets a rank above 0.
+
+    The environment variables of torchrun, SLURM and Lightning are read.
+    """
     for name in ("RANK", "SLURM_PROCID"):
         if name in os.environ:
             return os.environ[name] == "0"

@@ -1,4 +1,4 @@
-"""The retry rule of every HTTP request: which failures may pass, and how long to wait before the next attempt."""
+"""The retry policy of all HTTP requests: which failures are temporary, and how long to wait before the next attempt."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 _TRY_LATER = (408, 409, 425, 429)
-"""Statuses below 500 after which the same request may succeed (RFC 9110, RFC 8470, RFC 6585)."""
+"""HTTP statuses below 500 after which the same request may succeed (RFC 9110, RFC 8470, RFC 6585)."""
 
 
 class PermanentError(Exception):
-    """The server answered, and the same request would bring the same answer.
+    """A failure that a retry would repeat, because the server would send the same answer again.
 
     Args:
-        message: the answer, in words.
-        status: its HTTP status; 0 where the answer was unusable for another reason.
+        message: description of the answer.
+        status: HTTP status of the answer; 0 if the answer is unusable for another reason.
     """
 
     def __init__(self, message: str, status: int = 0) -> None:
@@ -26,11 +26,11 @@ class PermanentError(Exception):
 
 
 class TransientError(Exception):
-    """A failure that may pass.
+    """A temporary failure: a retry may succeed.
 
     Args:
-        message: what went wrong.
-        wait: seconds that the server asked to wait before the next attempt.
+        message: description of the failure.
+        wait: seconds that the server asks to wait before the next attempt.
     """
 
     def __init__(self, message: str, wait: float = 0.0) -> None:
@@ -45,7 +45,7 @@ def is_transient_status(status: int) -> bool:
 
 def is_transient(error: BaseException) -> bool:
     """Tell whether the same request may succeed after this exception."""
-    if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):  # such as a redirect to ftp://
+    if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):  # for example a redirect to ftp://
         return False
     return isinstance(error, TransientError | httpx.TransportError | httpx.DecodingError | TimeoutError)
 
@@ -54,10 +54,10 @@ def retrying(*, attempts: int, backoff: float, max_wait: float) -> AsyncRetrying
     """Return tenacity's retry loop for one request; the last attempt's exception is raised.
 
     Args:
-        attempts: how often the request is sent at most.
-        backoff: the wait before attempt n + 1 is random, up to ``backoff`` · 2^(n−1) seconds, plus what the server
-            asked for.
-        max_wait: seconds that each of these two waits is limited to.
+        attempts: maximum number of times that the request is sent.
+        backoff: scale of the random wait between attempts: up to ``backoff`` · 2^(n−1) seconds before attempt n + 1,
+            plus the wait that the server requests.
+        max_wait: upper limit of each of these two waits, in seconds.
     """
     random_wait = wait_random_exponential(multiplier=backoff, max=max_wait)
 
@@ -72,7 +72,7 @@ def retrying(*, attempts: int, backoff: float, max_wait: float) -> AsyncRetrying
 
 
 def retry_after(response: httpx.Response) -> float:
-    """Return the seconds that ``Retry-After`` asks to wait, given as a number or a date (RFC 9110, 10.2.3); else 0."""
+    """Return the wait in seconds that ``Retry-After`` requests as a number or a date (RFC 9110, 10.2.3), or 0."""
     value = response.headers.get("retry-after", "").strip()
     if value.isdecimal():
         return float(value)

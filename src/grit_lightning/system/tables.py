@@ -1,4 +1,4 @@
-"""Tables for the terminal."""
+"""Text tables and text excerpts for the terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 
 
 def record_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return a line for each row under the names of the columns, left-aligned; all rows have the same columns."""
+    """Return a left-aligned table: a header with the column names, then one line per row.
+
+    Args:
+        rows: at least one row, as cell text by column name; all rows have the same columns.
+    """
     header = list(rows[0])
     lines = [header, *(list(row.values()) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
@@ -15,12 +19,12 @@ def record_table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def text_table(header: Sequence[str], rows: Mapping[str, Sequence[str]], *, width: int = 10) -> str:
-    """Return rows of right-aligned cells under a header, each behind its title.
+    """Return a table of right-aligned cells with a header, and with a title at the start of each row.
 
     Args:
-        header: names of the columns, without that of the titles.
-        rows: cells by title.
-        width: least width of a column in characters.
+        header: column names; the column of titles has none.
+        rows: cell texts by title of the row.
+        width: minimum width of a column in characters.
     """
     first = max(map(len, rows), default=0)
     widths = [max(width, len(name), *(len(row[at]) for row in rows.values())) for at, name in enumerate(header)]
@@ -32,7 +36,7 @@ def text_table(header: Sequence[str], rows: Mapping[str, Sequence[str]], *, widt
 
 
 def excerpt(text: str, length: int) -> str:
-    """Beginning and end of a text on one line, ``length`` characters of it at most; what cannot be shown is escaped."""
+    """Return a text on one line, shortened in the middle to ``length`` of its characters, unprintable ones escaped."""
     text = " ".join(text.split())
     if len(text) > length:
         text = f"{text[: length - length // 2]} … {text[len(text) - length // 2 :]}"

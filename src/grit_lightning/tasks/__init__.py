@@ -1,4 +1,4 @@
-"""One module per command, ``task=NAME``: each builds the parts from the config and calls them."""
+"""The commands, one module for each ``task=NAME``, which builds its parts from the config and runs them."""
 
 from typing import TYPE_CHECKING
 

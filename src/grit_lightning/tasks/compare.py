@@ -1,4 +1,4 @@
-"""``task=compare``: evaluations side by side, and sample by sample. Needs no model."""
+"""``task=compare``: compare evaluations on the same samples, without a model."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 
 
 class Compared(NamedTuple):
-    """What a comparison leaves behind.
+    """Result of a comparison.
 
     Attributes:
-        folder: where ``comparison.md``, ``comparison.csv``, ``comparison.png`` and ``flips.jsonl`` lie.
-        comparison: what is in them.
+        folder: folder of ``comparison.md``, ``comparison.csv``, ``comparison.png`` and ``flips.jsonl``.
+        comparison: contents of these files.
     """
 
     folder: Path
@@ -37,17 +37,17 @@ class Compared(NamedTuple):
 
 
 def compare_evaluations(cfg: DictConfig, *, flips: int) -> Compared:
-    """Compare predictions on the same samples: print what differs, and write it to ``out``.
+    """Compare predictions on the same samples, print the differences and write them to ``out``.
 
-    Each of ``runs`` is the folder of an evaluation, a file of predictions, or a run, which stands for its newest
-    evaluation. The others are compared with the first. Nothing is written before all is compared.
+    Each entry of ``runs`` is an evaluation folder, a predictions file, or a run folder, which stands for its newest
+    evaluation. All later entries are compared with the first. Files are written once everything is compared.
 
     Args:
         cfg: the composed config.
-        flips: samples that flipped to list.
+        flips: number of samples to list that are right in one evaluation and wrong in the other.
 
     Raises:
-        UserError: a config value, an entry or a folder that cannot be used.
+        UserError: a config value, an entry of ``runs`` or the output folder cannot be used.
     """
     config.check(cfg, "task")
     if flips < 0:
@@ -64,13 +64,13 @@ def compare_evaluations(cfg: DictConfig, *, flips: int) -> Compared:
         print(report.terminal(comparison, flips))
         _write(folder, comparison, flips)
     except KeyboardInterrupt:
-        sys.exit("stopped: nothing was written; the same command begins anew")
+        sys.exit("stopped: nothing was written; run the same command to start again")
     print(f"\nwritten to {folder}")
     return Compared(folder, comparison)
 
 
 def _folder(cfg: DictConfig) -> Path:
-    """Where the comparison is to be written, which nothing is in the way of."""
+    """Return the output folder, which is empty or new, and writable."""
     folder = output_path(cfg)
     refuse_taken(folder)
     require_writable(folder)

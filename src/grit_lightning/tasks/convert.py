@@ -1,4 +1,4 @@
-"""``task=convert``: a checkpoint in its original layout, as an ordinary Hugging Face folder."""
+"""``task=convert``: convert a checkpoint from its original layout to an ordinary Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from grit_lightning.model.conversion.cached import source_folder
 
 
 def convert_checkpoint(cfg: DictConfig, *, checkpoint: str) -> Path:
-    """Write a checkpoint of ``InternVLChatModel`` in the layout of transformers to ``out``; returns that folder.
+    """Convert a checkpoint of ``InternVLChatModel`` to the layout of transformers, write it to ``out``, return ``out``.
 
     Args:
         cfg: the composed config.
-        checkpoint: a folder, or a hub id, which is downloaded.
+        checkpoint: a folder, or a hub id to download from.
 
     Raises:
-        UserError: a config value or checkpoint that cannot be used, before anything is written.
+        UserError: a config value or the checkpoint cannot be used; raised before anything is written.
     """
     prepare(cfg)
     folder = Path(cfg.out).expanduser().absolute()

@@ -1,4 +1,4 @@
-"""``task=evaluate``: answer the held-out samples, print what the answers are worth, and write both."""
+"""``task=evaluate``: answer the held-out samples, score the answers, print and store the metrics."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ from grit_lightning.types import Sample
 log = logging.getLogger(__name__)
 
 _GROUPS = ("data", "prompt", "evaluation", "judge")
-"""Whose options, where the command line chooses them, are part of an evaluation's name."""
+"""Groups whose options become part of the evaluation's folder name when the command line chooses them."""
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation leaves behind.
+    """Result of an evaluation. On all processes but the first, everything except ``folder`` is empty.
 
     Attributes:
-        folder: see ``evaluation.folder``.
-        predictions: of each sample, in their order.
-        metrics: ``evaluation.summary`` of them.
-        intervals: of these metrics.
+        folder: the evaluation's folder, laid out as in :mod:`grit_lightning.evaluation.evaluation_folder`.
+        predictions: predictions in the order of the samples.
+        metrics: metrics by dataset, see :func:`grit_lightning.evaluation.metrics.summary`.
+        intervals: 95 % intervals of these metrics.
     """
 
     folder: Path
@@ -60,20 +60,24 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_model(cfg: DictConfig, *, max_samples: int | None) -> Evaluation | dict[str, Metrics]:
-    """Evaluate the config's model; with ``ckpt``, what that run made of its model, under that run's config.
+    """Evaluate the config's model or, with ``ckpt``, the policy of a run under that run's own config.
 
-    The folder is ``out``, or for a run one in its ``eval/``, called ``name`` where that is given, else by the step and
-    what was chosen. An evaluation that was begun there goes on, and a finished one is not done again; nothing else that
-    is there is touched. With ``predictions``, only metrics are computed: of that file, without a model.
+    The output folder is ``out``. For a run without ``out`` it is ``eval/NAME`` in the run folder, where NAME is
+    ``name`` if given, else made of the step and the chosen options. An interrupted evaluation in this folder is
+    continued, a finished one is reused, and other files stay untouched. With ``predictions``, only the metrics of that
+    file are computed, without a model.
 
-    Several devices (``trainer.devices``) share the samples, each with the whole model.
+    Several devices (``trainer.devices``) share the samples; each holds the whole model.
 
     Args:
         cfg: the composed config.
-        max_samples: of the held-out samples, drawn once and for all; ``None`` for all.
+        max_samples: number of held-out samples, always the same subset; ``None`` for all.
+
+    Returns:
+        The evaluation; with ``predictions``, the metrics by dataset.
 
     Raises:
-        UserError: a config value, data file or run folder that cannot be used, before the first answer.
+        UserError: a config value, data file or run folder cannot be used; raised before the first answer.
     """
     if cfg.predictions is not None:
         return evaluate_file(cfg)
@@ -96,7 +100,7 @@ def evaluate_model(cfg: DictConfig, *, max_samples: int | None) -> Evaluation | 
 
 
 def _folder(cfg: DictConfig, run: RunFolder | None, job: EvaluationJob) -> EvaluationFolder:
-    """Where the evaluation is to be written: nothing is there, or what was begun with the same settings."""
+    """Return the output folder, which is free or holds an evaluation begun with the same settings."""
     if run is not None and job.weights is not None and not is_given("out"):
         name = cfg.name if is_given("name") else "_".join([f"step_{job.weights.step:06d}", *chosen_options(*_GROUPS)])
         if Path(name).name != name:
@@ -118,7 +122,7 @@ def _folder(cfg: DictConfig, run: RunFolder | None, job: EvaluationJob) -> Evalu
 
 def _evaluated(job: EvaluationJob, folder: EvaluationFolder) -> Evaluation:
     trainer = job.values["trainer"]
-    # Of the trainer only what says how to compute: a device needs no other to generate.
+    # Fabric instead of the Trainer: generation needs device and precision, but no strategy, as each device works alone.
     fabric = L.Fabric(
         accelerator=trainer["accelerator"],
         devices=trainer["devices"],
@@ -129,12 +133,12 @@ def _evaluated(job: EvaluationJob, folder: EvaluationFolder) -> Evaluation:
         probe_judge(dict(job.values))
     with lock_folder(folder) if is_first_process() else nullcontext():
         fabric.launch()
-        folder = EvaluationFolder(Path(fabric.broadcast(str(folder.path))))  # with a time in its name, one of several
+        folder = EvaluationFolder(Path(fabric.broadcast(str(folder.path))))  # a name with a time differs per process
         if fabric.is_global_zero and folder.settings() != job.settings:
             folder.begin(job.settings, job.config_yaml)
         fabric.barrier()
         left = _left(job, folder)
-        fabric.barrier()  # nobody writes before all have read
+        fabric.barrier()  # no process writes before all have read
         _answer(job, folder, left[fabric.global_rank :: fabric.world_size], fabric)
         fabric.barrier()
         if not fabric.is_global_zero:
@@ -145,18 +149,18 @@ def _evaluated(job: EvaluationJob, folder: EvaluationFolder) -> Evaluation:
 
 
 def _left(job: EvaluationJob, folder: EvaluationFolder) -> list[Sample]:
-    """The samples that are not answered yet."""
+    """Return the samples that have no complete set of predictions yet."""
     done = complete(folder.predictions()[0], job.samples, job.evaluator.samples_each)
     return [sample for sample in job.samples if sample.id not in done]
 
 
 def _unfinished(job: EvaluationJob, folder: EvaluationFolder) -> bool:
-    """Whether anything is left to be answered or scored."""
+    """Tell whether any sample has yet to be answered, or any answer to be scored."""
     return bool(_left(job, folder)) or not all(map(is_scored, folder.predictions()[0]))
 
 
 def _answer(job: EvaluationJob, folder: EvaluationFolder, samples: Sequence[Sample], fabric: L.Fabric) -> None:
-    """Answer samples, each on disk before the next."""
+    """Answer samples and write the predictions of each to disk before the next sample's."""
     if not samples:
         return
     model = job.backbone.load_model()
@@ -179,15 +183,16 @@ def _answer(job: EvaluationJob, folder: EvaluationFolder, samples: Sequence[Samp
                 done += 1
     except KeyboardInterrupt:
         there = len(job.samples) - len(_left(job, folder))
-        of = f"{there} of {len(job.samples)} samples are answered"
-        sys.exit(f"stopped: {of}; the same command with out={folder.path} goes on" if fabric.is_global_zero else 1)
+        answered = f"{there} of {len(job.samples)} samples are answered"
+        message = f"stopped: {answered}; to continue, run the same command with out={folder.path}"
+        sys.exit(message if fabric.is_global_zero else 1)
 
 
 def _finished(job: EvaluationJob, folder: EvaluationFolder) -> Evaluation:
-    """All predictions put together, with their metrics."""
+    """Merge all predictions, score those left unscored again, and store predictions, metrics and intervals."""
     found, problems = folder.predictions()
     for problem in problems:
-        log.info("%s; it was answered again", problem)
+        log.info("%s; the sample was answered again", problem)
     done = complete(found, job.samples, job.evaluator.samples_each)
     predictions = [one for sample in job.samples for one in done[sample.id]]
     unscored = [index for index, one in enumerate(predictions) if not is_scored(one)]
@@ -212,4 +217,4 @@ def _print(job: EvaluationJob, result: Evaluation, *, answered: int) -> None:
         f"{overview(result.metrics, result.intervals)}{notes}\n\nwritten to {result.folder}"
     )
     if unscored := result.metrics["overall"]["unscored"]:
-        print(f"{unscored} answers have no score: the same command with out={result.folder} asks the judge again")
+        print(f"{unscored} answers have no score: to retry, run the same command with out={result.folder}")

@@ -1,4 +1,4 @@
-"""``task=evaluate predictions=FILE``: metrics of predictions that are there, without a model."""
+"""``task=evaluate predictions=FILE``: compute the metrics of stored predictions, without a model."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from grit_lightning.system.files import write_atomic
 log = logging.getLogger(__name__)
 
 NAMED = 10
-"""Problems that are named; further ones are counted."""
+"""Number of problems that are logged one by one; further ones are only counted."""
 
 
 def evaluate_file(cfg: DictConfig) -> dict[str, Metrics]:
-    """Print the metrics of the predictions in a file, or in the folder of an evaluation, by dataset.
+    """Print the metrics, by dataset, of the predictions in a file or an evaluation folder, and return them.
 
-    Where the command line chooses ``data``, only predictions on its held-out samples count: others, and samples
-    without a prediction, are named. With ``out``, ``metrics.json`` is written there.
+    If the command line chooses ``data``, only predictions for its held-out samples count; other predictions, and
+    samples without a prediction, are logged. With ``out``, ``metrics.json`` is written there.
 
     Raises:
-        UserError: there is no prediction in it that can be read.
+        UserError: ``predictions`` holds no readable prediction, or none for a held-out sample.
     """
     path = Path(cfg.predictions).expanduser().absolute()
     path = EvaluationFolder(path).predictions_file if path.is_dir() else path
@@ -54,7 +54,7 @@ def evaluate_file(cfg: DictConfig) -> dict[str, Metrics]:
         problems += more
     try:
         settings = _settings(path)
-    except DataError as error:  # the figures are defined without it
+    except DataError as error:  # metrics do not depend on the settings
         settings, problems = None, [*problems, error]
     name_problems(problems)
     metrics = summary(predictions)
@@ -70,7 +70,7 @@ def evaluate_file(cfg: DictConfig) -> dict[str, Metrics]:
 
 
 def name_problems(problems: Sequence[DataError]) -> None:
-    """Say what was left out: the first few one by one."""
+    """Log what was left out: the first :data:`NAMED` problems one by one, then the number of the others."""
     for problem in problems[:NAMED]:
         log.warning("left out: %s", problem)
     if len(problems) > NAMED:
@@ -78,7 +78,7 @@ def name_problems(problems: Sequence[DataError]) -> None:
 
 
 def _settings(path: Path) -> dict[str, Any] | None:
-    """How predictions were made, where they are those of an evaluation's folder."""
+    """Return the settings of the evaluation folder that the predictions file belongs to; ``None`` for a lone file."""
     folder = EvaluationFolder(path.parent)
     return folder.settings() if path == folder.predictions_file else None
 
@@ -86,14 +86,15 @@ def _settings(path: Path) -> dict[str, Any] | None:
 def _of_data(
     cfg: DictConfig, predictions: Sequence[Prediction], path: Path
 ) -> tuple[list[Prediction], list[DataError]]:
-    """The predictions on the data's samples, and a problem for each other one, and for each sample without one."""
+    """Return the predictions for the data's held-out samples, and a problem for each sample that has no counterpart."""
     datamodule: GroundedQADataModule = instantiate(config.check(cfg, "data")["data"])
     asked = dict.fromkeys(sample.id for sample in datamodule.val_samples())
     answered = dict.fromkeys(one["sample_id"] for one in predictions)
     kept = [one for one in predictions if one["sample_id"] in asked]
     if not kept:
         first, other = next(iter(answered)), next(iter(asked), "none")
-        raise DataError(f"no prediction is on a sample of the data: one is on {first}, the data has {other}", str(path))
+        reason = f"no prediction is for a sample of the data: the file has sample {first}, the data has {other}"
+        raise DataError(reason, str(path))
     problems = [DataError(f"sample {name} is not in the data", str(path)) for name in answered if name not in asked]
     problems += [DataError(f"sample {name} has no prediction", str(path)) for name in asked if name not in answered]
     return kept, problems

@@ -1,4 +1,4 @@
-"""An evaluation, built from the config and checked as far as it can be without weights."""
+"""Preparation of an evaluation: build its parts and check them as far as possible without weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,18 @@ from grit_lightning.types import Sample
 
 
 class EvaluationJob(NamedTuple):
-    """An evaluation that has been checked as far as it can be without weights."""
+    """An evaluation whose parts were checked as far as possible without weights.
+
+    Attributes:
+        values: the resolved config.
+        backbone: the checkpoint, without its weights.
+        datamodule: encodes the samples' prompts.
+        evaluator: answers samples and scores the answers.
+        samples: the held-out samples to answer.
+        weights: the run's weights; ``None`` for the checkpoint's own.
+        settings: the settings that determine the predictions, as ``evaluation.json`` stores them.
+        config_yaml: the resolved config as YAML.
+    """
 
     values: Mapping[str, Any]
     backbone: Backbone
@@ -39,13 +50,13 @@ def build_job(
     """Build the parts of an evaluation and check config, samples and the names and shapes of the weights.
 
     Args:
-        cfg: the config to evaluate under: the run's own where there is a run.
-        run: the run that trained the weights, or ``None``.
-        weights: the run's weights, or ``None`` for the checkpoint as it is.
-        max_samples: number of held-out samples, a fixed subset; ``None`` for all.
+        cfg: the config to evaluate under; for a run, the run's own.
+        run: the run that trained the weights; ``None`` for an untrained checkpoint.
+        weights: the run's weights; ``None`` for the checkpoint's own.
+        max_samples: number of held-out samples, always the same subset; ``None`` for all.
 
     Raises:
-        UserError: a config value, data file or checkpoint that cannot be used.
+        UserError: a config value, data file or checkpoint cannot be used.
     """
     values = prepare(cfg)
     backbone: Backbone = instantiate(values["model"])

@@ -1,4 +1,4 @@
-"""The settings that identify an evaluation: same settings, same predictions."""
+"""Settings that determine the predictions of an evaluation: equal settings give equal predictions."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from grit_lightning.training.checkpoint_weights import Weights
 from grit_lightning.types import Sample
 
 _MODEL_KEYS = ("min_pixels", "max_pixels", "max_tiles", "dtype", "random_weights_seed")
-"""Keys of the model config that decide an answer beside the weights."""
+"""Keys of the model config, besides its weights, that influence an answer."""
 
 
 def weights_identity(backbone: Backbone, run: RunFolder | None, weights: Weights | None) -> dict[str, Any]:
-    """Tell these weights from all others: the run and step for a run, the files for a checkpoint folder.
+    """Return what distinguishes these weights from all others.
+
+    For a run these are a hash of its manifest and the step; for a checkpoint folder, a hash of its files' names, sizes
+    and modification times; for a hub id, the id alone.
 
     Args:
-        backbone: names the checkpoint.
-        run: the run that trained the weights, or ``None``.
-        weights: the run's weights, or ``None`` for the checkpoint as it is.
+        backbone: the backbone, which names the checkpoint.
+        run: the run that trained the weights; ``None`` for an untrained checkpoint.
+        weights: the run's weights; ``None`` for the checkpoint's own.
     """
     source = Path(backbone.checkpoint)
     identity: dict[str, Any] = {"checkpoint": source.name if source.is_dir() else backbone.checkpoint}
@@ -36,7 +39,7 @@ def weights_identity(backbone: Backbone, run: RunFolder | None, weights: Weights
 
 
 def model_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the image limits, dtype and precision that the model computes with."""
+    """Return the image limits, weight dtype, random seed and precision that the model computes with."""
     return {
         "model": {key: values["model"][key] for key in _MODEL_KEYS},
         "precision": values["trainer"]["precision"],
@@ -44,7 +47,7 @@ def model_settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def data_settings(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Return the names of the data sets, the number of samples, and a hash of every question and image name."""
+    """Return the names of the data sets, the number of samples, and a hash of their texts, boxes and image names."""
     fields = [(one.id, one.dataset, one.question, one.answer, one.image.name, one.size, one.boxes) for one in samples]
     return {
         "datasets": sorted({sample.dataset for sample in samples}),

@@ -1,4 +1,4 @@
-"""``task=export``: what a run made of its model, as an ordinary Hugging Face folder."""
+"""``task=export``: write the trained model of a run as an ordinary Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from grit_lightning.tasks.model_card import model_card
 from grit_lightning.training.checkpoint_weights import load_weights, read_weights
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.msgpack", "*.h5", "*.index.json", "*.gguf", "*.onnx")
-"""Files of a checkpoint that an export writes anew, or that are of no use beside it."""
+"""Files of the checkpoint that are not copied: weights in any format and their indexes, which the export replaces."""
 
 
 def export_model(
@@ -36,20 +36,21 @@ def export_model(
     push: str | None,
     private: bool,
 ) -> Path:
-    """Write the weights of the run ``ckpt`` to ``out``, with all else that its checkpoint has; returns that folder.
+    """Write the trained weights of the run ``ckpt`` and the other files of its checkpoint to ``out``; return ``out``.
 
-    Adapters are merged. Tokenizer, processor, chat template and generation config are the checkpoint's own files,
-    byte for byte.
+    Adapters are merged into the weights. Tokenizer, processor, chat template and generation config are copied from the
+    checkpoint byte for byte.
 
     Args:
         cfg: the composed config.
-        dtype: of the stored weights.
-        shard_size: of the largest weight file, such as ``5GB``.
-        push: a hub repository, ``ORGANISATION/NAME``, that the folder is uploaded to, or ``None``.
-        private: whether that repository is private, where it is made.
+        dtype: type of the stored weights.
+        shard_size: maximum size of a weight file, such as ``5GB``.
+        push: hub repository ``ORGANISATION/NAME`` to upload the folder to; ``None`` for no upload.
+        private: create that repository as private, if it does not exist.
 
     Raises:
-        UserError: a config value or run folder that cannot be used, before anything is written; a hub that refuses.
+        UserError: a config value or the run folder cannot be used (raised before anything is written), or the upload
+            fails.
     """
     if cfg.ckpt is None:
         raise ConfigError("ckpt is null, expected the run folder to export")
@@ -62,7 +63,7 @@ def export_model(
     weights = read_weights(checkpoint)
     values = prepare(changed_run_config(cfg, run, given_overrides()))
     if values["model"].get("peft"):
-        # Adapters are merged into the weights as they are, not into rounded ones.
+        # Merge adapters into the full-precision weights, not into the 4-bit ones of QLoRA training.
         values["model"]["peft"]["quantize"] = None
     backbone: Backbone = instantiate(values["model"])
     model = backbone.load_model()
@@ -72,13 +73,13 @@ def export_model(
     _copy_files(backbone.weights_folder(), folder)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
-    else:  # plain generate() ends where the model ends its turn
+    else:  # so that model.generate() without arguments stops at the end of the turn
         model.generation_config = GenerationConfig(
             eos_token_id=list(backbone.eos_token_ids), pad_token_id=backbone.pad_token_id
         )
     model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard_size)
     for file in folder.glob("*.safetensors"):
-        file.chmod(0o666 & ~_umask())  # written for their owner alone
+        file.chmod(0o666 & ~_umask())  # save_pretrained makes them readable for their owner only
     (folder / "README.md").write_text(model_card(run, values, weights.step), encoding="utf-8")
     print(f"{weights.file}, step {weights.step}\n\nwritten to {folder}")
     if push is not None:
@@ -87,7 +88,7 @@ def export_model(
 
 
 def _copy_files(checkpoint: str, folder: Path) -> None:
-    """All but weights and card of a checkpoint, from its folder or the hub, byte for byte."""
+    """Copy all files of a checkpoint folder or hub id, except weights and model card, byte for byte."""
     try:
         source = Path(checkpoint)
         if not source.is_dir():
@@ -101,12 +102,12 @@ def _copy_files(checkpoint: str, folder: Path) -> None:
 
 
 def _push(folder: Path, repository: str, private: bool) -> str:
-    """Upload a folder to the hub, with the token that ``hf auth login`` or HF_TOKEN gives; returns its address."""
+    """Upload a folder to the hub with the token of ``hf auth login`` or HF_TOKEN, and return the repository's URL."""
     hub = HfApi()
     try:
         hub.create_repo(repository, private=private, exist_ok=True)
         hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="Export of grit_lightning")
-    except Exception as error:  # its errors, and those of whichever HTTP library it uses, have no type in common
+    except Exception as error:  # errors of the hub and of its HTTP library share no base class
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{folder} is written, but could not be uploaded to {repository}: {reason}") from error
     return f"{hub.endpoint}/{repository}"

@@ -1,4 +1,4 @@
-"""``task=fetch``: download what a data set lacks, and say what could not be had."""
+"""``task=fetch``: download the missing files of a data set and report those that cannot be downloaded."""
 
 from __future__ import annotations
 
@@ -31,31 +31,35 @@ def fetch_data(
     backoff: float,
     max_wait: float,
 ) -> list[Report]:
-    """Download the data set's JSONL files and the images that they name, and print a table and every problem.
+    """Download the data set's JSONL files and the images that they name; print a table and every problem.
 
-    What is there and passes its checks is not asked for again. Exits with status 1 if anything is missing or wrong.
+    Files that exist and pass their checks are not downloaded again. Exits with status 1 if any file is missing or
+    invalid at the end.
 
     Args:
         cfg: the composed config.
-        bases: see ``Addresses``, like the next two.
+        bases: beginnings of addresses, by the names that ``files`` and ``images`` use, see :class:`Addresses`.
         files: template of the address of a data file.
-        images: by dataset, templates of the address of an image.
-        parallel: see ``Downloader``, like all that follow.
-        attempts: how often one address is asked for one file.
-        timeout: seconds without a byte.
-        backoff: seconds, of the first wait.
-        max_wait: seconds, of the longest wait.
+        images: templates of the address of an image, by dataset, in the order in which they are tried.
+        parallel: files downloaded at a time, see :class:`Downloader`.
+        attempts: attempts per address and file.
+        timeout: seconds without receiving a byte after which an attempt fails.
+        backoff: seconds; upper limit of the random wait before the second attempt, doubled for each later one.
+        max_wait: seconds; limit on every wait.
+
+    Returns:
+        A report on each data file and its images.
 
     Raises:
-        UserError: the config or the folder cannot be used at all.
+        UserError: the config or the data folder cannot be used.
     """
     datamodule = instantiate(config.check(cfg)["data"])
     if not isinstance(datamodule, GroundedQADataModule):
         raise ConfigError("this data has no files to fetch: choose data=grit20 or data=grit_eval")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it notes every request
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
     addresses = Addresses(bases, files, images)
     downloader = Downloader(parallel=parallel, attempts=attempts, timeout=timeout, backoff=backoff, max_wait=max_wait)
-    # A file may serve both purposes.
+    # A file may be listed for both training and validation.
     entries = list(dict.fromkeys(entry for listed in datamodule.listed.values() for entry in listed))
     try:
         datamodule.root.mkdir(parents=True, exist_ok=True)
@@ -65,7 +69,7 @@ def fetch_data(
         try:
             reports = asyncio.run(fetch_missing(entries, addresses, downloader, quiet=not sys.stderr.isatty()))
         except KeyboardInterrupt:
-            sys.exit("stopped: the same command goes on from here")
+            sys.exit("stopped: run the same command to continue")
     problems = _print(reports)
     print(f"in {datamodule.root}")
     if problems:
@@ -74,7 +78,7 @@ def fetch_data(
 
 
 def _print(reports: Sequence[Report]) -> int:
-    """Print what became of everything; returns the number of problems."""
+    """Print a table of all files, every problem and the totals; return the number of problems."""
     print(f"{record_table([report.row() for report in reports])}\n")
     problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))
     for problem in problems:

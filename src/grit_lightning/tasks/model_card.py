@@ -1,4 +1,4 @@
-"""The model card of an exported run: what it was made from, by which recipe, and what was measured."""
+"""The model card of an exported run: its base model, training recipe and evaluation results."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ Images were read {images}. The prompt, after the image:
 
 
 def model_card(run: RunFolder, values: Mapping[str, Any], step: int) -> str:
-    """A card in the hub's format: YAML front matter, then Markdown.
+    """Return a model card in the hub's format: YAML front matter, then Markdown.
 
     Args:
-        run: the run; what was evaluated of it is read from its ``eval/``.
-        values: its config.
-        step: optimizer steps of the weights.
+        run: the run; results of its evaluations are read from its ``eval/`` folder.
+        values: the run's resolved config.
+        step: optimizer steps that the exported weights were trained for.
     """
     checkpoint = values["model"]["checkpoint"]
     is_local = Path(checkpoint).is_dir()
@@ -64,7 +64,7 @@ def model_card(run: RunFolder, values: Mapping[str, Any], step: int) -> str:
         recipe="\n".join(f"| {name} | {value} |" for name, value in _recipe(values, is_grpo).items()),
         images=_images(values["model"]),
         prompt=" ".join(values["prompt"]["template"].split()),
-        evaluation=_evaluation(run) or "None yet: `task=evaluate ckpt=RUN` before the export adds one.",
+        evaluation=_evaluation(run) or "Not evaluated: run `task=evaluate ckpt=RUN` before exporting to add results.",
     )
 
 
@@ -79,7 +79,7 @@ def _recipe(values: Mapping[str, Any], is_grpo: bool) -> dict[str, Any]:
         "seed": values["seed"],
     }
     if values["model"]["freeze"] and not peft:
-        recipe["trained"] = f"all weights but {', '.join(values['model']['freeze'])}"
+        recipe["trained"] = f"all weights except {', '.join(values['model']['freeze'])}"
     if not is_grpo:
         return recipe
     weights = {name: part["weight"] for name, part in values["reward"]["components"].items() if part["weight"]}
@@ -97,7 +97,7 @@ def _images(model: Mapping[str, Any]) -> str:
 
 
 def _evaluation(run: RunFolder) -> str:
-    """A table of what was measured on held-out samples: around the training, and by ``task=evaluate``."""
+    """Return a table of metrics on held-out samples, from before and after training and from ``task=evaluate``."""
     found: dict[str, Any] = {}
     if (around := run.evaluation / "metrics.json").is_file():
         found |= {f"{when} training": metrics for when, metrics in _read(around).items()}

@@ -1,4 +1,4 @@
-"""``task=score``: saved rollouts under another reward or judge, compared with the scores they have. Needs no model."""
+"""``task=score``: score saved rollouts with another reward or judge and compare with the stored scores; no model."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from grit_lightning.system.tables import excerpt as excerpt_of
 from grit_lightning.types import Score
 
 AT_ONCE = 256
-"""Completions scored together: a judge over HTTP is asked about all of them, then waited for."""
+"""Completions scored together: questions to a judge over HTTP are sent for all of them before waiting for replies."""
 
 PROGRESS_AFTER = 2.0
-"""Seconds after which a progress bar appears."""
+"""Seconds until a progress bar appears."""
 
 
 class Rescoring(NamedTuple):
-    """What a re-scoring leaves behind.
+    """Result of a re-scoring.
 
     Attributes:
-        folder: where ``scores.jsonl``, ``comparison.md``, ``comparison.csv`` and ``config.yaml`` lie.
-        rows: one for each completion.
-        comparison: of the stored scores and the new ones.
+        folder: folder of ``scores.jsonl``, ``comparison.md``, ``comparison.csv`` and ``config.yaml``.
+        rows: stored and new score of each completion.
+        comparison: comparison of the stored scores with the new ones.
     """
 
     folder: Path
@@ -49,26 +49,32 @@ class Rescoring(NamedTuple):
 
 
 class Options(NamedTuple):
-    """Of the task; values live in ``conf/task/score.yaml``."""
+    """Options of the task; values live in ``conf/task/score.yaml``.
+
+    Attributes:
+        most_changed: number of completions listed in the comparison.
+        excerpt: characters of each listed completion's text.
+    """
 
     most_changed: int
     excerpt: int
 
 
 def score_rollouts(cfg: DictConfig, *, most_changed: int, excerpt: int) -> Rescoring:
-    """Score the completions of ``rollouts`` under the config's reward and judge; of a run, under its own config's.
+    """Score the completions of ``rollouts`` again and compare the new scores with the stored ones.
 
-    The command line's ``reward``, ``judge`` and values take precedence. The folder is ``out`` where that is given, else
-    a new one in the run's ``scores/``, called ``name`` where that is given. Nothing else in the run is touched, and
-    nothing is written before all is scored.
+    Reward and judge are those of the run's own config, changed by the command line's overrides; for a file outside a
+    run, those of the composed config. The output folder is ``out`` if given, else a new folder in the run's
+    ``scores/``, called ``name`` if given. Other files of the run stay untouched, and files are written once everything
+    is scored.
 
     Args:
         cfg: the composed config.
-        most_changed: completions listed in the comparison.
-        excerpt: characters of the text of each.
+        most_changed: number of completions listed in the comparison.
+        excerpt: characters of each listed completion's text.
 
     Raises:
-        UserError: rollouts, a config value or a folder that cannot be used.
+        UserError: the rollouts, a config value or the output folder cannot be used.
     """
     options = _checked(Options(most_changed, excerpt), cfg)
     path = Path(cfg.rollouts).expanduser().absolute()
@@ -89,7 +95,7 @@ def score_rollouts(cfg: DictConfig, *, most_changed: int, excerpt: int) -> Resco
             for stored, new in _scored(rewards, _whole(read(files), torn), count_lines(files))
         ]
     except KeyboardInterrupt:
-        sys.exit("stopped: nothing was written; the same command begins anew")
+        sys.exit("stopped: nothing was written; run the same command to start again")
     if not rows:
         raise DataError("no rollouts here.", str(path))
     result = Rescoring(folder, rows, _compared(path, rows, torn, rewards, options.most_changed))
@@ -110,7 +116,7 @@ def _checked(options: Options, cfg: DictConfig) -> Options:
 
 
 def _folder(cfg: DictConfig, run: RunFolder | None) -> Path:
-    """Where the comparison is to be written, which nothing is in the way of."""
+    """Return the output folder, which is empty or new, and writable."""
     if run is None or is_given("out"):
         folder = output_path(cfg)
     else:
@@ -124,7 +130,7 @@ def _folder(cfg: DictConfig, run: RunFolder | None) -> Path:
 
 
 def _whole(items: Iterable[Stored | DataError], torn: list[DataError]) -> Iterator[Stored]:
-    """The completions, with what is torn put aside."""
+    """Yield the completions, and collect the errors of truncated lines in ``torn``."""
     for item in items:
         if isinstance(item, DataError):
             torn.append(item)
@@ -133,7 +139,7 @@ def _whole(items: Iterable[Stored | DataError], torn: list[DataError]) -> Iterat
 
 
 def _scored(rewards: Rewards, completions: Iterator[Stored], total: int) -> Iterator[tuple[Stored, Score]]:
-    """Each completion with its new score, in order; a bounded number of them is held at once."""
+    """Yield each completion with its new score, in order, holding at most :data:`AT_ONCE` of them in memory."""
     silent = not sys.stderr.isatty()
     with tqdm(total=total, desc="scoring", unit="completion", delay=PROGRESS_AFTER, disable=silent) as progress:
         while window := list(islice(completions, AT_ONCE)):

@@ -1,4 +1,4 @@
-"""``task=train``: compose the parts, refuse what cannot work before the first step, then fit."""
+"""``task=train`` and ``task=sft``: build the parts, check them before the first step, then fit."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from grit_lightning.types import Sample
 log = logging.getLogger(__name__)
 
 _FIXED = ("optimizer", "out=", "name=", "model.", "seed=")
-"""Beginnings of overrides that a resume would record and not follow, or that would make it another run."""
+"""Prefixes of overrides that a resume refuses: the checkpoint fixes their value, or they identify the run."""
 
 
 class Training(NamedTuple):
-    """What a training run leaves behind.
+    """Result of a training run.
 
     Attributes:
-        run: its folder.
-        metrics: the last step's metrics by name.
-        trainer: the trainer, with the module and the data module.
+        run: the run folder.
+        metrics: metrics of the last step, by name.
+        trainer: the trainer, which holds the module and the data module.
     """
 
     run: RunFolder
@@ -51,10 +51,10 @@ class Training(NamedTuple):
 
 
 def train_policy(cfg: DictConfig) -> Training:
-    """Train as the config says; with ``resume``, continue that run.
+    """Train the policy of the config in a new run folder or, with ``resume``, continue an existing run.
 
     Raises:
-        UserError: a config value, data file or checkpoint that cannot be used, before the first step.
+        UserError: a config value, data file or checkpoint cannot be used; raised before the first step.
     """
     if cfg.resume is not None:
         return _resume(runs.open_run(Path(cfg.resume).expanduser()))
@@ -82,7 +82,7 @@ def _resume(run: RunFolder) -> Training:
 
 
 def _build(cfg: DictConfig, *callbacks: Callback) -> tuple[PolicyModule, PromptDataModule, L.Trainer]:
-    """The parts, checked as far as they can be without weights: config, tokenizer, every sample, hardware."""
+    """Build the parts and check config, tokenizer, samples, judge and hardware before weights are loaded."""
     values = prepare(cfg)
     module: PolicyModule = instantiate(values["module"])
     datamodule: PromptDataModule = instantiate(values["data"])
@@ -115,7 +115,7 @@ def _create_run(cfg: DictConfig, samples: Sequence[Sample]) -> RunFolder:
 
 
 def data_sha256(samples: Sequence[Sample]) -> dict[str, str]:
-    """The SHA-256 of each data file, and one over the images of each, by path."""
+    """Return the SHA-256 of each data file, and one over all images of each data file, by path."""
     files = dict.fromkeys(Path(sample.source.rpartition(":")[0]) for sample in samples)
     hashes = {str(file): sha256(file) for file in files}
     for file in files:
@@ -137,7 +137,7 @@ def _fit(
     try:
         trainer.fit(module, datamodule, ckpt_path=checkpoint)
     except SIGTERMException:
-        sys.exit(128 + signal.SIGTERM)  # Lightning's own is 0: a job that was cut short would look done
+        sys.exit(128 + signal.SIGTERM)  # Lightning exits with 0, as if the job had finished
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()

@@ -1,4 +1,4 @@
-"""``task=validate``: check a data set for a model; print what it holds, every problem, and the memory it will take."""
+"""``task=validate``: check a data set for a model; print its contents, its problems and an estimate of memory."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ from grit_lightning.training.memory import Setup, StepSize, estimate
 
 
 def validate_data(cfg: DictConfig) -> list[FileCheck]:
-    """Print a table of the data set, an estimate of memory, then all problems. Exits with status 1 if there are any.
+    """Print a table of the data set, an estimate of memory and all problems; exit with status 1 if there are any.
+
+    Returns:
+        The contents and problems of each data file.
 
     Raises:
-        UserError: the config, the model's tokenizer or the data folder cannot be used at all.
+        UserError: the config, the model's tokenizer or the data folder cannot be used.
     """
     values = prepare(cfg)
     backbone: Backbone = instantiate(values["model"])
@@ -46,7 +49,7 @@ def validate_data(cfg: DictConfig) -> list[FileCheck]:
 
 
 def memory(values: Mapping[str, Any], backbone: Backbone, checks: Sequence[FileCheck]) -> str:
-    """What is trained, and the memory a training needs on each device, beside what this one has."""
+    """Return a text about the trained parameters and the memory per device: what training needs, what this one has."""
     model = backbone.outline()
     parts = estimate(model, step_size(values, checks), setup(values, backbone.weight_bits(model)))
     peak = parts.pop("peak")
@@ -58,7 +61,7 @@ def memory(values: Mapping[str, Any], backbone: Backbone, checks: Sequence[FileC
 
 
 def step_size(values: Mapping[str, Any], checks: Sequence[FileCheck]) -> StepSize:
-    """The sizes of a step on one device, with the longest prompt and the largest image there is."""
+    """Return the sizes of a step on one device, with the longest prompt and the largest image of the data set."""
     rollout, module = values["rollout"], values["module"]
     return StepSize(
         prompts=-(-values["data"]["prompts_per_step"] // _devices(values)),
@@ -73,7 +76,12 @@ def step_size(values: Mapping[str, Any], checks: Sequence[FileCheck]) -> StepSiz
 
 
 def setup(values: Mapping[str, Any], weight_bits: Mapping[str, float]) -> Setup:
-    """What a training holds, by its config and its backbone's :meth:`~Backbone.weight_bits`."""
+    """Return the settings of the config that determine what a training holds in memory.
+
+    Args:
+        values: the resolved config.
+        weight_bits: bits per stored weight, from :meth:`~Backbone.weight_bits`.
+    """
     strategy = values["trainer"]["strategy"]
     sharded = isinstance(strategy, Mapping) and strategy["_target_"].endswith("FSDPStrategy")
     return Setup(
@@ -94,7 +102,10 @@ def _devices(values: Mapping[str, Any]) -> int:
 
 
 def _optimizer_values(make: Any) -> float:
-    """Float32 numbers' worth an optimizer keeps for each number of a weight matrix: seen in a step on a small one."""
+    """Return the size of the optimizer state per matrix element, in float32 numbers.
+
+    The size is measured by one step on a small matrix.
+    """
     weight = Parameter(torch.zeros(256, 256))
     optimizer = make([("weight", weight)])
     weight.grad = torch.ones_like(weight)
@@ -104,7 +115,7 @@ def _optimizer_values(make: Any) -> float:
 
 
 def _device() -> tuple[str, float]:
-    """Name and bytes of memory of the accelerator, or of this machine."""
+    """Return name and bytes of memory of the first GPU; without a GPU, those of this machine."""
     if torch.cuda.is_available():
         device = torch.cuda.get_device_properties(0)
         return device.name, float(device.total_memory)

@@ -1,4 +1,4 @@
-"""One optimizer step of GRPO or supervised fine-tuning, and the optimizers, schedules and strategies it uses."""
+"""Training steps of GRPO and supervised fine-tuning, with their loss, optimizers, schedules and strategies."""
 
 from typing import TYPE_CHECKING
 

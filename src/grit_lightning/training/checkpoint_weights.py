@@ -1,4 +1,4 @@
-"""What a run made of its model: the policy's weights in a checkpoint, and a model that holds them."""
+"""Read policy weights from a checkpoint of a run, and load them into a model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from grit_lightning.training.policy_module import POLICY_PREFIX
 
 
 class Weights(NamedTuple):
-    """Of a checkpoint.
+    """Policy weights of a checkpoint.
 
     Attributes:
-        file: the checkpoint.
-        step: optimizer steps done in it.
-        model: the policy's weights by their names in the model.
+        file: the checkpoint file.
+        step: number of training steps done when it was saved.
+        model: the weights by parameter name in the model; only adapters if the run trains adapters.
     """
 
     file: Path
@@ -29,25 +29,25 @@ class Weights(NamedTuple):
 
 
 def read_weights(file: Path) -> Weights:
-    """The policy's weights in a checkpoint, on the CPU.
+    """Read the policy weights of a checkpoint, memory-mapped on the CPU.
 
     Raises:
-        CheckpointError: it is one of something else.
+        CheckpointError: the file is a checkpoint without policy weights.
     """
     checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     state: dict[str, torch.Tensor] = checkpoint.get("state_dict", {})
     model = {name.removeprefix(POLICY_PREFIX): value for name, value in state.items() if name.startswith(POLICY_PREFIX)}
     if not model:
-        raise CheckpointError(f"{file}: holds no weights of a policy, expected a checkpoint of this application")
+        raise CheckpointError(f"{file}: holds no policy weights, expected a checkpoint of this application")
     return Weights(file, checkpoint["global_step"], model)
 
 
 def require_fit(model: PreTrainedModel, weights: Weights) -> None:
-    """Refuse the weights of another model.
+    """Check that weights fit a model.
 
     Args:
-        model: on any device; ``meta`` will do.
-        weights: of a run.
+        model: the model; its device may be ``meta``.
+        weights: the weights of a run.
 
     Raises:
         CheckpointError: names or shapes differ.
@@ -61,10 +61,10 @@ def require_fit(model: PreTrainedModel, weights: Weights) -> None:
 
 
 def load_weights(model: PreTrainedModel, weights: Weights) -> None:
-    """Put the weights of a run into its model.
+    """Load the weights of a run into a model.
 
     Raises:
-        CheckpointError: they are those of another model.
+        CheckpointError: names or shapes differ.
     """
     require_fit(model, weights)
-    model.load_state_dict(weights.model, strict=False)  # beneath adapters, the model is the checkpoint's
+    model.load_state_dict(weights.model, strict=False)  # not strict: a run with adapters saves only those

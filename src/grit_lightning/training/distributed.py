@@ -1,4 +1,4 @@
-"""What differs between strategies: sharding, gradient synchronisation, and generating from a sharded policy."""
+"""Code that depends on the strategy: FSDP sharding and checkpoints, gradient synchronization, gathered weights."""
 
 from __future__ import annotations
 
@@ -24,28 +24,30 @@ from grit_lightning.errors import CheckpointError
 
 
 class FSDPStrategy(ModelParallelStrategy):
-    """Lightning's strategy for FSDP2, with every process a data-parallel rank (its own default is tensor-parallel).
+    """Lightning's strategy for FSDP2, with every process as a data-parallel rank.
 
-    Checkpoints are gathered into one file, as on a single device, so that a run can go on with other hardware.
+    Lightning's default uses the devices of a node for tensor parallelism. Checkpoints are gathered into one file in the
+    format of a single device, so that a run can be resumed with another number or kind of devices.
     """
 
     def __init__(self) -> None:
         super().__init__(data_parallel_size=1, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
     def setup_environment(self) -> None:
-        """Make the device mesh, whose size is known only now."""
+        """Create the device mesh. The number of processes is known only now, not in the constructor."""
         assert self.cluster_environment is not None
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Load weights and optimizer state, of one device or of many, and return the rest of the checkpoint.
+        """Load weights and optimizer state from a single-file checkpoint, and return the rest of the checkpoint.
 
-        Lightning's own passes over weights that are missing, and confuses those of an optimizer that does not train all
-        parameters: it takes a place in the optimizer for a place in the model.
+        It replaces Lightning's method, which ignores missing weights and, for an optimizer that trains only some of the
+        parameters, assigns state to the wrong ones: it takes a parameter's index in the optimizer for its index in the
+        model.
 
         Raises:
-            CheckpointError: the checkpoint is of another model.
+            CheckpointError: the checkpoint has other weight names than the model.
         """
         path = Path(self.broadcast(checkpoint_path))
         checkpoint: dict[str, Any] = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
@@ -53,7 +55,7 @@ class FSDPStrategy(ModelParallelStrategy):
         assert module is not None
         weights = checkpoint.pop("state_dict")
         require_same_names(module.state_dict().keys(), weights.keys())
-        # Not strict: an adapter's checkpoint lacks the weights that it adapts.
+        # Not strict: checkpoints of a run with adapters hold the adapters without the base model.
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
         set_model_state_dict(module, weights, options=options)
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
@@ -62,7 +64,10 @@ class FSDPStrategy(ModelParallelStrategy):
 
 
 def _by_name(state: dict[str, Any], module: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """An optimizer's state with parameters by name; in a saved one they are numbers, and their order tells which."""
+    """Return a saved optimizer state with parameter names as keys.
+
+    A saved state numbers the parameters in the order in which the optimizer has them.
+    """
     saved = [number for group in state["param_groups"] for number in group["params"]]
     name_of = {parameter: name for name, parameter in module.named_parameters()}
     trained = [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]
@@ -76,18 +81,27 @@ def _by_name(state: dict[str, Any], module: nn.Module, optimizer: Optimizer) -> 
 
 
 def require_same_names(expected: Collection[str], found: Collection[str]) -> None:
-    """Raises CheckpointError where a checkpoint does not hold just the weights that the model has."""
+    """Check that a checkpoint holds exactly the weights that a run of this model saves.
+
+    Args:
+        expected: weight names that a run of the model saves.
+        found: weight names in the checkpoint.
+
+    Raises:
+        CheckpointError: the names differ; the message has the first one in alphabetical order.
+    """
     if different := sorted(set(expected) ^ set(found)):
         raise CheckpointError(
-            f"the checkpoint does not fit the model: {len(different)} names differ, as {different[0]}"
+            f"the checkpoint does not fit the model: {len(different)} weight names differ, e.g. {different[0]}"
         )
 
 
 def shard(module: nn.Module, trainer: L.Trainer) -> None:
     """Under ``FSDPStrategy``, shard parameters, gradients and optimizer state over the ranks (FSDP2, ``fully_shard``).
 
-    Each transformer block is a unit; the rest (embeddings, head, norms) belongs to the root. Master weights keep their
-    dtype; with precision ``bf16-mixed`` their gathered copies are bf16.
+    Under other strategies, do nothing. Each transformer block is one FSDP unit; all other parameters (embeddings, LM
+    head, norms) belong to the root unit. The sharded master weights keep their dtype; with precision ``bf16-mixed``
+    their gathered copies are bf16. Gradients are reduced in float32.
     """
     if not isinstance(trainer.strategy, FSDPStrategy):
         return
@@ -103,7 +117,11 @@ def shard(module: nn.Module, trainer: L.Trainer) -> None:
 
 @contextmanager
 def gathered(module: nn.Module) -> Iterator[None]:
-    """Hold all parameters of a sharded module whole, so that each rank may call its parts on its own."""
+    """Gather all parameters of a sharded module while the block runs; do nothing for other modules.
+
+    Ranks may then call the module independently of each other, as rollouts of different lengths need. Entering is
+    collective.
+    """
     if not isinstance(module, FSDPModule):
         yield
         return
@@ -116,14 +134,18 @@ def gathered(module: nn.Module) -> Iterator[None]:
     finally:
         for unit in units:
             unit.reshard()
-            # The root keeps FSDP2's own setting: what it holds is needed again at once, in the backward pass.
+            # FSDP2 does not reshard the root after forward: the backward pass needs its parameters at once.
             unit.set_reshard_after_forward(unit is not module, recurse=False)
 
 
 def gradient_sync(strategy: Strategy, *, last: bool) -> AbstractContextManager[object]:
-    """Around a backward pass: under DDP, only the last of a step reduces the gradients over ranks.
+    """Return a context for one backward pass in which, under DDP, only the last pass reduces gradients over ranks.
 
-    A sharded policy reduces them in every pass: to wait for the last it would have to keep them whole.
+    Under FSDP every pass reduces them: otherwise each rank would accumulate the full, unsharded gradients.
+
+    Args:
+        strategy: the trainer's strategy.
+        last: whether this is the last backward pass before the optimizer step.
     """
     if isinstance(strategy, DDPStrategy) and not last:
         return strategy.model.no_sync()  # type: ignore[union-attr,operator]
@@ -131,5 +153,5 @@ def gradient_sync(strategy: Strategy, *, last: bool) -> AbstractContextManager[o
 
 
 def full_value(value: Tensor) -> Tensor:
-    """A tensor's value over all ranks, if it is sharded."""
+    """Return the full tensor of a sharded one (a collective operation), and any other tensor unchanged."""
     return value.full_tensor() if isinstance(value, DTensor) else value

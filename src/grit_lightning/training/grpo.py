@@ -1,8 +1,8 @@
-"""The LightningModule: one ``training_step`` is one step of group-relative policy optimization.
+"""The LightningModule of GRPO: one ``training_step`` is one step of group-relative policy optimization.
 
     prompts ─ rollout ─▶ groups ─ rewards ─▶ advantages ─ packed micro-batches ─ loss ─▶ backward … step
 
-Rollouts run at the full batch, while the backward passes are bounded by tokens.
+Rollouts decode the whole batch of a rank; backward passes split it into micro-batches of bounded token count.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ log = logging.getLogger(__name__)
 
 
 class GRPOModule(PolicyModule):
-    """The policy, its frozen reference and the update rule.
+    """Policy, frozen reference, and the GRPO update rule.
 
     Args:
-        sampler: draws completions.
-        rewards: scores them.
-        judge: the judge that the rewards ask; its failures are watched.
-        objective: the loss.
-        seed: of the sampling noise.
-        offload_reference: hold the reference's weights on the CPU except while it computes.
+        sampler: draws the completions.
+        rewards: score the completions.
+        judge: the judge that the rewards call; training stops if it fails too often (:class:`JudgeWatch`).
+        objective: options of the loss.
+        seed: seed of the sampling noise.
+        offload_reference: keep the reference's weights on the CPU except while the reference computes.
         backbone, optimizer, scheduler, max_tokens_per_pass, logits_chunk, max_grad_norm: as in :class:`PolicyModule`.
 
     Raises:
-        ConfigError: the reference is sharded, and to be offloaded.
+        ConfigError: ``offload_reference`` is set and the strategy shards the reference (from ``configure_model``).
     """
 
     def __init__(
@@ -88,24 +88,26 @@ class GRPOModule(PolicyModule):
         self.reference: Reference | PolicyAtStart | None = None
 
     def load_policy(self, *, entropy: bool = True) -> Policy:
-        """The policy as the checkpoint has it, at the sampling temperature."""
+        """Load the policy from the backbone's checkpoint, at the sampling temperature."""
         return Policy.load(
             self.backbone, temperature=self.sampler.temperature, logits_chunk=self.logits_chunk, entropy=entropy
         )
 
     def configure_model(self) -> None:
-        """Load the policy and, if β > 0, the reference; shard both where the strategy has a device mesh."""
+        """Load the policy and, if β > 0, the reference; under ``FSDPStrategy``, shard both."""
         super().configure_model()
         if self.objective.beta == 0 or self.reference is not None:
             return
         if has_adapters(self._policy.model):
             self.reference = PolicyAtStart(self._policy)
         else:
-            # One after the other, so that a process never holds more than one of them whole.
+            # Loaded only after the policy is sharded, so that a process never holds two unsharded models.
             self.reference = Reference(self.load_policy(entropy=False))
             shard(self.reference, self.trainer)
             if self.offload_reference and isinstance(self.reference, FSDPModule):
-                raise ConfigError("module.offload_reference is true, which strategy=fsdp does not take: it is sharded")
+                raise ConfigError(
+                    "module.offload_reference is true, expected false with strategy=fsdp: the reference is sharded"
+                )
 
     def on_train_start(self) -> None:
         """Discard judge counts from evaluations before step 1, and offload the reference."""
@@ -114,11 +116,11 @@ class GRPOModule(PolicyModule):
             self.reference.offload()
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, StepOutput]:
-        """Roll out, score, and update the policy once on this rank's prompts."""
+        """Sample completions of this rank's prompts, score them, and update the policy."""
         timer = PhaseTimer(self.device)
         with timer("rollout"):
             groups = self._rollout(batch)
-        scoring = self.rewards.submit(groups)  # in the background, while the reference runs
+        scoring = self.rewards.submit(groups)  # the rewards are computed in the background while the reference runs
         with timer("reference"):
             ref_logprobs = self._reference_logprobs(groups)
         with timer("wait_for_rewards"):
@@ -133,8 +135,6 @@ class GRPOModule(PolicyModule):
         cast(LRScheduler, self.lr_schedulers()).step()
         return {"output": StepOutput(batch.step + 1, groups, scores, advantages_P_G.cpu())}
 
-    # ---- phases of a step ----
-
     @torch.no_grad()
     def _rollout(self, batch: Batch) -> list[Group]:
         def sample(model: PreTrainedModel) -> list[Group]:
@@ -144,7 +144,7 @@ class GRPOModule(PolicyModule):
         return self._policy.eval()(sample)
 
     def _reference_logprobs(self, groups: list[Group]) -> Tensor | None:
-        """Log π_ref of all completion tokens of this rank, in order; ``None`` without a reference."""
+        """Return log π_ref of all completion tokens of this rank, flat and in order; ``None`` without a reference."""
         if self.reference is None:
             return None
         logprobs = torch.zeros(int(completion_lengths(groups).sum()), device=self.device)
@@ -170,7 +170,7 @@ class GRPOModule(PolicyModule):
         ref_logprobs: Tensor | None,
         sums: StepSums,
     ) -> Tensor:
-        """``objective.iterations`` optimizer steps on the groups. Returns the last gradient norm before clipping."""
+        """Take ``objective.iterations`` optimizer steps. Return the gradient norm before clipping in the last one."""
         weights_C = self._weights(groups, rewards_P_G)
         skip_P = obj.zero_variance(rewards_P_G) & self.objective.skip_zero_variance
         passes = self._passes(groups, skip=skip_P.tolist())
@@ -179,8 +179,8 @@ class GRPOModule(PolicyModule):
         self._policy.train()
         for iteration in range(self.objective.iterations):
             last = iteration == self.objective.iterations - 1
-            # Lightning counts the steps of its own wrapper only: earlier iterations use the raw optimizer, so that one
-            # training step is one global step.
+            # Lightning increments global_step at each step of its optimizer wrapper. All iterations except the last
+            # use the raw optimizer, so that one training step is one global step.
             optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=last))
             optimizer.zero_grad()
             logprobs = torch.zeros(int(completion_lengths(groups).sum()), device=self.device)
@@ -206,7 +206,7 @@ class GRPOModule(PolicyModule):
         ref_logprobs: Tensor | None,
         old_logprobs: Tensor | None,
     ) -> tuple[TokenLogprobs, LossTerms]:
-        """Forward and backward pass of one micro-batch. Without ``old_logprobs`` the policy still is π_old."""
+        """Run one micro-batch forward and backward. In the first iteration π_old is the policy: no ``old_logprobs``."""
         tokens: TokenLogprobs = self._policy(packed)
         terms = obj.policy_loss(
             tokens.logprobs_T,
@@ -217,12 +217,12 @@ class GRPOModule(PolicyModule):
             completion_T=packed.completion_T,
             objective=self.objective,
         )
-        # Data-parallel strategies average gradients over ranks; the loss is a share of a global mean.
+        # The losses of the ranks add up to the global loss, but data-parallel strategies average gradients over ranks.
         self.manual_backward(terms.loss * self.trainer.world_size)
         return tokens, terms
 
     def _weights(self, groups: list[Group], rewards_P_G: Tensor) -> Tensor:
-        """The loss weight of each completion's tokens, from counts over all ranks, shape (P·G,)."""
+        """Return the loss weight of each completion's tokens, from counts over all ranks, shape (P·G,)."""
         lengths_C = completion_lengths(groups).to(self.device)
         keep_C = ~rewards_P_G.isnan().flatten()
         if self.objective.mask_truncated:
@@ -237,8 +237,6 @@ class GRPOModule(PolicyModule):
             num_tokens=counts[1].item(),
             max_completion_tokens=self.sampler.max_new_tokens,
         )
-
-    # ---- log ----
 
     def _log(self, sums: StepSums, timer: PhaseTimer, grad_norm: Tensor, others: dict[str, float]) -> None:
         metrics = sums.metrics(self._sum_over_ranks, with_kl=self.reference is not None)

@@ -1,4 +1,4 @@
-"""What the judge did in a step, over all processes; and the end of the training where it leaves too much unscored."""
+"""Log a judge's requests per step over all processes, and stop training when it leaves too many answers unscored."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from grit_lightning.judge.protocol import Judge
 from grit_lightning.training.objective import wide_dtype
 
 _SHARES = {"latency_p50": 0.5, "latency_p95": 0.95}
+"""Logged percentiles of the judge's latency: share of the replies by metric name."""
 
 
 class JudgeWatch:
-    """Watches a judge over HTTP; of any other there is nothing to see.
+    """Turns the counts of an HTTP judge into metrics, and stops training when the judge fails too often.
+
+    Other judges keep no counts: for them :meth:`step` returns no metrics and never raises.
 
     Args:
-        judge: whom the rewards ask.
+        judge: the judge that the rewards call.
     """
 
     def __init__(self, judge: Judge) -> None:
@@ -29,22 +32,25 @@ class JudgeWatch:
         self._bad_steps = 0
 
     def reset(self) -> None:
-        """Forget what was asked so far."""
+        """Discard the counts so far."""
         if self._judge is not None:
             self._judge.take_counts()
 
     def step(self, strategy: Strategy) -> dict[str, float]:
-        """Metrics of what was asked since the last call, once all of a step is scored. Collective.
+        """Return the judge's metrics since the last call or reset, summed over processes.
+
+        Collective: every process calls it once per step, after scoring all completions and before the update.
 
         Raises:
-            JudgeError: on all processes, when this is the ``judge.patience``-th step in a row of whose questions more
-                than ``judge.max_unscored`` have no score. Nothing of this step has been learned yet.
+            JudgeError: raised on all processes in the ``judge.patience``-th step in a row in which more than
+                ``judge.max_unscored`` of the questions are unscored. Steps without questions are ignored. The weights
+                are those of the last complete step.
         """
         if self._judge is None:
             return {}
         counts = self._judge.take_counts()
         sums, latency = _over_ranks(counts, strategy)
-        if sums["questions"]:  # a step that asks nothing says nothing
+        if sums["questions"]:  # a step without questions is neither good nor bad
             share = sums["unscored"] / sums["questions"]
             self._bad_steps = self._bad_steps + 1 if share > self._judge.max_unscored else 0
             if self._bad_steps >= self._judge.patience:
@@ -54,15 +60,15 @@ class JudgeWatch:
     def _why(self, share: float) -> str:
         assert self._judge is not None
         steps = "one step" if self._bad_steps == 1 else f"{self._bad_steps} steps in a row"
-        last = f", last for {self._judge.last_failure}" if self._judge.last_failure else ""
+        reason = f" (last reason: {self._judge.last_failure})" if self._judge.last_failure else ""
         return (
-            f"the judge left {100 * share:.0f} % of the answers of a step unscored{last}; more than "
-            f"judge.max_unscored={self._judge.max_unscored:g} in {steps}: the training stops"
+            f"training stopped: the judge left {100 * share:.0f} % of this step's answers unscored{reason}, above "
+            f"judge.max_unscored={self._judge.max_unscored:g} in {steps}"
         )
 
 
 def step_metrics(sums: Mapping[str, float], price: Price) -> dict[str, float]:
-    """What is logged of the sums over all processes."""
+    """Return the judge's metrics by logged name from sums over processes; the cost is in the currency of ``price``."""
     questions = sums["questions"]
     return {
         "judge/questions": questions,
@@ -77,7 +83,10 @@ def step_metrics(sums: Mapping[str, float], price: Price) -> dict[str, float]:
 
 
 def _over_ranks(counts: Counts, strategy: Strategy) -> tuple[dict[str, float], dict[str, float]]:
-    """Sums by name, and percentiles of latency: those of the process where they are highest."""
+    """Return sums of the counts over processes, and latency percentiles in seconds.
+
+    Percentiles cannot be summed: each is the highest of any process. A percentile is missing if no process had a reply.
+    """
     dtype, device = wide_dtype(strategy.root_device), strategy.root_device
     own = counts.sums()
     sums = strategy.reduce(torch.tensor(list(own.values()), dtype=dtype, device=device), reduce_op="sum")

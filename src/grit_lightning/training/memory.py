@@ -1,7 +1,7 @@
-"""How much memory a run will need on each device, from the sizes of its model and of a step, before anything is loaded.
+"""Estimate of the memory that a run needs per device before weights are loaded, and the measured peak of a process.
 
-A step has two high points: rollouts, where the cache of keys and values stands beside the weights, and the update,
-where gradients and activations do. Gradients live from the first backward pass until the next step begins.
+Memory use peaks twice in a step: in the rollout (weights and KV cache) and in the update (weights, gradients and
+activations). Gradients stay allocated from the first backward pass until the next update, through the next rollout.
 """
 
 from __future__ import annotations
@@ -14,34 +14,38 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # neither is imported to read a process's peak
+if TYPE_CHECKING:  # not imported at run time: a process without torch can read its own peak
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel
 
 FLOAT32 = 4
+"""Bytes of a float32 value."""
 
 BITS = 8
+"""Bits of a byte."""
 
 HELD = ("weights", "reference", "gradients", "optimizer", "bf16 copies of weights")
-"""Parts that stand through a whole step."""
+"""Parts of the estimate that stay allocated throughout a step."""
 
-# Bytes for each logit of a chunk at the worst moment, in the backward pass of the checkpointed head: the logits, their
-# float32 copy over the temperature, the log-probabilities, and the gradients of each.
 LOGIT_BYTES = 24
+"""Peak bytes per logit of a chunk, in the backward pass of the checkpointed LM head.
+
+They hold the logits, their float32 copy divided by the temperature, the log-probabilities, and the gradient of each.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepSize:
-    """How large a training step is on one device.
+    """Size of a training step on one device.
 
     Attributes:
-        prompts: prompts of a step.
-        generations: completions of each; 1 in supervised fine-tuning.
-        prompt_tokens: of the longest prompt, image tokens included.
-        image_tokens: of the largest image.
-        new_tokens: most tokens of a completion.
-        max_sequences: completions decoded at once.
-        max_tokens_per_pass: positions in one forward and backward pass.
+        prompts: prompts per step.
+        generations: completions per prompt; 1 in supervised fine-tuning.
+        prompt_tokens: tokens of the longest prompt, image tokens included.
+        image_tokens: tokens of the largest image.
+        new_tokens: maximum tokens of a completion.
+        max_sequences: maximum number of completions decoded at once.
+        max_tokens_per_pass: maximum positions in one forward and backward pass.
         logits_chunk: completion tokens per pass through the LM head.
     """
 
@@ -56,32 +60,33 @@ class StepSize:
 
     @property
     def row_tokens(self) -> int:
-        """Positions of the longest packed row: a prompt and as many of its completions as a pass takes."""
+        """Positions of the longest packed row: a prompt with as many of its completions as fit into a pass."""
         shortest = self.prompt_tokens + self.new_tokens
         return max(shortest, min(self.max_tokens_per_pass, self.prompt_tokens + self.generations * self.new_tokens))
 
     @property
     def rows(self) -> int:
-        """Rows of the largest pass."""
+        """Number of rows in the largest pass."""
         return max(1, min(self.prompts, self.max_tokens_per_pass // self.row_tokens))
 
     @property
     def sequences(self) -> int:
-        """Completions decoded at once: whole groups."""
+        """Number of completions decoded at once; groups are never split, so one group may exceed ``max_sequences``."""
         return min(self.prompts, max(1, self.max_sequences // self.generations)) * self.generations
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setup:
-    """What is held, and how.
+    """Options of a run that determine its memory use.
 
     Attributes:
-        reference: whether a frozen copy of the model is held.
-        optimizer_values: numbers the optimizer keeps for each trained parameter.
-        bf16: whether arithmetic is bf16 (``bf16-mixed``).
-        gradient_checkpointing: whether activations within layers are recomputed.
-        shards: devices that weights, gradients and optimizer state are split over (FSDP); 1 for a copy on each.
-        weight_bits: bits a weight takes, by parameter name, where that is less than its dtype's.
+        reference: whether a frozen copy of the model stays on the device.
+        optimizer_values: float32 values of optimizer state per trained parameter; 2 for AdamW.
+        bf16: whether computation is in bf16 (precision ``bf16-mixed``).
+        gradient_checkpointing: whether activations within layers are recomputed in the backward pass.
+        shards: number of devices over which weights, gradients and optimizer state are sharded (FSDP); 1 if each
+            device holds a full copy.
+        weight_bits: bits per weight, by parameter name, of parameters stored in fewer bits than their dtype has.
     """
 
     reference: bool
@@ -93,12 +98,12 @@ class Setup:
 
 
 def estimate(model: PreTrainedModel, step: StepSize, setup: Setup) -> dict[str, float]:
-    """Bytes by part, and ``peak``, the larger of a rollout's and an update's sum.
+    """Return bytes per device by part, and ``peak``: the larger of the sums during a rollout and during an update.
 
     Args:
-        model: with its adapters, on any device; ``meta`` will do.
-        step: how large a step is.
-        setup: what is held.
+        model: the model, adapters included; its device may be ``meta``.
+        step: size of a step.
+        setup: options that determine memory use.
     """
     import torch
 
@@ -107,7 +112,7 @@ def estimate(model: PreTrainedModel, step: StepSize, setup: Setup) -> dict[str, 
         for name, value in model.named_parameters()
     )
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    # Autocast keeps a bf16 copy of float32 weights for the length of a pass.
+    # Autocast caches a bf16 copy of float32 weights during a pass.
     wide = (
         value
         for name, value in model.named_parameters()
@@ -126,7 +131,7 @@ def estimate(model: PreTrainedModel, step: StepSize, setup: Setup) -> dict[str, 
         * model.config.get_text_config().vocab_size
         * LOGIT_BYTES,
     }
-    # While completions are generated a sharded model is held whole.
+    # Rollouts gather a sharded model, so that each device holds all of it.
     whole = (weights + cast) * (1 - 1 / setup.shards)
     held = (
         parts["weights"]
@@ -144,15 +149,15 @@ def _cache(config: PreTrainedConfig, step: StepSize, setup: Setup) -> float:
     text = config.get_text_config()
     positions = step.sequences * (step.prompt_tokens + step.new_tokens)
     values = 2 * text.num_key_value_heads * head_dim(text)
-    # Each new token's keys are appended to a layer's: that layer is there twice for a moment.
+    # The cache grows by a copy, one layer at a time: for a moment the memory of that layer is allocated twice.
     return positions * values * (text.num_hidden_layers + 1) * _width(setup)
 
 
 def _activations(config: PreTrainedConfig, step: StepSize, setup: Setup) -> float:
-    """Of the language model and the vision tower, whichever layers keep for the backward pass."""
+    """Return the bytes kept for the backward pass by language model and vision tower, attention mask included."""
     text, vision = config.get_text_config(), config.vision_config
     positions = step.rows * step.row_tokens
-    patches = step.rows * step.image_tokens * 4  # 2 × 2 patches make an image token, in all families
+    patches = step.rows * step.image_tokens * 4  # 2 × 2 patches make one image token in all supported model families
     width = _width(setup)
     mask = positions * step.row_tokens * (1 + width)
     return (
@@ -163,9 +168,14 @@ def _activations(config: PreTrainedConfig, step: StepSize, setup: Setup) -> floa
 
 
 def _layers(positions: int, layers: int, hidden: int, intermediate: int, setup: Setup) -> float:
-    """Checkpointed, each layer keeps its input, in the residual stream's float32, and one is unfolded at a time."""
-    # Inputs of norms and the residual; queries, keys, values and their rotated copies, the attention's output and
-    # projection; the gate, its activation, the other half, their product, and the result.
+    """Return the bytes that a stack of transformer layers keeps for the backward pass.
+
+    With gradient checkpointing each layer keeps only its float32 input, and the activations within a layer exist for
+    one layer at a time, while they are recomputed.
+    """
+    # float32, 4 × hidden: residual stream and inputs of the norms. 7 × hidden: queries, keys, values, rotated queries
+    # and keys, attention output and its projection. 4 × intermediate: the MLP's gate projection, its activation, the up
+    # projection, and their product.
     unfolded = positions * (4 * hidden * FLOAT32 + (7 * hidden + 4 * intermediate) * _width(setup))
     if not setup.gradient_checkpointing:
         return layers * unfolded
@@ -177,20 +187,20 @@ def _width(setup: Setup) -> int:
 
 
 def head_dim(text: PreTrainedConfig) -> int:
-    """Values of one key."""
+    """Return the dimension of one attention head."""
     return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
 
 
 def depth(vision: PreTrainedConfig) -> int:
-    """Layers of a vision tower."""
+    """Return the number of layers of a vision tower."""
     return getattr(vision, "depth", None) or vision.num_hidden_layers
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Peak memory since the process started where the model is, in GiB (2³⁰ bytes).
+    """Return the peak memory of this process on ``device`` since its start, in GiB (2³⁰ bytes).
 
-    On a CUDA device the largest sum of tensors that PyTorch held there at once; the allocator's reserve, which
-    ``nvidia-smi`` shows, is larger. Elsewhere ``peak_rss_gib``.
+    On CUDA it is the peak of memory allocated to tensors by PyTorch. ``nvidia-smi`` shows more: the memory that
+    PyTorch's allocator reserves. On other devices it is :func:`peak_rss_gib`.
     """
     import torch
 
@@ -200,10 +210,10 @@ def peak_memory_gib(device: torch.device) -> float:
 
 
 def peak_rss_gib() -> float:
-    """The largest resident set of this process since it started, its children not counted, in GiB (2³⁰ bytes)."""
+    """Return the peak resident set size of this process, without its children, in GiB (2³⁰ bytes)."""
     try:
-        # proc_pid_status(5). On Linux ru_maxrss would not do: it begins with the peak of the process that started this
-        # one, so a worker would be charged for its launcher.
+        # VmHWM is the peak resident set size, see proc_pid_status(5). ru_maxrss is wrong on Linux: it starts at the
+        # peak of the parent process, so a worker would report the memory of its launcher.
         found = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     except OSError:
         found = None

@@ -1,4 +1,4 @@
-"""The group-relative policy objective: pure functions of log-probabilities, rewards and counts.
+"""The loss of group-relative policy optimization: pure functions of log-probabilities, rewards and counts.
 
 For a prompt q, completions o_1..o_G sampled from π_old with rewards r_1..r_G, the loss of one optimizer step is
 
@@ -11,8 +11,8 @@ For a prompt q, completions o_1..o_G sampled from π_old with rewards r_1..r_G, 
 - weights w: see :func:`token_weights`
 - KL:        see :func:`kl_divergence`
 
-Everything is a sum over tokens with weights that were computed from *global* counts. So any split of the tokens into
-micro-batches, and any distribution of groups over ranks, adds up to the same loss and the same gradient.
+Every term is a sum over tokens, with weights computed from counts of the whole step over all ranks. Every split of the
+tokens into micro-batches, and every distribution of groups over ranks, adds up to the same loss and the same gradient.
 """
 
 from __future__ import annotations
@@ -31,28 +31,30 @@ KLEstimator = Literal["k1", "k2", "k3"]
 AdvantageScale = Literal["group", "batch", "none"]
 
 STD_EPSILON = 1e-4
-"""Added to the standard deviation (GRIT's and TRL's value), so that a group of equal rewards gives advantage 0."""
+"""Added to the standard deviation (GRIT's and TRL's value): a group of equal rewards has advantage 0 instead of 0/0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
-    """The options of the loss. Values live in ``conf/objective``.
+    """Options of the loss. Their values are in ``conf/objective``.
 
     Attributes:
         normalization: how tokens are averaged; see :func:`token_weights`.
-        importance: ratio per ``token`` (GRPO) or per ``sequence`` (GSPO).
-        clip_low: ε_low ≥ 0.
-        clip_high: ε_high ≥ 0.
+        importance: ``token`` for one ratio per token (GRPO), ``sequence`` for one per completion (GSPO).
+        clip_low: ε_low ≥ 0; ratios are clipped from below at 1 − ε_low.
+        clip_high: ε_high ≥ 0; ratios are clipped from above at 1 + ε_high.
         kl: estimator of KL(π_θ ‖ π_ref); see :func:`kl_divergence`.
-        beta: weight β ≥ 0 of the KL term; at 0 no reference is built.
-        advantage_scale: what the centred reward is divided by; see :func:`advantages`.
-        iterations: updates on each batch of rollouts (μ of GRPO's Algorithm 1); above 1 the clip takes effect.
+        beta: weight β ≥ 0 of the KL term; at 0 no reference is loaded.
+        advantage_scale: divisor of the centred reward; see :func:`advantages`.
+        iterations: optimizer steps on each batch of rollouts (μ of GRPO's Algorithm 1). Clipping only takes effect
+            above 1.
         mask_truncated: leave completions cut off by the token limit out of the loss (DAPO §3.4, overlong filtering).
-        skip_zero_variance: do not pass groups whose rewards are all equal through the model. Their advantage is 0, so
-            with β = 0 the gradient stays the same; with β > 0 they lose their KL term. Counts keep them in either case.
+        skip_zero_variance: leave groups whose rewards are all equal out of the update. Their advantage is 0, so with
+            β = 0 the gradient stays the same; with β > 0 their KL term is lost. The counts in the token weights
+            include them in either case.
 
     Raises:
-        ConfigError: for a value out of range.
+        ConfigError: a value is out of range.
     """
 
     normalization: Normalization
@@ -75,12 +77,12 @@ class Objective:
 
 
 class LossTerms(NamedTuple):
-    """Sums over one micro-batch. ``loss`` carries the gradient, the rest is for the log.
+    """Sums over one micro-batch. ``loss`` carries the gradient; the other sums are logged.
 
     Attributes:
         loss: scalar, Σ w·(policy term + β·KL).
         kl: scalar, Σ KL over the tokens, unweighted (0 without a reference).
-        clipped: scalar, number of tokens whose clipped ratio gives the smaller, and so the effective, surrogate.
+        clipped: scalar, number of tokens for which the minimum selects the clipped surrogate.
     """
 
     loss: Tensor
@@ -89,15 +91,18 @@ class LossTerms(NamedTuple):
 
 
 def advantages(rewards_P_G: Tensor, scale: AdvantageScale, batch_std: Tensor | None = None) -> Tensor:
-    """Group-relative advantages, shape (P, G); 0 where the reward is NaN (unscored).
+    """Return group-relative advantages, shape (P, G); 0 where the reward is NaN (unscored).
 
-    The mean is always the group's, over its scored completions. The divisor is
+    Each reward is centred by the mean over the scored completions of its group, then divided. The divisor is
 
     - ``group``: the group's standard deviation + 1e-4 (GRPO, arXiv 2402.03300);
     - ``batch``: ``batch_std`` + 1e-4, over all scored completions of the step (arXiv 2508.08221 §4.1);
-    - ``none``: 1 (Dr. GRPO, arXiv 2503.20783: dividing by the group's std favours too easy and too hard questions).
+    - ``none``: 1 (Dr. GRPO, arXiv 2503.20783: the group's std would give too easy and too hard questions more weight).
 
-    Standard deviations are the unbiased ones (n − 1), as in the reference code; of a single value, 0.
+    Standard deviations are unbiased (divided by n − 1), as in GRIT's code; that of a single value is 0.
+
+    Raises:
+        ValueError: ``scale`` is ``batch`` and ``batch_std`` is missing.
     """
     scored_P_G = ~rewards_P_G.isnan()
     count_P_1 = scored_P_G.sum(dim=1, keepdim=True)
@@ -114,25 +119,25 @@ def advantages(rewards_P_G: Tensor, scale: AdvantageScale, batch_std: Tensor | N
 
 
 def zero_variance(rewards_P_G: Tensor) -> Tensor:
-    """Which groups teach nothing, as all their scored rewards are equal or fewer than two are scored: bool, (P,)."""
+    """Mark groups without a learning signal: equal scored rewards, or fewer than two scored. Bool, shape (P,)."""
     high_P = rewards_P_G.nan_to_num(nan=-torch.inf).amax(dim=1)
     low_P = rewards_P_G.nan_to_num(nan=torch.inf).amin(dim=1)
     return high_P <= low_P
 
 
 def wide_dtype(device: torch.device) -> torch.dtype:
-    """For sums over many values: float64, or float32 on Apple's GPUs, which have nothing wider."""
+    """Return the dtype for sums over many values: float64, or float32 on Apple GPUs, which lack float64."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def moments(values: Tensor) -> Tensor:
-    """Count, sum and sum of squares of the values that are not NaN, shape (3,). Adds up over ranks."""
+    """Return count, sum and sum of squares of the values that are not NaN, shape (3,). Ranks can add them up."""
     finite = values[~values.isnan()].to(wide_dtype(values.device))
     return torch.stack([torch.full_like(finite.sum(), finite.numel()), finite.sum(), finite.square().sum()])
 
 
 def mean_std(moments_3: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased standard deviation from :func:`moments`; NaN mean for no values, std 0 below two."""
+    """Return mean and unbiased standard deviation from :func:`moments`. No values: mean NaN; fewer than two: std 0."""
     count, total, squares = moments_3.unbind(-1)
     mean = total / count
     variance = (squares - count * mean.square()).clamp(min=0) / (count - 1).clamp(min=1)
@@ -148,7 +153,7 @@ def token_weights(
     num_tokens: float,
     max_completion_tokens: int,
 ) -> Tensor:
-    """Weight w of every token of a completion, shape (C,); 0 for completions that are left out.
+    """Return the weight w of each completion's tokens, shape (C,); 0 for completions left out of the loss.
 
     - ``grpo``: 1 / (N · |o_i|): mean over a completion's tokens, then over completions (arXiv 2402.03300 eq. 3);
     - ``dapo``: 1 / Σ_i |o_i|: mean over all tokens (arXiv 2503.14476 eq. 8);
@@ -156,11 +161,11 @@ def token_weights(
 
     Args:
         lengths_C: tokens of each completion, |o_i|.
-        keep_C: bool; False for unscored completions and, by option, truncated ones.
-        normalization: which of the above.
-        num_completions: N, the kept completions of the whole step, over all ranks.
+        keep_C: bool; False for unscored completions and, with ``mask_truncated``, for truncated ones.
+        normalization: one of the three above.
+        num_completions: N, number of kept completions of the whole step, over all ranks.
         num_tokens: Σ |o_i| of the kept completions of the whole step, over all ranks.
-        max_completion_tokens: L_max, the sampling limit.
+        max_completion_tokens: L_max, maximum length of a sampled completion in tokens.
     """
     completions = max(num_completions, 1.0)
     if normalization == "grpo":
@@ -173,11 +178,11 @@ def token_weights(
 
 
 def kl_divergence(logprobs_T: Tensor, ref_logprobs_T: Tensor, estimator: KLEstimator) -> Tensor:
-    """Per-token estimate of KL(π_θ ‖ π_ref) from samples of π_θ, shape (T,).
+    """Return a per-token estimate of KL(π_θ ‖ π_ref) from samples of π_θ, shape (T,).
 
     With d = log π_θ − log π_ref (J. Schulman, "Approximating KL divergence", 2020):
 
-    - ``k1``: d. Unbiased, high variance, may be negative. Its expected gradient on-policy is zero: for logging, mostly.
+    - ``k1``: d. Unbiased, high variance, may be negative. Its expected on-policy gradient is 0, so it suits logging.
     - ``k2``: d²/2. Biased, low variance; its gradient is that of the true KL.
     - ``k3``: exp(−d) + d − 1. Unbiased, low variance, never negative (GRPO eq. 4).
     """
@@ -190,12 +195,13 @@ def kl_divergence(logprobs_T: Tensor, ref_logprobs_T: Tensor, estimator: KLEstim
 
 
 def log_ratio(logprobs_T: Tensor, old_logprobs_T: Tensor, completion_T: Tensor, importance: Importance) -> Tensor:
-    """Log ρ of each token, shape (T,): the token's own, or (GSPO) the mean over its completion.
+    """Return log ρ of each token, shape (T,): the token's own log ratio, or (GSPO) the mean over its completion.
 
     Args:
         logprobs_T: log π_θ of the sampled tokens.
         old_logprobs_T: log π_old of the same tokens.
-        completion_T: which completion a token belongs to. All tokens of a completion must be in the micro-batch.
+        completion_T: index of the completion that each token belongs to. ``sequence`` needs all tokens of a completion
+            in the same micro-batch.
         importance: ``token`` or ``sequence``.
     """
     log_ratio_T = logprobs_T - old_logprobs_T
@@ -217,16 +223,16 @@ def policy_loss(
     completion_T: Tensor,
     objective: Objective,
 ) -> LossTerms:
-    """The loss of one micro-batch (module docstring), as a sum over its tokens.
+    """Return the loss of one micro-batch (formula in the module docstring), a sum over its tokens.
 
     Args:
-        logprobs_T: log π_θ, with gradient, at the sampling temperature.
-        old_logprobs_T: log π_old, without gradient; ``logprobs_T.detach()`` on the first update.
+        logprobs_T: log π_θ of the sampled tokens, with gradient, at the sampling temperature.
+        old_logprobs_T: log π_old, without gradient; ``logprobs_T.detach()`` in the first iteration.
         ref_logprobs_T: log π_ref, or ``None`` when β = 0.
-        advantages_C: A of each completion of the step.
-        weights_C: :func:`token_weights` of each completion of the step.
-        completion_T: the completion each token belongs to, an index into C.
-        objective: the options.
+        advantages_C: advantage A of each completion of the step on this rank.
+        weights_C: :func:`token_weights` of the same completions.
+        completion_T: index into C of the completion that each token belongs to.
+        objective: options of the loss.
     """
     advantages_T, weights_T = advantages_C[completion_T], weights_C[completion_T]
     ratio_T = log_ratio(logprobs_T, old_logprobs_T, completion_T, objective.importance).exp()

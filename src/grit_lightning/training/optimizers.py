@@ -1,4 +1,4 @@
-"""Optimizers beside those of torch: Muon with AdamW for what is no matrix, and AdamW with a small state."""
+"""Optimizers and schedules that torch lacks: Muon combined with AdamW, 8-bit AdamW, piecewise linear factors."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from grit_lightning.errors import ConfigError
 class MuonAdamW(Optimizer):
     """Muon (Jordan 2024, https://kellerjordan.github.io/posts/muon) on 2-D hidden weights, AdamW on the others.
 
-    Embeddings, the LM head, norms, biases and convolutions are AdamW's, as Muon's author advises. A learning-rate
-    schedule scales both. Neither takes sharded parameters: for one device, or ``strategy=ddp``.
+    AdamW updates embeddings, the LM head, norms, biases and convolutions, as Muon's author advises. A learning-rate
+    schedule scales both learning rates. Sharded parameters are not supported: use one device or ``strategy=ddp``.
 
     Args:
-        named_parameters: ``(name, parameter)`` pairs, whose names tell embeddings and heads apart.
-        lr: Muon's learning rate.
-        adamw_lr: AdamW's learning rate.
-        momentum: Muon's.
-        betas: AdamW's.
-        weight_decay: of both, decoupled.
+        named_parameters: ``(name, parameter)`` pairs; embeddings and the LM head are recognized by name.
+        lr: learning rate of Muon.
+        adamw_lr: learning rate of AdamW.
+        momentum: momentum of Muon.
+        betas: β₁ and β₂ of AdamW.
+        weight_decay: decoupled weight decay of both.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class MuonAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update all parameters."""
+        """Update all parameters. Return the loss of ``closure``, or ``None`` without one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -64,12 +64,12 @@ class MuonAdamW(Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up saved momenta and learning rates."""
+        """Restore momenta and learning rates from a checkpoint."""
         super().load_state_dict(state_dict)
         self._share()
 
     def _share(self) -> None:
-        """Let the parts work on this optimizer's own groups and state, which are what is scheduled and saved."""
+        """Make Muon and AdamW use the parameter groups and state of this optimizer, which are scheduled and saved."""
         groups = iter(self.param_groups)
         for part in self._parts:
             part.param_groups = [next(groups) for _ in part.param_groups]
@@ -77,7 +77,7 @@ class MuonAdamW(Optimizer):
 
 
 def is_hidden_matrix(name: str, parameter: Parameter) -> bool:
-    """Whether a parameter is a 2-D weight inside the network, neither an embedding nor the head."""
+    """Tell whether a parameter is a 2-D weight that is neither an embedding nor the LM head."""
     return parameter.ndim == 2 and not any(part in name for part in ("embed", "lm_head"))
 
 
@@ -89,12 +89,20 @@ def adamw_8bit(
     eps: float,
     weight_decay: float,
 ) -> Optimizer:
-    """AdamW whose state is held in 8 bits, in blocks (Dettmers et al., arXiv 2110.02861); small tensors' in 32.
+    """Return AdamW with block-wise quantized 8-bit state (Dettmers et al., arXiv 2110.02861).
 
-    Does not take sharded parameters: for one device, or ``strategy=ddp``.
+    The state of small tensors stays in float32. Sharded parameters are not supported: use one device or
+    ``strategy=ddp``.
+
+    Args:
+        named_parameters: ``(name, parameter)`` pairs to optimize.
+        lr: learning rate.
+        betas: β₁ and β₂.
+        eps: added to the denominator of the update.
+        weight_decay: decoupled weight decay.
 
     Raises:
-        ConfigError: no bitsandbytes.
+        ConfigError: bitsandbytes is not installed.
     """
     if not is_bitsandbytes_available():
         raise ConfigError("optimizer=adamw8bit needs bitsandbytes: pip install 'grit-lightning[quantize]'")
@@ -104,14 +112,17 @@ def adamw_8bit(
 
 
 def piecewise_linear(optimizer: Optimizer, *, points: Sequence[Sequence[float]]) -> LambdaLR:
-    """Straight lines between ``(step, factor)`` points, in ascending order of steps; constant before and after them.
+    """Return a schedule that multiplies learning rates by a factor interpolated linearly between points.
+
+    The factor is constant before the first and after the last point.
 
     Args:
-        optimizer: whose learning rates are multiplied by the factor.
-        points: at least one. Two of the same step make a jump: the second holds from that step on.
+        optimizer: the optimizer whose learning rates are scaled.
+        points: ``(step, factor)`` pairs, at least one, in ascending order of steps. Two points at the same step make
+            the factor jump: the second point applies from that step on.
 
     Raises:
-        ConfigError: no points, or steps that do not ascend.
+        ConfigError: there are no points, or the steps are not in ascending order.
     """
     steps = [step for step, _ in points]
     if not steps or steps != sorted(steps):

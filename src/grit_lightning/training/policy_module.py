@@ -1,8 +1,8 @@
-"""What reinforcement learning and supervised fine-tuning have in common: a policy, its optimizer, packed passes.
+"""The LightningModule base class of GRPO and supervised fine-tuning: a policy, its optimizer and packed passes.
 
-Optimization is manual: a step's data may be more than fits one pass, so it is split into micro-batches bounded by
-tokens. Every loss is a sum over tokens divided by counts of the whole step over all ranks, so neither the split nor the
-number of processes changes the gradient.
+Optimization is manual, because the data of one step may not fit into one pass. The step is split into micro-batches of
+bounded token count. Each loss is a sum over tokens divided by counts of the whole step over all ranks, so neither the
+split nor the number of processes changes the gradient.
 """
 
 from __future__ import annotations
@@ -31,21 +31,25 @@ from grit_lightning.types import Group, Sample
 log = logging.getLogger(__name__)
 
 POLICY_PREFIX = "policy.model."
-"""Of the policy's weights in a checkpoint."""
+"""Prefix of the names of the policy's weights in a checkpoint's ``state_dict``."""
 
 NamedParameters = list[tuple[str, Parameter]]
 
 
 class PolicyModule(L.LightningModule):
-    """A policy that is trained on packed groups.
+    """A policy that is trained on packed groups (``model.packing``).
 
     Args:
         backbone: the model family and checkpoint.
-        optimizer: makes the optimizer from the names and values of trainable parameters.
-        scheduler: makes the learning-rate schedule from the optimizer; advanced once per training step.
-        max_tokens_per_pass: positions in one forward and backward pass; bounds the memory of activations.
+        optimizer: factory of the optimizer; takes the ``(name, parameter)`` pairs of all trainable parameters.
+        scheduler: factory of the learning-rate schedule; takes the optimizer. It advances once per training step.
+        max_tokens_per_pass: maximum number of positions, padding included, in one forward and backward pass; bounds
+            the memory of activations. A single longer row still makes a pass of its own.
         logits_chunk: completion tokens per pass through the LM head; bounds the memory of logits.
-        max_grad_norm: the gradient's norm is clipped to this.
+        max_grad_norm: the gradient is scaled down to this norm if its norm is larger.
+
+    Raises:
+        ConfigError: ``max_tokens_per_pass``, ``logits_chunk`` or ``max_grad_norm`` is out of range.
     """
 
     def __init__(
@@ -72,24 +76,24 @@ class PolicyModule(L.LightningModule):
         self.logits_chunk = logits_chunk
         self.max_grad_norm = max_grad_norm
         self.policy: Policy | None = None
-        # What the checkpoint holds that the run started from is loaded from there again, never saved: a frozen
-        # reference, and the model beneath adapters.
-        self.register_state_dict_post_hook(_drop_what_is_loaded)
+        # Checkpoints leave out weights that never change: the frozen reference and the base model below adapters. A
+        # resume loads those from the backbone's checkpoint, so loading a checkpoint of a run cannot be strict.
+        self.register_state_dict_post_hook(_drop_reloadable_weights)
         self.strict_loading = False
 
     def check_samples(self, samples: Sequence[Sample]) -> None:
-        """Refuse samples that cannot be trained on, before the first step.
+        """Check before the first step that all samples can be trained on. The base class accepts every sample.
 
         Raises:
-            DataError: the first such sample.
+            DataError: a sample cannot be trained on; the message names the first one.
         """
 
     def load_policy(self) -> Policy:
-        """The policy as the checkpoint has it. Subclasses say at which temperature."""
+        """Load the policy from the backbone's checkpoint. Each subclass chooses the temperature."""
         raise NotImplementedError
 
     def configure_model(self) -> None:
-        """Load the policy, and shard it where the strategy has a device mesh."""
+        """Load the policy and, under ``FSDPStrategy``, shard it."""
         if self.policy is None:
             self.policy = self.load_policy()
             if self.trainer.is_global_zero and not all(value.requires_grad for value in self.policy.parameters()):
@@ -97,34 +101,42 @@ class PolicyModule(L.LightningModule):
             shard(self.policy, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model."""
-        if "state_dict" in checkpoint:  # FSDPStrategy has looked, and taken the weights out
+        """Check that the checkpoint has the weight names of this model.
+
+        Raises:
+            CheckpointError: weight names differ.
+        """
+        if "state_dict" in checkpoint:  # absent under FSDPStrategy, which checks the names and loads the weights itself
             require_same_names(self.state_dict().keys(), checkpoint["state_dict"].keys())
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        """The optimizer over trainable policy parameters, and its schedule."""
+        """Return the optimizer of the trainable policy parameters, and its learning-rate schedule."""
         trainable = [(name, value) for name, value in self._policy.named_parameters() if value.requires_grad]
         optimizer = self.make_optimizer(trainable)
         return [optimizer], [self.make_scheduler(optimizer)]
 
     def _passes(self, groups: list[Group], skip: Sequence[bool]) -> list[tuple[list[PackedRow], bool]]:
-        """The rows of each pass, and whether it counts: sharded models need as many passes on every rank."""
+        """Return the rows of each pass, and whether the pass counts in the loss.
+
+        All ranks make the same number of passes, because each pass of a sharded model is a collective operation. A rank
+        with fewer passes repeats a small one that does not count.
+        """
         plan = plan_rows(groups, self.max_tokens_per_pass, skip)
         longest = self.trainer.strategy.reduce(torch.tensor(float(len(plan)), device=self.device), reduce_op="max")
-        # At least one: a step in which nothing counts still has a gradient, of zero.
+        # At least one pass: without it a step that skips all groups would have no gradient to clip and apply.
         return fill_up(plan, max(int(longest), 1), groups)
 
     def _pack(self, rows: list[PackedRow], groups: list[Group]) -> PackedBatch:
         return pack(rows, groups, self.backbone.pad_token_id).to(self.device)
 
     def _clip_gradient(self) -> Tensor:
-        """Clip the gradient's norm, and return what it was."""
+        """Clip the gradient's norm, and return the norm before clipping."""
         return torch.nn.utils.clip_grad_norm_(self._policy.parameters(), self.max_grad_norm)
 
     def _step_metrics(self, timer: PhaseTimer, tokens: float) -> dict[str, float]:
-        """What every kind of step logs, given the completion tokens of all ranks."""
+        """Return the metrics common to all training steps. ``tokens``: completion tokens of the step over all ranks."""
         return {f"time/{phase}": seconds for phase, seconds in timer.seconds.items()} | {
-            "step": float(self.trainer.global_step),  # the loggers' x axis: from 1, as checkpoints and rollouts count
+            "step": float(self.trainer.global_step),  # x axis of the loggers, from 1 as in names of checkpoints
             "time/step": timer.total,
             "tokens_per_second": tokens / timer.total,
             "lr": cast(Optimizer, self.optimizers()).param_groups[0]["lr"],
@@ -141,7 +153,8 @@ class PolicyModule(L.LightningModule):
         return self.policy
 
 
-def _drop_what_is_loaded(module: PolicyModule, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
+def _drop_reloadable_weights(module: PolicyModule, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
+    """Remove from ``state`` all weights that a resume loads from the backbone's checkpoint (``state_dict`` hook)."""
     kept = {f"{prefix}{POLICY_PREFIX}{name}" for name in saved_names(module._policy.model)} if module.policy else set()
     for key in set(state) - kept:
         del state[key]

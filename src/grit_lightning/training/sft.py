@@ -1,7 +1,7 @@
-"""Supervised fine-tuning: the policy learns to write given completions. GRIT's baseline, and how a base model is made.
+"""The LightningModule of supervised fine-tuning: cross-entropy of target completions.
 
-Prompts about one image are packed behind it (``packing.share_prefix``), so an image is computed once however many
-questions are asked about it.
+It provides GRIT's baseline, and trains a base model for GRPO. Consecutive prompts about the same image share it in one
+packed row (:func:`share_prefix`), so that the vision tower encodes an image once for all of its questions.
 """
 
 from __future__ import annotations
@@ -29,24 +29,23 @@ from grit_lightning.types import Box, Completion, Group, Prompt, Sample, Size
 
 
 class SFTModule(PolicyModule):
-    """The policy and the cross-entropy of its targets.
+    """A policy trained with the cross-entropy of target completions.
 
-    The loss is the mean of −log π(token | image, prompt, earlier tokens) over all target tokens of a step.
-
-    Args: those of :class:`PolicyModule`.
+    The loss is the mean of −log π(token | image, prompt, earlier tokens) over the target tokens of a step on all ranks.
+    The constructor takes the arguments of :class:`PolicyModule`.
     """
 
     def check_samples(self, samples: Sequence[Sample]) -> None:
-        """Refuse samples that have nothing to learn from.
+        """Check that every sample has a target completion, or fields from which one can be built.
 
         Raises:
-            DataError: the first sample with neither a completion nor boxes.
+            DataError: a sample has neither (see :func:`target_text`); the message names the first one.
         """
         for sample in samples:
             target_text(sample, sample.size)
 
     def load_policy(self) -> Policy:
-        """The policy as the checkpoint has it, at temperature 1."""
+        """Load the policy from the backbone's checkpoint, at temperature 1."""
         return Policy.load(self.backbone, temperature=1.0, logits_chunk=self.logits_chunk, entropy=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -64,9 +63,10 @@ class SFTModule(PolicyModule):
             packed = self._pack(rows, groups)
             with gradient_sync(self.trainer.strategy, last=index == len(passes) - 1):
                 logprobs_T = self._policy(packed).logprobs_T
-                # Given tokens may be ones that are never sampled, of probability 0: selected away, not multiplied.
+                # Given prompt tokens may be banned from sampling, with log-probability −∞: mask them with `where`,
+                # because −∞ · 0 is NaN.
                 share = -logprobs_T.where(learned_N[packed.token_T] & live, 0.0).sum() / tokens
-                # Data-parallel strategies average gradients over ranks; the loss is a share of a global mean.
+                # The losses of the ranks add up to the global loss; data-parallel strategies average gradients.
                 self.manual_backward(share * self.trainer.world_size)
             loss += share.detach()
         grad_norm = self._clip_gradient()
@@ -92,15 +92,18 @@ def _image(item: tuple[int, Prompt]) -> object:
 
 
 _NUMBER = r"\d+(?:\.\d+)?"
-
-
 _BOX = re.compile(rf"(?<![\w.])({_NUMBER}),(\s*)({_NUMBER}),(\s*)({_NUMBER}),(\s*)({_NUMBER})(?![\w.]*\d)")
 
 
 def target_text(sample: Sample, box_space: Size) -> str:
-    """What the model should write for a sample, its boxes as integers of ``box_space``.
+    """Return the target completion of a sample, with box coordinates as integers in ``box_space``.
 
-    The sample's ``completion``, or else ``<think> … boxes … </think> <rethink> … </rethink> <answer> … </answer>``.
+    It is the sample's ``completion`` or, without one, a text built from the reference boxes and the answer:
+    ``<think> … boxes … </think> <rethink> … </rethink> <answer> … </answer>``.
+
+    Args:
+        sample: the sample; its boxes are in original pixels.
+        box_space: ``(width, height)`` of the space in which the model writes boxes.
 
     Raises:
         DataError: the sample has neither a completion nor boxes, and its answer is not 0.
@@ -118,12 +121,12 @@ def target_text(sample: Sample, box_space: Size) -> str:
 
 
 def rescale_boxes(text: str, *, source: Size, target: Size) -> str:
-    """The text with every four numbers in a row, separated by commas, scaled and rounded to integers.
+    """Rescale the boxes in a text. Four numbers separated by commas are a box, and become integers.
 
     Args:
-        text: any text; what stands between the numbers stays as it is.
-        source: ``(width, height)`` of the space in which the boxes are written.
-        target: the same of the space to write them in.
+        text: any text; all other characters, and the spaces after the commas, are kept.
+        source: ``(width, height)`` of the space in which the boxes of ``text`` are written.
+        target: ``(width, height)`` of the space of the returned boxes.
     """
 
     def scaled(match: re.Match[str]) -> str:
@@ -135,18 +138,19 @@ def rescale_boxes(text: str, *, source: Size, target: Size) -> str:
 
 
 def _written(box: Box) -> str:
-    # Without spaces: half as many tokens.
+    # No spaces after separators: they would double the number of tokens.
     return json.dumps({"bbox_2d": box}, separators=(",", ":"))
 
 
 def share_prefix(examples: Sequence[tuple[Prompt, Completion]], slot: int) -> Group:
-    """Several prompts about one image, each with its completion, as one group: the image is computed once.
+    """Merge several prompts about one image, each with its completion, into one group that holds the image once.
 
-    What the prompts have in common becomes the group's prompt; the rest of each leads its completion, as given tokens.
+    The longest common prefix of the prompts becomes the prompt of the group. The rest of each prompt is put before its
+    completion, as given tokens that do not count in the loss.
 
     Args:
-        examples: of one image, which must lie in what the prompts have in common, whatever the text around it.
-        slot: of the group.
+        examples: prompts with their completions. The image must be part of the common prefix.
+        slot: slot of the group.
     """
     prompts = [prompt for prompt, _ in examples]
     common = _common_prefix([prompt.input_ids_S.tolist() for prompt in prompts])
@@ -167,6 +171,6 @@ def share_prefix(examples: Sequence[tuple[Prompt, Completion]], slot: int) -> Gr
 
 
 def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:
-    """How many items all sequences begin with."""
+    """Return the length of the longest common prefix."""
     columns = zip(*sequences, strict=False)
     return next((i for i, column in enumerate(columns) if len(set(column)) > 1), min(map(len, sequences)))

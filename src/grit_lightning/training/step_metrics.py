@@ -1,4 +1,4 @@
-"""What a training step logs: sums that add up over micro-batches and ranks, turned into means once, at the end."""
+"""Metrics of a training step: sums over micro-batches and ranks, divided into means once at the end of the step."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from grit_lightning.training.objective import LossTerms, mean_std, moments, wide
 from grit_lightning.types import Group, Score
 
 _REWARD = re.compile(r"reward/(.+)/mean")
-"""Names under which the mean of each reward component is logged, and that of their ``total``."""
+"""Logged names of mean rewards; the regex group is a component's name, or ``total`` for the weighted sum."""
 
 
 def reward_means(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return the mean rewards among logged metrics: each component by its name, and ``total``."""
+    """Return the mean rewards among logged metrics, by component name or ``total``."""
     matches = (_REWARD.fullmatch(key) for key in metrics)
     return {match[1]: metrics[match[0]] for match in matches if match}
 
 
 class PhaseTimer:
-    """Seconds per named phase. On a GPU it waits for queued work, so that a phase is charged for its own."""
+    """Measures seconds per named phase of a step.
+
+    On CUDA each phase ends with a synchronization, so that its kernels count in that phase and not in a later one.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -35,7 +38,7 @@ class PhaseTimer:
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """Time the block as ``phase``."""
+        """Time the block as ``phase``; its seconds replace those of an earlier block of that name."""
         start = time.perf_counter()
         yield
         if self.device.type == "cuda":
@@ -44,12 +47,12 @@ class PhaseTimer:
 
     @property
     def total(self) -> float:
-        """Seconds since the timer was made."""
+        """Seconds since the timer was created."""
         return time.perf_counter() - self._start
 
 
 def reward_table(scores: Sequence[Sequence[Score]], device: torch.device) -> dict[str, Tensor]:
-    """Values of each component, and of ``total``, float32, shape (P, G); NaN where unscored."""
+    """Return the values of each reward component and of ``total``: float32, shape (P, G), NaN where unscored."""
 
     def column(values: list[list[float | None]]) -> Tensor:
         rows = [[torch.nan if value is None else value for value in group] for group in values]
@@ -62,11 +65,11 @@ def reward_table(scores: Sequence[Sequence[Score]], device: torch.device) -> dic
 
 
 class StepSums:
-    """The sums of one training step on one rank.
+    """Sums of one training step on one rank.
 
     Args:
-        table: :func:`reward_table`.
-        groups: the rank's groups.
+        table: the rewards, from :func:`reward_table`.
+        groups: the groups of this rank.
     """
 
     def __init__(self, table: dict[str, Tensor], groups: Sequence[Group]) -> None:
@@ -90,10 +93,16 @@ class StepSums:
         }
 
     def add(self, terms: LossTerms, tokens: TokenLogprobs, *, first: bool, last: bool) -> None:
-        """Add a micro-batch.
+        """Add the sums of one micro-batch.
 
-        Loss, KL and entropy are those of the policy that sampled (first iteration); clipping is that of the last one,
-        as in the first there is none.
+        Loss, KL and entropy are taken from the first iteration, in which the policy is the one that sampled. The number
+        of clipped tokens is taken from the last iteration, because in the first all ratios are 1.
+
+        Args:
+            terms: sums of the loss.
+            tokens: log-probabilities and entropies of the micro-batch's completion tokens.
+            first: whether this is the first iteration on the groups.
+            last: whether this is the last iteration on the groups.
         """
         if first:
             self.sums["loss"] = self.sums["loss"] + terms.loss.detach()
@@ -105,7 +114,12 @@ class StepSums:
             self.sums["clipped"] = self.sums["clipped"] + terms.clipped
 
     def metrics(self, sum_over_ranks: Callable[[Tensor], Tensor], *, with_kl: bool) -> dict[str, float]:
-        """Means over all ranks, by the name they are logged under; ``tokens`` is a sum."""
+        """Return means over all ranks by logged name. ``loss`` and ``tokens`` are sums.
+
+        Args:
+            sum_over_ranks: sums a tensor over all ranks; it is called once.
+            with_kl: whether there is a reference, so that ``kl`` is logged.
+        """
         flat = sum_over_ranks(torch.cat([*self.moments.values(), torch.stack(list(self.sums.values()))]))
         triples = flat[: 3 * len(self.moments)].view(-1, 3)
         result: dict[str, float] = {}

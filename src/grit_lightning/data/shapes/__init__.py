@@ -1,13 +1,17 @@
-"""The shapes world: an endless, offline stand-in for GRIT's data, every example a pure function of (seed, index).
+"""The shapes world: endless synthetic questions about drawn shapes, a stand-in for GRIT's data without downloads.
 
-Coloured shapes on plain backgrounds, counting questions in TallyQA's form and spatial ones in VSR's, with the boxes of
-the objects that matter, in the GRIT JSONL format, of two difficulties. ``scenes`` lays objects out, ``drawing`` draws
-them, ``questions`` asks, ``completions`` answers in grounded reasoning, ``files`` writes.
+Each example is a pure function of (seed, index): coloured shapes on a shaded background, and a counting question in
+TallyQA's form or a spatial question in VSR's, with the boxes of the relevant objects. Data sets are written in the GRIT
+JSONL format.
 
-**Training and held-out examples share no image and no layout**, whatever their seeds. A layout (the canvas and its
-objects) belongs to the split that a bit of its SHA-256 digest names (``scenes.layout_split``), so no layout is in
-both. And the lowest bit of the background's blue value is that of the split; objects keep a margin, so the top left
-pixel always shows the background, and no two images of different splits agree in it (``scenes.image_split``).
+``scenes`` places objects, ``drawing`` draws them, ``questions`` generates questions, ``completions`` answers them with
+grounded reasoning, ``files`` writes data sets, ``lessons`` and ``lesson_datamodule`` generate training data for the
+bundled model.
+
+**Training and held-out examples share no image and no layout**, whatever their seeds. A layout is a canvas size with
+its objects. One bit of its SHA-256 digest decides its split (``scenes.layout_split``), so no layout is in both splits.
+The lowest bit of the background's blue value encodes the split as well. Objects keep a margin, so the top left pixel
+always shows the background and differs between any two images of different splits (``scenes.image_split``).
 """
 
 from typing import TYPE_CHECKING

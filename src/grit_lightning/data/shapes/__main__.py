@@ -1,4 +1,4 @@
-"""``python -m grit_lightning.data.shapes OUT`` writes a data set of the shapes world."""
+"""Command line of the shapes world: ``python -m grit_lightning.data.shapes OUT`` writes a data set."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from grit_lightning.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the data set, prints its JSONL files, and returns the exit status."""
+    """Write the data set, print the paths of its JSONL files, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m grit_lightning.data.shapes",
         description="Write counting and spatial questions about drawn shapes, in the GRIT JSONL format.",
     )
     parser.add_argument("out", type=Path, help="folder to write to; files in it are never overwritten")
-    parser.add_argument("--count", type=_count, default=10, help="samples of each kind of question (default: 10)")
+    parser.add_argument("--count", type=_count, default=10, help="number of samples of each kind (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
     parser.add_argument(
-        "--split", choices=SPLITS, default="train", help="heldout scenes share no image with train (default: train)"
+        "--split",
+        choices=SPLITS,
+        default="train",
+        help="split of the scenes; heldout and train share no image (default: train)",
     )
     parser.add_argument(
         "--difficulty",
         choices=tuple(DIFFICULTIES),
         default="standard",
-        help="of the questions: smaller and more shapes are hard; early is what the bundled model was first taught "
-        "(default: standard)",
+        help="difficulty of the questions: hard scenes have more and smaller shapes, early scenes are those of the "
+        "bundled model's first lessons (default: standard)",
     )
     options = parser.parse_args(arguments)
     difficulty = DIFFICULTIES[options.difficulty]

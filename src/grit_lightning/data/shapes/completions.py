@@ -11,15 +11,16 @@ from grit_lightning.types import Size
 
 
 def grounded_completion(question: Question, box_space: Size) -> str:
-    """Returns a completion that thinks with boxes, rethinks and answers rightly; a pure function of its arguments.
+    """Return the correct grounded completion of a question, a pure function of its arguments.
 
     Form (GRIT, arXiv 2505.15879): ``<think> … red circle {"bbox_2d":[x1,y1,x2,y2]} … </think> <rethink> … </rethink>
-    <answer> … </answer>``. A name stands before its box, so that what is looked for is settled before where it is.
+    <answer> … </answer>``. Each name precedes its box, so that a model decides what to look for before it writes where
+    it is.
 
     Args:
-        question: what is asked.
+        question: question to answer.
         box_space: ``(width, height)`` of the space in which boxes are written, as integers: ``question.scene.size`` for
-            original pixels, the resized image for Qwen2.5-VL, ``(1000, 1000)`` for per-mille coordinates.
+            original pixels, the size of the resized image for Qwen2.5-VL, ``(1000, 1000)`` for per-mille coordinates.
     """
     boxes = ", ".join(f"{s.label} {written_box(s, question.scene.size, box_space)}" for s in question.targets)
     think, rethink = _count_words(question, boxes) if question.kind == "tallyqa" else _place_words(question, boxes)
@@ -27,21 +28,24 @@ def grounded_completion(question: Question, box_space: Size) -> str:
 
 
 def written_box(shape: Shape, size: Size, box_space: Size) -> str:
-    """The object's box as JSON without spaces, which halves its tokens; scaled and rounded to integers.
+    """Return an object's box as JSON, scaled to ``box_space`` and rounded to integers.
+
+    The JSON has no spaces, which halves its tokens.
 
     Args:
         shape: the object.
-        size: of its scene.
-        box_space: as in :func:`grounded_completion`.
+        size: ``(width, height)`` of its scene, in pixels.
+        box_space: space in which the box is written, as in :func:`grounded_completion`.
     """
     scaled = [round(value * box_space[i % 2] / size[i % 2]) for i, value in enumerate(shape.box)]
     return json.dumps({"bbox_2d": scaled}, separators=(",", ":"))
 
 
 def corpus(seed: int, count: int, split: Split = "train") -> Iterator[str]:
-    """Yields ``count`` texts, each a question of the early scenes and its grounded completion, both kinds in turn.
+    """Yield ``count`` texts to train a tokenizer on: questions about early scenes, each with its grounded completion.
 
-    They hold all words and sizes of this world, for training a tokenizer; boxes are in original pixels.
+    Counting and spatial questions alternate. Early scenes contain all words and object sizes of the shapes world. Boxes
+    are in original pixels.
     """
     for index in range(count):
         question = mixed_question(seed, index, split, EARLY)

@@ -1,8 +1,8 @@
-"""Draws scenes: antialiased shapes on a shaded background.
+"""Drawing of scenes: antialiased shapes on a shaded background.
 
-The background grows redder to the right and bluer downwards, by the same amount for every pixel: as light and
-perspective do in a photograph, it lets a patch tell where it is, which a small vision tower that knows only relative
-positions would take very long to find out.
+The background gets redder to the right and bluer towards the bottom, by a constant amount per pixel. Like light and
+perspective in a photograph, the shading shows where in the image a patch lies. A small vision tower that encodes only
+relative positions would otherwise take very long to learn this.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from grit_lightning.data.shapes.scenes import COLOURS, Scene
 from grit_lightning.types import Size
 
 SUPERSAMPLING = 4
-"""Shapes are drawn this much larger and averaged down: exact integer arithmetic, so equal on every machine."""
+"""Factor by which shapes are drawn larger before averaging; in exact integers, so equal on every machine."""
 
 SHADING = (3, 5)
-"""Numerator and denominator of the background's rise of red and blue, in 8-bit levels a pixel."""
+"""Numerator and denominator of the slope of the background's red and blue, in 8-bit levels per pixel."""
 
 
 def draw_scene(scene: Scene) -> Image.Image:
-    """Returns the scene as an RGB image of ``scene.size`` pixels."""
+    """Return the scene as an RGB image of ``scene.size`` pixels."""
     red, green, blue = scene.background
     across, down = _ramps(scene.size)
     image = Image.merge(
@@ -35,7 +35,7 @@ def draw_scene(scene: Scene) -> Image.Image:
 
 @lru_cache(maxsize=64)
 def _ramps(size: Size) -> tuple[Image.Image, Image.Image]:
-    """The shading to the right and downwards, from 0, each an 8-bit image of this size."""
+    """Return the shading to the right and the shading downwards, two 8-bit images of ``size`` that start at 0."""
     width, height = size
     numerator, denominator = SHADING
     across, down = Image.new("L", (width, 1)), Image.new("L", (1, height))
@@ -46,7 +46,7 @@ def _ramps(size: Size) -> tuple[Image.Image, Image.Image]:
 
 @lru_cache(maxsize=1024)
 def _coverage(form: str, side: int) -> Image.Image:
-    """How much of each pixel the shape covers: 8-bit, ``side`` pixels a side, which the shape fills."""
+    """Return how much of each pixel a shape covers, an 8-bit image of ``side`` × ``side`` pixels that it fills."""
     length = side * SUPERSAMPLING
     mask = Image.new("L", (length, length))
     pen = ImageDraw.Draw(mask)
@@ -58,7 +58,7 @@ def _coverage(form: str, side: int) -> Image.Image:
 
 
 def _outline(form: str) -> list[tuple[float, float]]:
-    """Corners of a polygon that fills the unit square, y down."""
+    """Return the corners of a polygon that fills the unit square, with y pointing down."""
     outlines = {
         "square": [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)],
         "triangle": [(0.5, 0.0), (1.0, 1.0), (0.0, 1.0)],

@@ -1,4 +1,4 @@
-"""Writes examples of the shapes world as GRIT JSONL files with PNG images."""
+"""Data sets of the shapes world: generation, and writing as GRIT JSONL files with PNG images."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 
 def make_example(seed: int, index: int, split: Split = "train") -> tuple[Image.Image, dict[str, Any]]:
-    """Returns an image and its GRIT record (boxes in original pixels), a pure function of the arguments.
+    """Return an image and its GRIT record (boxes in original pixels), a pure function of the arguments.
 
-    Counting and spatial questions come in turn.
+    Even indices give counting questions, odd ones spatial questions.
     """
     question = mixed_question(seed, index, split)
     return draw_scene(question.scene), question.record(f"{split}_{seed}_{index}.png", split)
@@ -35,8 +35,8 @@ class DrawnDataset:
     """Questions and pictures of the shapes world, ready to be written.
 
     Attributes:
-        images: picture by file name.
-        texts: content of each JSONL file by file name.
+        images: pictures, keyed by file name.
+        texts: contents of the JSONL files, keyed by file name.
     """
 
     images: Mapping[str, Image.Image]
@@ -45,7 +45,7 @@ class DrawnDataset:
     def hash(self) -> str:
         """Return a hash of questions and pixels, 8 hexadecimal digits.
 
-        It is over what is drawn and not over the source that draws it, so an edit that changes no pixel keeps it.
+        The hash covers the generated content, not the source code, so a code edit that changes no output keeps it.
         """
         digest = hashlib.sha256()
         for name, image in self.images.items():
@@ -55,13 +55,14 @@ class DrawnDataset:
         return digest.hexdigest()[:8]
 
     def write(self, folder: Path) -> list[Path]:
-        """Write the JSONL files to ``folder`` and the pictures to its ``images/``; returns the JSONL files.
+        """Write the JSONL files to ``folder`` and the pictures to its ``images/``; return the JSONL paths.
 
-        Each file appears whole or not at all, the JSONL files last. A file that is there with the same content stays
-        as it is, so several processes may write the same folder.
+        Each file appears complete or not at all, and the JSONL files come last. Existing files with the same content
+        are kept, so several processes may write the same folder.
 
         Raises:
-            DataError: a file of this name has other content (then nothing is written), or the folder cannot be written.
+            DataError: a file of the same name has other content (then nothing is written), or the folder cannot be
+                written.
         """
         images = {folder / "images" / name: image for name, image in self.images.items()}
         texts = {folder / name: text for name, text in self.texts.items()}
@@ -74,7 +75,7 @@ class DrawnDataset:
             if absent():
                 (folder / "images").mkdir(parents=True, exist_ok=True)
                 with held(folder / ".lock"):
-                    for path in absent():  # another process may have written some meanwhile
+                    for path in absent():  # checked again: another process may have written some
                         write_bytes_atomic(path, texts[path] if path in texts else _png(images[path]))
         except OSError as error:
             raise DataError(f"cannot write the data set ({error.strerror or error})", str(folder)) from error
@@ -82,13 +83,13 @@ class DrawnDataset:
 
 
 def draw_dataset(*, count: int, seed: int, split: Split, difficulty: Difficulty = STANDARD) -> DrawnDataset:
-    """Draw ``count`` questions of each kind, as ``shapes_<kind>_<split>_<count>.jsonl`` and their pictures.
+    """Generate ``count`` questions of each kind, one file ``shapes_<kind>_<split>_<count>.jsonl`` per kind.
 
     Args:
-        count: samples of each kind.
-        seed: of the examples; image names carry it.
-        split: ``train`` or ``heldout``, which share no image.
-        difficulty: of the scenes.
+        count: number of samples of each kind.
+        seed: seed of the examples, which is part of the image names.
+        split: ``train`` or ``heldout``; they share no image.
+        difficulty: difficulty of the scenes.
     """
     images: dict[str, Image.Image] = {}
     texts: dict[str, bytes] = {}
@@ -104,7 +105,7 @@ def draw_dataset(*, count: int, seed: int, split: Split, difficulty: Difficulty 
 
 
 def _is_absent(path: Path, content: T, same: Callable[[Path, T], bool]) -> bool:
-    """Whether the file has yet to be written; one with other content is an error."""
+    """Tell whether a file is still to be written. Raise ``DataError`` if it exists with other content."""
     if not path.exists():
         return True
     if not same(path, content):

@@ -1,4 +1,4 @@
-"""The endless lessons of the shapes world (``synthetic.lessons``) as training data."""
+"""Data module of the shapes world's endless lessons (:mod:`.lessons`), for supervised fine-tuning."""
 
 from __future__ import annotations
 
@@ -16,32 +16,36 @@ from grit_lightning.types import Prompt, Sample
 
 
 class LessonStream(PromptStream):
-    """Every scene once, in order."""
+    """Stream that visits every scene once, in order."""
 
     def sample_index(self, step: int, slot: int) -> int:
-        """The scene shown in this slot of this step."""
+        """Return the index of the scene in a slot of a step."""
         return step * self.prompts_per_step + slot
 
 
 class LessonDataModule(PromptDataModule):
-    """Lessons drawn as they are needed: no files, no end, no example twice.
+    """Lessons generated on demand: there are no files, the lessons never end, and no scene repeats.
+
+    The schedules ``few_shapes``, ``answering`` and ``difficulties`` are lists of phases, in ascending order of their
+    steps. The last two must begin at step 0.
 
     Args:
-        scenes_per_step: scenes of one optimizer step, over all ranks; each comes with several lessons.
-        max_prompt_tokens: a longer prompt is an error, image tokens included.
-        seed: of the scenes.
-        few_shapes: ``{"until_step": ..., "shapes": ...}``, by ascending step: how many shapes at most the scenes of the
-            steps before have; later scenes are those of questions.
-        answering: ``{"from_step": ..., "share": ...}``, by ascending step, the first from 0: how often a question is
-            answered as a pretrained model would, 0 to 1; else the scene's shapes are listed.
-        difficulties: ``{"from_step": ..., "name": ...}``, by ascending step, the first from 0: how hard scenes are, a
-            name of ``synthetic.scenes.DIFFICULTIES``.
-        listings_until_step: from this step on, shapes are no longer listed.
-        prompts: GRIT's prompt as ``grounded`` and the question alone as ``plain``, each with ``{question}`` in it.
-        grounded_share: how often GRIT's prompt is answered in grounded form, 0 to 1.
+        scenes_per_step: number of scenes per optimizer step, over all ranks; each scene comes with several lessons.
+        max_prompt_tokens: upper limit on a prompt's tokens, image tokens included; a longer prompt is an error.
+        seed: seed of the scenes.
+        few_shapes: phases ``{"until_step": ..., "shapes": ...}``: scenes before ``until_step`` have at most ``shapes``
+            shapes and no questions. Scenes after the last phase come with questions.
+        answering: phases ``{"from_step": ..., "share": ...}``: probability, 0 to 1, that a scene's third lesson is its
+            question, answered like a pretrained model that seldom points. Otherwise the shapes are listed.
+        difficulties: phases ``{"from_step": ..., "name": ...}``: difficulty of the scenes, by its name in
+            ``shapes.scenes.DIFFICULTIES``.
+        listings_until_step: first step at which shapes are no longer listed; the lesson asks where some are instead.
+        prompts: the prompts ``grounded`` (GRIT's) and ``plain`` (the question alone), each with a ``template`` that
+            contains ``{question}``.
+        grounded_share: probability, 0 to 1, that GRIT's prompt is answered in grounded form.
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: a value is out of range, a schedule does not begin at step 0, or a difficulty is unknown.
     """
 
     def __init__(
@@ -62,7 +66,7 @@ class LessonDataModule(PromptDataModule):
             raise ConfigError(f"data.grounded_share is {grounded_share}; expected 0 to 1")
         for what, phases in (("answering", answering), ("difficulties", difficulties)):
             if not phases or phases[0]["from_step"] != 0:
-                raise ConfigError(f"data.{what} does not begin from_step 0")
+                raise ConfigError(f"data.{what} must begin with from_step: 0")
         for phase in difficulties:
             if phase["name"] not in DIFFICULTIES:
                 raise ConfigError(f"data.difficulties names {phase['name']}; expected one of {', '.join(DIFFICULTIES)}")
@@ -78,11 +82,11 @@ class LessonDataModule(PromptDataModule):
         )
 
     def train_samples(self) -> list[Sample]:
-        """Nothing: there are no files."""
+        """Return an empty list, because lessons are generated and not read from files."""
         return []
 
     def val_samples(self) -> list[Sample]:
-        """Nothing."""
+        """Return an empty list, because lessons have no validation samples."""
         return []
 
     def _stream(self) -> PromptStream:

@@ -1,14 +1,17 @@
-"""Lessons: what a base model of the shapes world is taught, endlessly, each scene a pure function of (seed, index).
+"""Lessons of the shapes world: an endless curriculum to train the bundled base model on, by (seed, scene index).
 
-Three lessons go with each scene:
+Each scene comes with three lessons:
 
-* its question with the words :data:`POINTING`, answered in the full grounded form: the *ability* to point and reason;
-* where the shapes of a colour, of a form or of both are: what that ability is made of, in few words;
-* by chance, its question in GRIT's prompt or alone, mostly answered without pointing, which makes the *habit*, as of a
-  pretrained model that could point but seldom does; or all shapes listed, the name before the box or after it; later,
-  instead of a list, once more where some are, which says in fewer words which shapes are meant.
+* **Pointing.** Its question followed by :data:`POINTING`, answered in full grounded form. This teaches the *ability* to
+  point and reason.
+* **Where.** The boxes of all shapes of one colour, one form or both. This practises the same ability in few words.
+* **Habit or list**, chosen at random. *Habit* is the question in GRIT's prompt or alone, mostly answered without
+  pointing: it teaches the habit of a pretrained model that can point but seldom does. *List* names all shapes, each
+  name before its box or after it. From scene ``Curriculum.listings`` on, a second *where* lesson replaces the list,
+  because it trains in fewer words to tell which shapes are meant.
 
-The first scenes have few shapes and no questions: places and names are learned there, many times faster than in crowds.
+The first scenes have few shapes and no questions, but two lists and a *where* lesson. Places and names are learned from
+them many times faster than from crowded scenes.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from grit_lightning.data.shapes.questions import NAMES, Question, mixed_question
 from grit_lightning.data.shapes.scenes import Difficulty, Scene, Shape, between, layout_split, make_scene, pick
 
 POINTING = "Think with boxes."
-"""What a question ends with that is to be answered in grounded form."""
+"""Ending of a question that is to be answered in grounded form."""
 
 NAMES_FIRST = "Name and point at every shape."
 BOXES_FIRST = "Point at and name every shape."
@@ -41,12 +44,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What is asked and what should be written.
+    """A prompt about a scene, with the completion to learn.
 
     Attributes:
-        scene: what is seen.
-        prompt: the whole text of the user's turn.
-        completion: the whole text of the assistant's, boxes in original pixels.
+        scene: scene that the image shows.
+        prompt: full text of the user's turn.
+        completion: full text of the assistant's turn, with boxes in original pixels.
     """
 
     scene: Scene
@@ -56,17 +59,18 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True)
 class Curriculum:
-    """What is taught when.
+    """Schedule of the lessons, by scene index. Phases are in ascending order.
 
     Attributes:
-        few_shapes: pairs of a scene index and the largest number of shapes of the scenes before it, ascending; later
-            scenes are those of questions.
-        answering: pairs of a scene index and how often, from that scene on, the third lesson is the scene's question in
-            one of ``prompts``, 0 to 1; ascending, the first from 0.
-        difficulties: pairs of a scene index and how hard scenes are from that one on; ascending, the first from 0.
+        few_shapes: phases (end, limit): scenes before index ``end`` have at most ``limit`` shapes and no questions.
+            Scenes after the last phase come with questions.
+        answering: phases (start, probability), the first from 0: probability, 0 to 1, that the third lesson is the
+            scene's question in one of ``prompts``, for scenes from index ``start`` on.
+        difficulties: phases (start, difficulty), the first from 0: difficulty of the scenes from index ``start`` on.
         listings: index of the first scene whose shapes are no longer listed.
-        prompts: GRIT's prompt as ``grounded`` and the question alone as ``plain``, each with ``{question}`` in it.
-        grounded_share: how often GRIT's prompt is answered in grounded form, 0 to 1.
+        prompts: templates of the prompts ``grounded`` (GRIT's) and ``plain`` (the question alone), each with
+            ``{question}`` in it.
+        grounded_share: probability, 0 to 1, that GRIT's prompt is answered in grounded form.
     """
 
     few_shapes: tuple[tuple[int, int], ...]
@@ -78,7 +82,7 @@ class Curriculum:
 
 
 def lessons(seed: int, index: int, curriculum: Curriculum) -> list[Lesson]:
-    """The lessons of scene ``index``, :data:`LESSONS_PER_SCENE` of them; training scenes alone."""
+    """Return the :data:`LESSONS_PER_SCENE` lessons of scene ``index``, which always belongs to the training split."""
     rng = Random(f"lessons/{seed}/{index}")
     difficulty = _at(index, curriculum.difficulties)
     most = next((shapes for end, shapes in curriculum.few_shapes if index < end), None)
@@ -96,7 +100,7 @@ def lessons(seed: int, index: int, curriculum: Curriculum) -> list[Lesson]:
 
 
 def _at(index: int, phases: Sequence[tuple[int, T]]) -> T:
-    """What holds at this scene, of pairs of the scene from which it holds and the thing; ascending."""
+    """Return the value of the latest phase that has begun at scene ``index``; phases are (start, value), ascending."""
     return next(value for start, value in reversed(phases) if start <= index)
 
 
@@ -127,7 +131,7 @@ def _listing(scene: Scene, instruction: str) -> Lesson:
 
 
 def _where(scene: Scene, rng: Random) -> Lesson:
-    """Shapes by colour, form or both; of what is there, but for one time in ten."""
+    """Build a *where* lesson; in nine of ten cases it asks for a shape that is present, otherwise for any."""
     colour, form = pick(rng, NAMES)
     if rng.random() < 0.9:
         one = pick(rng, scene.shapes)
@@ -143,7 +147,7 @@ def _where(scene: Scene, rng: Random) -> Lesson:
 
 
 def _in_order(shapes: Sequence[Shape]) -> list[Shape]:
-    """From left to right."""
+    """Sort shapes from left to right."""
     return sorted(shapes, key=lambda shape: (shape.x, shape.y))
 
 

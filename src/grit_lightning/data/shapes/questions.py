@@ -22,13 +22,20 @@ from grit_lightning.data.shapes.scenes import (
 
 Kind = Literal["tallyqa", "vsr"]
 KINDS: tuple[Kind, ...] = ("tallyqa", "vsr")
-"""Kinds of question, by the dataset whose form they take: counting and spatial."""
+"""Kinds of question, named after the dataset whose form they take: ``tallyqa`` counts, ``vsr`` is spatial."""
 
 NAMES: tuple[tuple[str, str], ...] = tuple(itertools.product(COLOURS, FORMS))
 
 
 class Relation(NamedTuple):
-    """A spatial relation: its wording in a yes/no and in a what-question, and the axis and direction it goes."""
+    """A spatial relation: its wording and its direction.
+
+    Attributes:
+        is_phrase: wording in a yes/no question.
+        what_phrase: wording in a *what* question.
+        axis: 0 for x, 1 for y.
+        sign: direction along the axis, 1 for right or below, -1 for left or above.
+    """
 
     is_phrase: str
     what_phrase: str
@@ -49,12 +56,13 @@ class Question:
     """A question about a scene.
 
     Attributes:
-        kind: the dataset whose form it takes.
-        scene: what is seen.
-        text: the question alone.
+        kind: dataset whose form the question takes.
+        scene: scene that the question is about.
+        text: the question, without any instruction.
         answer: a count, ``Yes`` or ``No``, or the label of an object.
-        targets: the objects that matter: those counted, from left to right; or the subject and the reference object.
-        subject: what is counted (``red circles``), or the relation in words (``left of``).
+        targets: relevant objects: for counting, the counted ones from left to right; otherwise the subject and the
+            reference object of the relation.
+        subject: the counted objects in words (``red circles``), or the relation in words (``left of``).
     """
 
     kind: Kind
@@ -65,11 +73,11 @@ class Question:
     subject: str
 
     def record(self, image: str, split: str) -> dict[str, Any]:
-        """One line of the GRIT JSONL format; boxes in original pixels.
+        """Return the question as a record of the GRIT JSONL format, with boxes in original pixels.
 
         Args:
             image: file name of the drawn scene, relative to the image folder.
-            split: the ``split`` field.
+            split: value of the ``split`` field.
         """
         width, height = self.scene.size
         return {
@@ -85,22 +93,22 @@ class Question:
 
 
 def make_question(seed: int, index: int, kind: Kind, split: Split, difficulty: Difficulty = STANDARD) -> Question:
-    """Returns a question as a pure function of its arguments, its scene drawn at random from the split's.
+    """Return a question of a kind, a pure function of its arguments; its scene belongs to the split.
 
-    Answers are balanced by turns: of ``max_count + 1`` counting questions in a row each has another answer, and of four
-    spatial ones in a row one is *yes*, one *no* and two are *what*.
+    Answers are balanced by rotation: ``max_count + 1`` consecutive counting questions all have different answers, and
+    of four consecutive spatial questions one is answered *yes*, one *no*, and two are *what* questions.
     """
     attempts = (_attempt(seed, index, kind, attempt, difficulty) for attempt in itertools.count())
     return next(q for q in attempts if q and layout_split(q.scene.size, q.scene.shapes) == split)
 
 
 def mixed_question(seed: int, index: int, split: Split, difficulty: Difficulty = STANDARD) -> Question:
-    """Returns a question as a pure function of its arguments: counting and spatial ones in turn, balanced as above."""
+    """Return a question whose kind alternates with the index; pure and balanced like :func:`make_question`."""
     return make_question(seed, index // len(KINDS), KINDS[index % len(KINDS)], split, difficulty)
 
 
 def plural(label: str) -> str:
-    """The plural of a label of this world."""
+    """Return the plural of a label."""
     return f"{label}s"
 
 
@@ -110,7 +118,7 @@ def _attempt(seed: int, index: int, kind: Kind, attempt: int, difficulty: Diffic
 
 
 def _counting(rng: Random, index: int, difficulty: Difficulty) -> Question:
-    """How many objects of a colour, of a form, or of both; beside others that share one of the two."""
+    """Ask for the number of objects of a colour, a form or both; most other objects share one of the two."""
     count = index % (difficulty.max_count + 1)
     colour, form = pick(rng, NAMES)
     asked = pick(rng, difficulty.counted_by)
@@ -132,7 +140,7 @@ def _counting(rng: Random, index: int, difficulty: Difficulty) -> Question:
 
 
 def _spatial(rng: Random, index: int, difficulty: Difficulty) -> Question | None:
-    """A yes, a no or a what-question; nothing when the scene has no clear case of the relation."""
+    """Ask a yes/no or *what* question; return ``None`` if no pair of objects clearly shows the relation."""
     names: list[tuple[str, str]] = []
     for _ in range(pick(rng, difficulty.spatial_shapes)):
         names.append(pick(rng, [name for name in NAMES if name not in names]))
@@ -150,7 +158,7 @@ def _spatial(rng: Random, index: int, difficulty: Difficulty) -> Question | None
     if asked == "what":
         text = f"What is {relation.what_phrase} the {reference.label}?"
         return Question("vsr", scene, text, subject.label, (subject, reference), relation.what_phrase)
-    if asked == "no":  # the same clear case, seen from the other object
+    if asked == "no":  # swapped objects make a clear *no*
         subject, reference = reference, subject
     text = f"Is the {subject.label} {relation.is_phrase} the {reference.label}?"
     answer = "Yes" if asked == "yes" else "No"
@@ -158,13 +166,13 @@ def _spatial(rng: Random, index: int, difficulty: Difficulty) -> Question | None
 
 
 def holds(relation: Relation, subject: Shape, reference: Shape) -> bool:
-    """Whether the relation holds beyond doubt: the boxes do not overlap along its axis."""
+    """Tell whether the relation clearly holds: the boxes lie in its order and do not overlap along its axis."""
     ahead = relation.sign * (_centre(subject, relation) - _centre(reference, relation))
     return ahead >= (subject.side + reference.side) / 2
 
 
 def _only(relation: Relation, subject: Shape, reference: Shape, scene: Scene) -> bool:
-    """Whether no third object lies even a little further in the relation's direction than the reference."""
+    """Tell whether no third object's centre lies beyond the reference's centre in the relation's direction."""
     others = [shape for shape in scene.shapes if shape not in (subject, reference)]
     line = _centre(reference, relation)
     return all(relation.sign * (_centre(shape, relation) - line) <= 0 for shape in others)

@@ -1,4 +1,4 @@
-"""Scenes of the shapes world: what there is, where, and to which split it belongs."""
+"""Scenes of the shapes world: objects, their places, and the split that a scene belongs to."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ COLOURS: dict[str, Colour] = {
 }
 FORMS: tuple[str, ...] = ("circle", "square", "triangle")
 BACKGROUNDS: tuple[Colour, ...] = tuple((100, green, 100) for green in (130, 150, 170, 190, 210, 230, 250))
-"""The colour of the top left corner, from which red rises to the right and blue downwards: see ``drawing``."""
+"""Colours of the top left corner. Red rises from it to the right and blue downwards, see :mod:`.drawing`."""
 
 CANVASES: tuple[Size, ...] = (
     *((112, 112), (140, 140), (168, 168), (120, 120)),
     *((140, 112), (168, 112), (168, 140), (160, 120)),
     *((112, 140), (112, 168), (140, 168), (120, 160)),
 )
-"""Sizes in pixels: not all multiples of 28, so that boxes must be scaled to the image a processor makes of them."""
+"""Canvas sizes in pixels. Not all are multiples of 28, so image processors resize them and boxes must be scaled."""
 
 LATTICE_PX = 7
-"""Objects begin and end on multiples of this, in pixels."""
+"""Grid spacing in pixels: the edges of objects lie on multiples of it."""
 
 MARGIN_PX = 7
-"""Objects keep at least this distance from each other and from the edges, in pixels."""
+"""Minimum distance in pixels between objects, and between objects and the edges of the canvas."""
 
 CountedBy = Literal["both", "form", "colour"]
 
@@ -49,15 +49,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Difficulty:
-    """How hard scenes are to read; from each tuple one is drawn, all equally often.
+    """Difficulty of scenes and questions. From each tuple, one entry is drawn uniformly.
 
     Attributes:
-        sides_px: sides of objects, in pixels.
+        sides_px: side lengths of objects, in pixels.
         spatial_shapes: numbers of objects in the scene of a spatial question.
-        counted_by: what the objects of a counting question are told apart by.
-        max_count: the largest answer of a counting question.
-        counting_shapes: numbers of objects in the scene of a counting question, whatever the answer; or ``None``.
-        beside_counted: for ``None``, numbers of objects beside those counted.
+        counted_by: attributes that select the counted objects: ``colour``, ``form`` or ``both``.
+        max_count: largest answer of a counting question.
+        counting_shapes: total numbers of objects in the scene of a counting question, independent of the answer;
+            ``None`` to use ``beside_counted``.
+        beside_counted: numbers of objects in addition to the counted ones, if ``counting_shapes`` is ``None``.
     """
 
     sides_px: tuple[int, ...]
@@ -75,7 +76,7 @@ STANDARD = Difficulty(
     max_count=3,
     counting_shapes=(3, 4),
 )
-"""As hard as the bundled model can master."""
+"""Default difficulty, the hardest that the bundled model can learn."""
 
 HARD = Difficulty(
     sides_px=(28, 35, 42),
@@ -86,14 +87,14 @@ HARD = Difficulty(
 )
 
 EARLY = replace(HARD, counting_shapes=None, beside_counted=(1, 2))
-"""As the bundled model's first lessons were. How many objects there are tells nearly how many are counted."""
+"""Difficulty of the bundled model's first lessons. The number of objects nearly gives the counted number away."""
 
 DIFFICULTIES: dict[str, Difficulty] = {"standard": STANDARD, "hard": HARD, "early": EARLY}
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Shape:
-    """One object; it fills the square of ``side`` whose left top corner is at ``(x, y)``, in original pixels."""
+    """One object, which fills the square of side ``side`` with top left corner ``(x, y)``, in original pixels."""
 
     colour: str
     form: str
@@ -103,18 +104,18 @@ class Shape:
 
     @property
     def label(self) -> str:
-        """Its name, e.g. ``red circle``."""
+        """Name of the object, such as ``red circle``."""
         return f"{self.colour} {self.form}"
 
     @property
     def box(self) -> Box:
-        """Its box, xyxy in original pixels."""
+        """Box of the object, xyxy in original pixels."""
         return (self.x, self.y, self.x + self.side, self.y + self.side)
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A canvas with objects that neither touch nor cover each other; all lengths in original pixels."""
+    """A canvas with objects that neither touch nor overlap. All lengths are in original pixels."""
 
     size: Size
     background: Colour
@@ -122,19 +123,19 @@ class Scene:
 
 
 def pick(rng: Random, options: Sequence[T]) -> T:
-    """A uniform choice. Of ``Random``, only ``random()`` gives the same values in every version of Python."""
+    """Choose uniformly, with ``random()`` only: its values are the same in every version of Python."""
     return options[int(rng.random() * len(options))]
 
 
 def between(rng: Random, low: int, high: int) -> int:
-    """A uniform integer of ``low`` … ``high``, both included."""
+    """Draw a uniform integer from ``low`` to ``high``, both included."""
     return low + int(rng.random() * (high - low + 1))
 
 
 def make_scene(rng: Random, names: Sequence[tuple[str, str]], difficulty: Difficulty = STANDARD) -> Scene:
-    """Returns a scene of random size and background with one object of each (colour, form), at random places.
+    """Return a scene with one object per (colour, form) name; places, canvas size and background are random.
 
-    Names that do not fit on the canvas get another one.
+    If the objects do not fit on the canvas, another canvas size is drawn.
     """
     places: list[tuple[int, int, int]] = []
     while len(places) < len(names):
@@ -146,13 +147,17 @@ def make_scene(rng: Random, names: Sequence[tuple[str, str]], difficulty: Diffic
 
 
 def layout_split(size: Size, shapes: Sequence[Shape]) -> Split:
-    """The split that a layout belongs to: a bit of its SHA-256 digest, in whatever order the objects are listed."""
+    """Return the split of a layout: a bit of its SHA-256 digest, independent of the order of the objects."""
     described = repr((size, [(s.colour, s.form, s.x, s.y, s.side) for s in sorted(shapes)]))
     return SPLITS[hashlib.sha256(described.encode()).digest()[0] & 1]
 
 
 def image_split(image: Image.Image) -> Split:
-    """The split that an RGB image of this world belongs to, read from its top left pixel."""
+    """Return the split of an RGB image of the shapes world, read from its top left pixel.
+
+    Raises:
+        ValueError: the image has another mode.
+    """
     pixel = image.getpixel((0, 0))
     if not isinstance(pixel, tuple):
         raise ValueError(f"expected an RGB image, not mode {image.mode}")
@@ -160,13 +165,13 @@ def image_split(image: Image.Image) -> Split:
 
 
 def _marked(colour: Colour, split: Split) -> Colour:
-    """The colour with the split in the lowest bit of its blue value."""
+    """Return the colour with the split encoded in the lowest bit of its blue value."""
     red, green, blue = colour
     return red, green, blue & ~1 | SPLITS.index(split)
 
 
 def _places(rng: Random, size: Size, count: int, sides: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Random ``(x, y, side)`` of objects that keep their distance; fewer than ``count`` when they did not all fit."""
+    """Draw ``(x, y, side)`` of objects that keep the margin; fewer than ``count`` if they do not all fit."""
     places: list[tuple[int, int, int]] = []
     for _ in range(20 * count):
         if len(places) == count:

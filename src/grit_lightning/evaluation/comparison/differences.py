@@ -1,4 +1,4 @@
-"""Predictions compared sample by sample: each further column with the first, on the samples that both have."""
+"""Paired comparison of evaluations: each further column against the first, on the samples that both have."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Flip:
     """A sample that is right in one column and wrong in another.
 
     Attributes:
-        sample_id: of the sample.
-        dataset: that it belongs to.
-        question: what was asked.
-        reference: the answer it should have.
-        answers: what was answered, by column, of each completion.
-        right: whether that is right, by column; ``None`` where no completion could be judged.
+        sample_id: id of the sample.
+        dataset: dataset of the sample.
+        question: question of the sample.
+        reference: reference answer.
+        answers: answers of all completions, by column name.
+        right: True if the column is right on the sample, by column name; ``None`` if no completion could be judged.
     """
 
     sample_id: str
@@ -37,16 +37,16 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The first column and another, on the samples that both have.
+    """The comparison of another column with the first, on the samples that both have.
 
     Attributes:
-        first: the first column's name.
-        second: the other's.
+        first: name of the first column.
+        second: name of the other column.
         differences: second − first, by dataset and metric.
-        samples: how many both have.
-        lost: how many of them are right in the first and wrong in the second.
-        gained: the other way round.
-        caveats: why a difference may be one of something else than the model, a sentence each.
+        samples: number of samples that both columns have.
+        lost: number of these samples that are right in the first column and wrong in the second.
+        gained: number of these samples that are wrong in the first column and right in the second.
+        caveats: sentences, each with a reason other than the model why the columns may differ.
     """
 
     first: str
@@ -60,15 +60,15 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationComparison:
-    """All that was compared.
+    """The result of comparing several columns with the first.
 
     Attributes:
-        columns: the first is what the others are compared with.
-        metrics: ``metrics.summary`` of each, by its name.
-        intervals: of these metrics.
-        pairs: one for each column but the first.
-        flips: the samples on which another column differs from the first, in the first's order.
-        published: figures that columns may be held against, by the columns' names.
+        columns: the columns; all others are compared with the first.
+        metrics: ``metrics.summary`` of each column, by column name.
+        intervals: confidence intervals of these metrics, by column name.
+        pairs: the comparison of each further column with the first.
+        flips: samples that are right in some columns and wrong in others, in the order of the first column.
+        published: published figures that match the protocol of each column, by column name.
     """
 
     columns: Sequence[Column]
@@ -80,7 +80,7 @@ class EvaluationComparison:
 
     @property
     def differences(self) -> dict[str, Mapping[str, Mapping[str, Difference]]]:
-        """By column, dataset and metric."""
+        """Differences from the first column, by column name, dataset and metric."""
         return {pair.second: pair.differences for pair in self.pairs}
 
 
@@ -88,8 +88,8 @@ def compare_columns(columns: Sequence[Column], *, resamples: int) -> EvaluationC
     """Compare each column with the first.
 
     Args:
-        columns: at least two.
-        resamples: of the bootstrap; 0 for no intervals.
+        columns: two columns or more.
+        resamples: number of bootstrap resamples; 0 for no intervals.
 
     Raises:
         DataError: a column has no sample in common with the first.
@@ -109,26 +109,29 @@ def compare_columns(columns: Sequence[Column], *, resamples: int) -> EvaluationC
 
 
 def is_mostly_right(sample: SampleValues) -> bool | None:
-    """Whether more than half of its judged completions are right; ``None`` where none was judged."""
+    """Tell whether more than half of the judged completions of a sample are right; ``None`` if none was judged."""
     share = sample.values["accuracy_binarised"]
     return None if share is None else share > 0.5
 
 
 def samples_in_common(first: Column, second: Column) -> set[str]:
-    """The ids that stand for the same question with the same reference answer in both.
+    """Return the sample ids that have the same dataset, question and reference answer in both columns.
 
     Raises:
-        DataError: there are none.
+        DataError: there is no such sample.
     """
     asked, asked_too = _asked(first), _asked(second)
     common = {name for name in asked if asked[name] == asked_too.get(name)}
     if not common:
-        raise DataError(f"no sample of it is in {first.file}, so there is nothing to compare", str(second.file))
+        raise DataError(f"shares no sample with {first.file}, so there is nothing to compare", str(second.file))
     return common
 
 
 def _asked(column: Column) -> dict[str, tuple[str, str, str]]:
-    """What each sample is: an id alone may stand for another question in another version of the data."""
+    """Return dataset, question and reference answer by sample id.
+
+    The id alone does not identify a sample, because another version of the data may reuse it for another question.
+    """
     return {one["sample_id"]: (one["dataset"], one["question"], one["answer"]) for one in column.predictions}
 
 
@@ -176,27 +179,28 @@ def _by_sample(predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]
     return groups
 
 
-# ---- what is not the same ----
+# ---- caveats ----
 
 
 def caveats(first: Column, second: Column) -> list[str]:
-    """Why differences between two columns may be of something else than what they are meant to compare.
+    """Return one sentence for each difference in judge, decoding or samples that may distort the comparison.
 
-    Another prompt is none of these: it is often what is compared.
+    A different prompt is not reported, because prompts are often what a comparison is about.
     """
-    return [*_other_judge(first, second), *_other_decoding(first, second), *_other_samples(first, second)]
+    return [*_judge_caveats(first, second), *_decoding_caveats(first, second), *_sample_caveats(first, second)]
 
 
-def _other_judge(first: Column, second: Column) -> list[str]:
+def _judge_caveats(first: Column, second: Column) -> list[str]:
     if set(first.judges) == set(second.judges) and len(first.judges) <= 1:
         return []
-    names = [" and ".join(one.judges) or "whom is not recorded" for one in (first, second)]
+    names = [" and ".join(one.judges) or "an unrecorded judge" for one in (first, second)]
     return [
-        f"{second.name} was judged by {names[1]}, {first.name} by {names[0]}: their accuracies differ by judge, too"
+        f"{second.name} was judged by {names[1]}, {first.name} by {names[0]}: "
+        "accuracies may differ because of the judge"
     ]
 
 
-def _other_decoding(first: Column, second: Column) -> list[str]:
+def _decoding_caveats(first: Column, second: Column) -> list[str]:
     how: list[Any] = [(one.settings or {}).get("decoding") for one in (first, second)]
     known = all(isinstance(one, Mapping) for one in how)
     if _without_seed(how[0]) == _without_seed(how[1]) if known else first.samples_each == second.samples_each:
@@ -206,28 +210,28 @@ def _other_decoding(first: Column, second: Column) -> list[str]:
     ]
     if texts[0] == texts[1]:
         texts = [f"{text}, to {of.get('stop')!r}" for text, of in zip(texts, how, strict=True)]
-    return [f"{second.name} was decoded in another way ({texts[1]}) than {first.name} ({texts[0]})"]
+    return [f"{second.name} was decoded differently ({texts[1]}) than {first.name} ({texts[0]})"]
 
 
 def _without_seed(decoding: Mapping[str, Any]) -> dict[str, Any]:
-    """Draws of the same distribution can be compared."""
+    """Remove the seed, because samples from the same distribution are comparable."""
     sampling = decoding.get("sampling")
     return {**decoding, "sampling": {**sampling, "seed": None} if isinstance(sampling, Mapping) else sampling}
 
 
-def _other_samples(first: Column, second: Column) -> list[str]:
+def _sample_caveats(first: Column, second: Column) -> list[str]:
     asked, asked_too = _asked(first), _asked(second)
     only = len(asked.keys() - asked_too.keys()), len(asked_too.keys() - asked.keys())
     changed = sum(asked[name] != asked_too[name] for name in asked.keys() & asked_too.keys())
     found = []
     if any(only):
         found.append(
-            f"other samples: {only[1]} only in {second.name}, {only[0]} only in {first.name}; differences are over "
-            "those in both, means over each one's own"
+            f"different samples: {only[1]} only in {second.name}, {only[0]} only in {first.name}; differences are over "
+            "the samples in both, means over all of each run"
         )
     if changed:
         found.append(
-            f"the data differs: {changed} of the samples in both {second.name} and {first.name} by their id are other "
-            "questions or have other answers there, and are not paired"
+            f"the data differs: {changed} sample ids in both {second.name} and {first.name} belong to different "
+            "questions or reference answers, and are not paired"
         )
     return found

@@ -1,4 +1,4 @@
-"""A comparison as a picture: each run's metrics with their intervals, and the paired differences from the first."""
+"""The plot of an evaluation comparison: metrics of each run with intervals, and differences from the first run."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ METRICS = (
     "grounded_format",
     "count_consistency",
 )
-"""Shares of 1, drawn where there are any; accuracy by dataset, too, and whatever has a published figure beside it."""
+"""Metrics to draw if any run has them, each between 0 and 1. :func:`rows_of` adds further rows."""
 
 _COLOURS = ("#5a6b7b", "#1f4e9c", "#e6007e", "#1a7f37", "#c27c0e", "#7b3fa0", "#008b8b", "#8b4513")
 _BAND = 0.7
-"""Of the distance between two rows, the part that the runs share."""
+"""Share of a row's height over which the points of the runs are spread."""
 
 
 class _PlotRow(NamedTuple):
-    """A metric over some samples."""
+    """One row of the plot: a metric on one dataset, or over all samples."""
 
     title: str
     dataset: str
@@ -42,7 +42,7 @@ class _PlotRow(NamedTuple):
 
 
 def plot_comparison(path: Path, comparison: EvaluationComparison) -> None:
-    """Draw values on the left, differences on the right, a row for each metric, as a PNG."""
+    """Save a PNG with one row per metric: values on the left, paired differences on the right."""
     rows = rows_of(comparison)
     runs = len(comparison.columns)
     figure = new_figure(11.5, 1.3 + len(rows) * max(0.42, 0.16 * runs) + 0.22 * ((runs + 2) // 3))
@@ -61,7 +61,11 @@ def plot_comparison(path: Path, comparison: EvaluationComparison) -> None:
 
 
 def rows_of(comparison: EvaluationComparison) -> list[_PlotRow]:
-    """The metrics that any run has, from the top; accuracy over all samples, by dataset and their mean."""
+    """Return the rows of the plot from top to bottom.
+
+    A metric has a row if any run has it. Accuracy also has a row for each of several datasets and for their mean.
+    Metrics with a published figure follow, if they have no row yet.
+    """
     summaries = comparison.metrics.values()
     datasets = sorted({name for of in summaries for name in of} - {OVERALL}, key=lambda name: (name == MACRO, name))
     rows = []
@@ -77,7 +81,7 @@ def rows_of(comparison: EvaluationComparison) -> list[_PlotRow]:
 
 
 def _published(comparison: EvaluationComparison) -> dict[tuple[str, str], float]:
-    """Published figures by dataset and metric."""
+    """Return the published values by dataset and metric."""
     found = [one for of_column in comparison.published.values() for one in of_column]
     return {(one.dataset, one.figure.metric): one.figure.value for one in found}
 
@@ -115,7 +119,7 @@ def _differences(axes: Axes, comparison: EvaluationComparison, rows: Sequence[_P
 
 
 def _points(axes: Axes, points: Sequence[tuple[int, float, Interval | None]], at: int, runs: int, name: str) -> None:
-    """One run's points, each with a bar from end to end of its interval, in the run's part of each row."""
+    """Draw the points of one run and their intervals, at the vertical offset of that run within each row."""
     offset = _BAND * ((at + 0.5) / runs - 0.5)
     colour = _COLOURS[at % len(_COLOURS)]
     axes.plot(
@@ -125,7 +129,7 @@ def _points(axes: Axes, points: Sequence[tuple[int, float, Interval | None]], at
         color=colour,
         markersize=5,
         linestyle="none",
-        label=name if not name.startswith("_") else f" {name}",  # matplotlib leaves such names out of a legend
+        label=name if not name.startswith("_") else f" {name}",  # matplotlib hides labels with a leading underscore
         zorder=3,
     )
     for y, _, interval in points:

@@ -1,4 +1,4 @@
-"""A comparison of predictions for people and for programs: a table for the terminal, Markdown, CSV, JSON lines."""
+"""Reports of an evaluation comparison: a terminal table, Markdown, CSV and JSON lines."""
 
 from __future__ import annotations
 
@@ -25,21 +25,25 @@ FIELDS = (
     "difference_high",
     "pairs",
 )
-"""Of the CSV: ``samples`` have the metric in this run, ``pairs`` in the first run, too; the rest as it is called."""
+"""Columns of the CSV.
+
+``samples`` counts the samples that have the metric in this run, ``pairs`` those that have it in the first run too.
+``low`` and ``high`` are the ends of the 95 % interval; ``difference`` is this run − the first run.
+"""
 
 _WIDTH = 120
-"""Characters of a terminal's line: a wider table is printed in parts."""
+"""Maximum width of a terminal table in characters; a wider table is split."""
 
 _QUESTION, _ANSWER = 100, 60
-"""Characters of a question and of an answer in the list of flips."""
+"""Maximum lengths, in characters, of a question and of an answer in the list of flips."""
 
 
 def terminal(comparison: EvaluationComparison, flips: int) -> str:
-    """The comparison in short.
+    """Return the comparison as text for the terminal.
 
     Args:
-        comparison: what was found.
-        flips: how many samples to list.
+        comparison: the comparison to report.
+        flips: maximum number of flipped samples to list.
     """
     blocks = [
         "\n".join(
@@ -54,7 +58,7 @@ def terminal(comparison: EvaluationComparison, flips: int) -> str:
 
 
 def markdown(comparison: EvaluationComparison, flips: int) -> str:
-    """The comparison as a page; see :func:`terminal`."""
+    """Return the comparison as a Markdown page; the arguments are those of :func:`terminal`."""
     header, rows = _cells(comparison, with_intervals=True)
     caveats = [line for pair in comparison.pairs for line in pair.caveats]
     lines = [
@@ -66,7 +70,7 @@ def markdown(comparison: EvaluationComparison, flips: int) -> str:
         f"|---|{'---:|' * len(header)}",
         *(f"| {_plain(title)} | {' | '.join(map(_plain, row))} |" for title, row in rows.items()),
         "",
-        "In brackets: 95 % bootstrap intervals over samples. Differences are paired: over the samples that both have.",
+        "In brackets: 95 % bootstrap intervals over samples. Differences are paired: over the samples of both runs.",
         *(["", "Not quite comparable:", "", *(f"- {_plain(line)}" for line in caveats)] if caveats else []),
         *(["", *(f"- {_plain(line)}" for line in published)] if (published := published_lines(comparison)) else []),
         "",
@@ -74,7 +78,7 @@ def markdown(comparison: EvaluationComparison, flips: int) -> str:
         "",
         *(f"- {_plain(pair_line(pair))}" for pair in comparison.pairs),
         "",
-        "A sample is right where more than half of its judged completions are.",
+        "A sample counts as right if more than half of its judged completions are right.",
         "",
         _list_title(comparison.flips, flips),
         "",
@@ -84,7 +88,7 @@ def markdown(comparison: EvaluationComparison, flips: int) -> str:
 
 
 def csv_text(comparison: EvaluationComparison) -> str:
-    """A line for each metric, dataset and run, full precision; what is not defined is empty."""
+    """Return the comparison as CSV, one line per metric, dataset and run. Undefined values are empty cells."""
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
@@ -93,20 +97,20 @@ def csv_text(comparison: EvaluationComparison) -> str:
 
 
 def flips_text(comparison: EvaluationComparison) -> str:
-    """A JSON line for each sample that flipped, with what each run answered and whether that is right."""
+    """Return one JSON line for each flipped sample, with the answers of each run and whether they are right."""
     return "".join(f"{json.dumps(_flip_record(flip))}\n" for flip in comparison.flips)
 
 
 def pair_line(pair: Pair) -> str:
-    """How many samples flipped."""
+    """Return one line with the number of samples that flipped between two columns."""
     return (
         f"{pair.second} against {pair.first}: right → wrong {pair.lost}, wrong → right {pair.gained}, "
-        f"of {pair.samples} in both"
+        f"of {pair.samples} samples in both"
     )
 
 
 def flip_line(flip: Flip) -> str:
-    """The sample and what was answered, on one line."""
+    """Return one line with the question, the reference answer and the answers of each column."""
     answers = [
         f"{name} {_verdict(flip.right[name])}: {excerpt(' / '.join(found), _ANSWER) or 'nothing'}"
         for name, found in flip.answers.items()
@@ -116,7 +120,7 @@ def flip_line(flip: Flip) -> str:
 
 
 def published_lines(comparison: EvaluationComparison) -> list[str]:
-    """Each published figure with those of the columns that may be held against it."""
+    """Return one line for each published figure, with the values of the columns that follow its protocol."""
     ours: dict[str, list[str]] = {}
     for name, found in comparison.published.items():
         for one in found:
@@ -127,11 +131,14 @@ def published_lines(comparison: EvaluationComparison) -> list[str]:
     return [f"{note}; {', '.join(values)}" for note, values in ours.items()]
 
 
-# ---- cells ----
+# ---- tables and CSV ----
 
 
 def _tables(comparison: EvaluationComparison) -> str:
-    """All in one table where that is narrow enough, else the differences in one of their own."""
+    """Return the widest layout that fits ``_WIDTH``.
+
+    The layouts are: one table with intervals, one table without, and two tables, of values and of differences.
+    """
     for with_intervals in (True, False):
         table = text_table(*_cells(comparison, with_intervals=with_intervals))
         if max(map(len, table.splitlines())) <= _WIDTH:
@@ -162,7 +169,7 @@ def _csv_rows(comparison: EvaluationComparison) -> Iterator[dict[str, object]]:
         values = sample_values(column.predictions)
         differences = comparison.differences.get(column.name, {})
         for dataset, metrics in comparison.metrics[column.name].items():
-            those = [sample for sample in values if sample.dataset == dataset] or values  # overall, macro
+            those = [sample for sample in values if sample.dataset == dataset] or values  # all for OVERALL and MACRO
             for metric, value in metrics.items():
                 if metric in COUNTS:
                     continue
@@ -198,7 +205,7 @@ def _flip_record(flip: Flip) -> dict[str, object]:
 
 
 def _list_title(flips: Sequence[Flip], count: int) -> str:
-    """What stands above the list of flips; nothing above none."""
+    """Return the heading of the list of flips; an empty string if the list is empty."""
     if not flips[:count]:
         return ""
     which = f"the first {count} of {len(flips)} samples" if len(flips) > count else "the samples"
@@ -210,7 +217,7 @@ def _verdict(right: bool | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """The text where Markdown would read something else into it."""
+    """Escape the characters that have a meaning in Markdown."""
     for character in "\\`*_[]<>|":
         text = text.replace(character, f"\\{character}" if character not in "|<>" else f"&#{ord(character)};")
     return text

@@ -1,4 +1,4 @@
-"""What is compared: predictions, found by a run, an evaluation or a file, under short names."""
+"""The predictions to compare: locates them in a run, an evaluation folder or a file, and gives them short names."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from grit_lightning.model.backbones.prompts import prompt_name
 from grit_lightning.runs.run_folder import RunFolder
 
 _AFTER_TRAINING = "after.jsonl"
-"""In a run's folder of evaluations: the held-out samples that its training ended with."""
+"""File in a run's evaluation folder with the predictions that were made at the end of training."""
 
 _NOT_IN_NAMES = ("eval", "predictions.jsonl")
-"""Parts of paths that tell no evaluation from another."""
+"""Parts of paths that are the same for all evaluations, so that column names leave them out."""
 
 _TIME = re.compile(r"^\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}_")
 _LONGEST_NAME = 32
@@ -27,12 +27,12 @@ _LONGEST_NAME = 32
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where predictions lie.
+    """The location of predictions.
 
     Attributes:
-        entry: as it was asked for: a run, an evaluation or a file.
-        file: the predictions.
-        folder: of the evaluation that the file is of; ``None`` where there is only the file.
+        entry: path that the user gave: a run, an evaluation folder or a file.
+        file: file of the predictions.
+        folder: evaluation folder that holds the file; ``None`` for a file that stands alone.
     """
 
     entry: Path
@@ -42,14 +42,14 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Predictions under a name.
+    """Named predictions, which make up one column of a comparison.
 
     Attributes:
-        name: unlike all others'.
-        file: where they lie.
-        settings: how they were made, ``evaluation.json``; ``None`` where that is not known.
-        predictions: those that could be read.
-        finished: whether the evaluation has come to its end, as far as that is known.
+        name: name of the column, unique within the comparison.
+        file: file of the predictions.
+        settings: settings of the evaluation (``evaluation.json``); ``None`` if they are unknown.
+        predictions: the predictions that could be read.
+        finished: False if the evaluation is known to be incomplete.
     """
 
     name: str
@@ -60,17 +60,17 @@ class Column:
 
     @property
     def judges(self) -> list[str]:
-        """Who gave the scores; of predictions that do not say, what the settings do."""
+        """Names of the judges that the predictions record; the judge of the settings if they record none."""
         found = dict.fromkeys(one["judge"] for one in self.predictions if isinstance(one.get("judge"), str))
         return list(found) or ([self.settings["judge"]] if self.settings and "judge" in self.settings else [])
 
     @property
     def samples_each(self) -> int:
-        """Completions of each sample."""
+        """The number of completions per sample."""
         return 1 + max(one["completion_index"] for one in self.predictions)
 
     def how(self) -> str:
-        """How the predictions were made, on one line."""
+        """Return one line with the weights, prompt, decoding, judge and number of samples of the predictions."""
         settings = self.settings or {}
         versions = dict.fromkeys(str(one["prompt_version"]) for one in self.predictions if one.get("prompt_version"))
         samples = len({one["sample_id"] for one in self.predictions})
@@ -78,23 +78,23 @@ class Column:
             _weights(settings.get("weights")),
             f"prompt {' and '.join(map(prompt_name, versions)) or 'not recorded'}",
             decoding_text(settings.get("decoding"), self.samples_each),
-            f"judged by {' and '.join(self.judges) or 'whom is not recorded'}",
+            f"judged by {' and '.join(self.judges) or 'an unrecorded judge'}",
             "1 sample" if samples == 1 else f"{samples} samples",
         ]
         return ", ".join(filter(None, parts)) + ("" if self.finished else ", not finished")
 
 
 def decoding_text(decoding: Mapping[str, Any] | None, samples_each: int) -> str:
-    """How completions were decoded, such as ``greedy, up to 112 tokens``."""
+    """Describe the decoding, such as ``greedy, up to 112 tokens``."""
     if not decoding:
-        return f"{samples_each} completions of each" if samples_each > 1 else "decoding not recorded"
+        return f"{samples_each} completions per sample" if samples_each > 1 else "decoding not recorded"
     sampling, limit = decoding.get("sampling"), f"up to {decoding.get('max_new_tokens')} tokens"
     if not isinstance(sampling, Mapping):
         return f"{sampling}, {limit}"
     values = ", ".join(
         f"{name} {sampling[name]}" for name in ("temperature", "top_k", "top_p", "seed") if name in sampling
     )
-    return f"{sampling.get('num_generations')} completions of each ({values}), {limit}"
+    return f"{sampling.get('num_generations')} completions per sample ({values}), {limit}"
 
 
 def _weights(weights: Any) -> str:
@@ -104,16 +104,17 @@ def _weights(weights: Any) -> str:
     return f"{weights.get('checkpoint')}{trained}"
 
 
-# ---- where they lie ----
+# ---- locating and reading predictions ----
 
 
 def find(entry: Path) -> Source:
-    """Where the predictions of a run, an evaluation or a file lie.
+    """Locate the predictions of a run, an evaluation folder or a file.
 
-    A run stands for its newest finished evaluation by ``task=evaluate``, else for the answers its training ended with.
+    For a run, return its newest finished evaluation by ``task=evaluate``; if there is none, return the predictions made
+    at the end of its training.
 
     Raises:
-        DataError: there are none.
+        DataError: the path does not exist, or holds no predictions.
     """
     if entry.is_file():
         folder = EvaluationFolder(entry.parent)
@@ -124,7 +125,7 @@ def find(entry: Path) -> Source:
         )
     run, folder = RunFolder(entry), EvaluationFolder(entry)
     if run.manifest_file.is_file():
-        return _of_run(run)
+        return _source_of_run(run)
     if folder.settings_file.is_file() or folder.predictions_file.is_file():
         return Source(entry, folder.predictions_file, folder)
     raise DataError(
@@ -132,7 +133,7 @@ def find(entry: Path) -> Source:
     )
 
 
-def _of_run(run: RunFolder) -> Source:
+def _source_of_run(run: RunFolder) -> Source:
     folders = map(EvaluationFolder, run.evaluation.glob("*/"))
     finished = [folder for folder in folders if folder.metrics_file.is_file() and folder.predictions_file.is_file()]
     if finished:
@@ -145,10 +146,10 @@ def _of_run(run: RunFolder) -> Source:
 
 
 def read(source: Source, name: str) -> tuple[Column, list[DataError]]:
-    """The predictions, and a problem for each line, and for settings, that cannot be used.
+    """Read the predictions of a source; return them as a column, and a problem for each unusable line or settings file.
 
     Raises:
-        DataError: there is no prediction in it that can be used.
+        DataError: the source holds no usable prediction.
     """
     folder, settings, finished = source.folder, None, True
     problems: list[DataError] = []
@@ -167,13 +168,14 @@ def read(source: Source, name: str) -> tuple[Column, list[DataError]]:
     return Column(name, source.file, settings, predictions, finished), problems
 
 
-# ---- what they are called ----
+# ---- naming columns ----
 
 
 def column_names(sources: Sequence[Source]) -> list[str]:
-    """A short name for each, unlike the others: as many last parts of their paths as that takes.
+    """Return a short, unique name for each source: as few trailing parts of its path as make the names unique.
 
-    A run goes by its own name, not by that of its evaluation, where that tells it from the others.
+    The paths that the user gave are tried first, so that a run has its own name rather than that of its evaluation,
+    then the paths of the prediction files. Timestamps are left out of names that are unique without them.
     """
     deepest = max(len(source.file.parts) for source in sources)
     for paths in ([source.entry for source in sources], [source.file for source in sources]):
@@ -182,7 +184,7 @@ def column_names(sources: Sequence[Source]) -> list[str]:
                 names = [_name(path, depth, without_time=without_time) for path in paths]
                 if len(set(names)) == len(names):
                     return names
-    return _numbered(names)  # the same predictions twice
+    return _numbered(names)  # the same file was given twice
 
 
 def _name(path: Path, depth: int, *, without_time: bool) -> str:
@@ -193,7 +195,7 @@ def _name(path: Path, depth: int, *, without_time: bool) -> str:
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
-    """The last parts of names that are not all different, numbered where they come again."""
+    """Return the last path part of each name, with a number appended to repeated ones: ``a``, ``a (2)``."""
     result: list[str] = []
     for name in (name.rpartition("/")[2] for name in names):
         candidates = (name if again == 1 else f"{name} ({again})" for again in itertools.count(1))

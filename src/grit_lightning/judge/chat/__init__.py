@@ -1,1 +1,1 @@
-"""Asking a chat server over HTTP: client, endpoint, reply, cache of replies, service thread and statistics."""
+"""Communication with a chat server over HTTP: client, endpoint, reply, reply cache, service thread and statistics."""

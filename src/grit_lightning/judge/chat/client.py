@@ -1,4 +1,4 @@
-"""Asking a server: some requests at a time, no more than it allows, again when that may help."""
+"""The HTTP client of a chat server, with limits on concurrency and rate, and with retries."""
 
 from __future__ import annotations
 
@@ -27,31 +27,32 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _UNKNOWN_FIELD = (400, 422)
-"""What servers answer to a field that they do not have."""
+"""HTTP statuses with which servers reject an unknown request field."""
 
 FAILURES = (PermanentError, TransientError, httpx.HTTPError, TimeoutError)
-"""What :meth:`ChatClient.complete` raises when there is no reply."""
+"""Exceptions that :meth:`ChatClient.complete` raises when the last attempt failed."""
 
 _BURST = 1 / 6
-"""Of a minute's allowance, the share that may be used at once; the rest comes evenly."""
+"""Share of a minute's allowance that may be used at once; the allowance is refilled at a constant rate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """How hard a server may be asked, and for how long. The first three are shared by the processes of a run.
+    """Rate limits, timeouts and retries of requests. The processes of a run divide the first three among themselves.
 
     Attributes:
-        concurrency: requests at a time.
-        requests_per_minute: on average; ``None`` for no limit.
-        tokens_per_minute: the same of tokens, by an estimate: 4 bytes of text each, and the longest reply.
-        connect_timeout: seconds to connect.
-        read_timeout: seconds without a byte.
-        total_timeout: seconds for one request as a whole.
-        attempts: how often a question is sent.
-        backoff: the wait before attempt n + 1 is random, up to ``backoff`` · 2^(n−1) seconds, beside what the server
-            asks for.
-        max_wait: seconds: the most that either of the two waits grows to.
-        max_reply_bytes: a longer reply is refused.
+        concurrency: maximum number of simultaneous requests.
+        requests_per_minute: maximum average number of requests per minute; ``None`` for no limit.
+        tokens_per_minute: maximum average number of tokens per minute; ``None`` for no limit. A request is estimated at
+            one token per 4 bytes of text, plus the maximum length of the reply.
+        connect_timeout: maximum time to connect, in seconds.
+        read_timeout: maximum time without data, in seconds.
+        total_timeout: maximum time of one request as a whole, in seconds.
+        attempts: maximum number of times that a question is sent.
+        backoff: scale of the random wait between attempts: up to ``backoff`` · 2^(n−1) seconds before attempt n + 1,
+            in addition to the wait that the server requests.
+        max_wait: upper limit of each of these two waits, in seconds.
+        max_reply_bytes: maximum size of a reply in bytes; a longer reply counts as a failure.
     """
 
     concurrency: int
@@ -79,11 +80,11 @@ class ChatClient:
     """Sends chat completions to one server, on one event loop.
 
     Args:
-        endpoint: the server.
-        limits: how hard it may be asked.
-        response_format: what replies are to be held to; ``None`` to leave them free.
-        processes: how many share the limits.
-        statistics: requests, tokens and latencies are counted here.
+        endpoint: address and key of the server.
+        limits: rate limits, timeouts and retries.
+        response_format: schema of the replies, sent with each request; ``None`` to leave replies free.
+        processes: number of processes that share the limits.
+        statistics: counter of requests, failures, tokens and latencies.
     """
 
     def __init__(
@@ -101,8 +102,9 @@ class ChatClient:
         self._statistics = statistics
         self._requests = _limiter(limits.requests_per_minute, processes)
         self._tokens = _limiter(limits.tokens_per_minute, processes)
-        # A client with one connection for each request at a time: a pool looks at all its connections for every
-        # request, which for 32 took half of the processor time. Last in, first out: open connections are used first.
+        # One HTTP client with a single connection per simultaneous request. A shared pool scans all its connections for
+        # every request, which took half of the CPU time at 32 connections. Last in, first out, so that connections that
+        # are already open are preferred.
         verify = httpx.create_ssl_context()
         self._clients = [_http_client(limits, verify) for _ in range(max(1, limits.concurrency // processes))]
         self._free: asyncio.LifoQueue[httpx.AsyncClient] = asyncio.LifoQueue()
@@ -115,16 +117,16 @@ class ChatClient:
             await client.aclose()
 
     async def complete(self, body: Mapping[str, Any], *, tokens: float, accept: Callable[[Reply], T]) -> T:
-        """Ask, and ask again where that may help.
+        """Send a request, retry temporary failures, and return the result of ``accept``.
 
         Args:
-            body: the request, JSON-ready.
-            tokens: what it is estimated to cost.
-            accept: takes what is wanted from a reply; raises ``TransientError`` where it is not there.
+            body: body of the request, JSON-ready.
+            tokens: estimated cost of the request in tokens.
+            accept: function that extracts the result from a reply; raises ``TransientError`` if the reply lacks it.
 
         Raises:
             PermanentError, TransientError, httpx.HTTPError, TimeoutError: the last attempt failed.
-            JudgeError: there is no key.
+            JudgeError: the key is required but missing, or malformed.
         """
         if self._format is not None:
             try:
@@ -134,12 +136,12 @@ class ChatClient:
                     raise
         result = await self._persist(body, tokens, accept)
         if self._format is not None:
-            self._format = None  # it was the cause: never again
-            _log.info("%s takes no response_format: the judge's replies are free text", self.endpoint.address)
+            self._format = None  # the server rejected it, so it is never sent again
+            _log.info("%s does not accept response_format: the judge's replies are free text", self.endpoint.address)
         return result
 
     async def _persist(self, body: Mapping[str, Any], tokens: float, accept: Callable[[Reply], T]) -> T:
-        content = json.dumps(body, allow_nan=False).encode()  # ASCII: lone surrogates have no UTF-8
+        content = json.dumps(body, allow_nan=False).encode()  # ASCII, because UTF-8 cannot encode lone surrogates
         limits = self.limits
         attempts = retrying(attempts=limits.attempts, backoff=limits.backoff, max_wait=limits.max_wait)
         return await attempts(self._attempt, content, tokens, accept)
@@ -176,9 +178,9 @@ class ChatClient:
 
 
 def reason(error: BaseException) -> str:
-    """Why there is no reply, in a few words that hold no key."""
+    """Describe in a few words why there is no reply; the text never contains the key."""
     if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError):
-        return f"cannot connect ({error or 'time is up'})"
+        return f"cannot connect ({error or 'timed out'})"
     if isinstance(error, httpx.TimeoutException | TimeoutError):
         return "no reply in time"
     return str(error) or type(error).__name__
@@ -189,7 +191,7 @@ def _http_client(limits: Limits, verify: ssl.SSLContext) -> httpx.AsyncClient:
         verify=verify,
         timeout=httpx.Timeout(limits.read_timeout, connect=limits.connect_timeout, pool=None),
         limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
-        follow_redirects=False,  # the key is for this address alone
+        follow_redirects=False,  # the key must not be sent to another address
         headers={
             "Accept": "application/json",
             "Accept-Encoding": "identity",
@@ -208,4 +210,4 @@ def _limiter(per_minute: float | None, processes: int) -> AsyncLimiter | None:
 
 async def _acquire(limiter: AsyncLimiter | None, amount: float) -> None:
     if limiter is not None:
-        await limiter.acquire(min(amount, limiter.max_rate))  # more than it ever has: all of it
+        await limiter.acquire(min(amount, limiter.max_rate))  # a larger amount takes the whole allowance

@@ -1,4 +1,4 @@
-"""Where a judge is asked, and with which key."""
+"""Address and key of a judge's server."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ _PATH = "chat/completions"
 class Endpoint:
     """A server that speaks OpenAI's chat-completions protocol.
 
-    The key is read from the environment when a request is made. No object holds it, so no config, log or pickle can.
+    The key is read from the environment for each request. No object stores it, so no config, log or pickle contains it.
 
     Attributes:
-        url: the base address, such as ``https://api.openai.com/v1``.
-        key_variable: the environment variable with the key, sent as a bearer token; ``None`` where none is needed.
-        key_required: whether to refuse to start without it.
-        may_lack_schemas: whether a request that is refused (400, 422) is made again without ``response_format``.
+        url: base address, such as ``https://api.openai.com/v1``.
+        key_variable: name of the environment variable with the key, which is sent as a bearer token; ``None`` for a
+            server without keys.
+        key_required: True to refuse to start without a key.
+        may_lack_schemas: True to repeat a request that the server rejects (400, 422) without ``response_format``.
     """
 
     url: str
@@ -36,50 +37,51 @@ class Endpoint:
             url = httpx.URL(self.url)
         except httpx.InvalidURL as error:
             raise ConfigError(f"judge.endpoint.url cannot be read as an address: {error}") from error
-        if url.userinfo or url.query:  # not repeated: it may be the key
+        if url.userinfo or url.query:  # the message does not quote the URL, which may contain the key
             raise ConfigError(
-                "judge.endpoint.url holds a user, a password or a query: expected http(s)://HOST/PATH alone, "
+                "judge.endpoint.url contains a user, a password or a query, expected http(s)://HOST/PATH alone, "
                 "with the key in the environment"
             )
         if url.scheme not in ("http", "https") or not url.host:
             raise ConfigError(f"judge.endpoint.url is {self.url!r}, expected http(s)://HOST/PATH")
         if self.key_variable is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable):
-            # Not repeated: where a name is expected, some give the key.
+            # The message does not quote the value, because it may be the key itself, given by mistake.
             raise ConfigError("judge.endpoint.key_variable is not the name of an environment variable")
 
     @property
     def address(self) -> str:
-        """Where requests are sent."""
+        """The URL of requests."""
         return f"{self.url.rstrip('/')}/{_PATH}"
 
     def key(self) -> str:
-        """The key, empty where there is none.
+        """Return the key; an empty string if there is none.
 
         Raises:
-            JudgeError: it is needed and not there, or no HTTP header can hold it.
+            JudgeError: the key is required but not set, or contains a character that HTTP headers do not allow.
         """
         key = os.environ.get(self.key_variable, "").strip() if self.key_variable else ""
         if not key and self.key_required:
             raise JudgeError(f"the judge needs a key in the environment variable {self.key_variable}, which is not set")
-        if not re.fullmatch(r"[\x21-\x7e]*", key):  # httpx would repeat it in its message
+        if not re.fullmatch(r"[\x21-\x7e]*", key):  # httpx would quote the key in its message
             raise JudgeError(
-                f"the key in the environment variable {self.key_variable} holds a character that no key has"
+                f"the key in the environment variable {self.key_variable} contains a space, a control character "
+                "or a non-ASCII character"
             )
         return key
 
     def headers(self, key: str) -> dict[str, str]:
-        """The headers that show the key."""
+        """Return the HTTP headers that contain the key."""
         return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AzureEndpoint(Endpoint):
-    """A deployment of Azure OpenAI, which has an address of its own and takes the key in the header ``api-key``.
+    """A deployment of Azure OpenAI, which has its own form of address and takes the key in the header ``api-key``.
 
     Attributes:
-        url: the resource, such as ``https://NAME.openai.azure.com``.
-        deployment: its name.
-        api_version: such as ``2024-10-21``.
+        url: address of the resource, such as ``https://NAME.openai.azure.com``.
+        deployment: name of the deployment.
+        api_version: version of the API, such as ``2024-10-21``.
     """
 
     deployment: str
@@ -93,9 +95,9 @@ class AzureEndpoint(Endpoint):
 
     @property
     def address(self) -> str:
-        """Where requests are sent."""
+        """The URL of requests."""
         return f"{self.url.rstrip('/')}/openai/deployments/{self.deployment}/{_PATH}?api-version={self.api_version}"
 
     def headers(self, key: str) -> dict[str, str]:
-        """The header that shows the key."""
+        """Return the HTTP header that contains the key."""
         return {"api-key": key}

@@ -1,4 +1,4 @@
-"""A server's reply, read within bounds: the text and its cost, or why there is none."""
+"""Reader of a chat server's reply, with a size limit: the text and its token counts, or the reason of a failure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import httpx
 from grit_lightning.system.retries import PermanentError, TransientError, is_transient_status, retry_after
 
 _MAX_MESSAGE = 200
-"""Characters of a server's own words in a message."""
+"""Maximum number of characters with which a message quotes a server's error text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model said.
+    """The reply of a model.
 
     Attributes:
-        text: its words.
-        prompt_tokens: what the server counted, 0 where it does not say.
-        completion_tokens: the same of the reply.
+        text: text of the reply.
+        prompt_tokens: tokens of the prompt as counted by the server; 0 if it reports none.
+        completion_tokens: tokens of the reply as counted by the server; 0 if it reports none.
     """
 
     text: str
@@ -33,12 +33,12 @@ async def read_reply(response: httpx.Response, *, max_bytes: int, key: str) -> R
     """Read a streamed response.
 
     Args:
-        response: its body not yet read.
-        max_bytes: no more than this is read.
-        key: blotted out wherever the server repeats it.
+        response: response whose body has not been read yet.
+        max_bytes: maximum size of the body in bytes.
+        key: key of the request, which is replaced by ``***`` if the server repeats it.
 
     Raises:
-        PermanentError, TransientError: it is no reply of a model.
+        PermanentError, TransientError: the response is not a reply of a model.
         httpx.TransportError: the connection broke.
     """
     status = response.status_code
@@ -55,7 +55,8 @@ async def read_reply(response: httpx.Response, *, max_bytes: int, key: str) -> R
 
 
 async def _read(response: httpx.Response, max_bytes: int, key: str, *, whole: bool) -> str:
-    if response.headers.get("content-encoding", "identity").lower() != "identity":  # not asked for; may unpack to more
+    # Compression was not requested, and the unpacked body could exceed max_bytes.
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise TransientError("the reply is compressed")
     chunks, size = [], 0
     async for chunk in response.aiter_raw(16_384):
@@ -74,9 +75,9 @@ def _parse(body: str) -> Reply:
         fields = json.loads(body, parse_int=float)
         text = fields["choices"][0]["message"]["content"]
     except (ValueError, RecursionError, LookupError, TypeError) as error:
-        raise TransientError("the reply is no chat completion in JSON") from error
+        raise TransientError("the reply is not a chat completion in JSON") from error
     if not isinstance(text, str):
-        raise TransientError("the reply holds no text")
+        raise TransientError("the reply contains no text")
     usage = fields.get("usage")
     counts = usage if isinstance(usage, dict) else {}
     return Reply(text, _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens")))
@@ -87,7 +88,7 @@ def _count(value: Any) -> int:
 
 
 def _status_line(response: httpx.Response, body: str) -> str:
-    """Such as ``HTTP 401 Unauthorized: Incorrect API key provided``."""
+    """Return a line such as ``HTTP 401 Unauthorized: Incorrect API key provided``."""
     line = f"HTTP {response.status_code} {response.reason_phrase}".strip()
     try:
         said = json.loads(body)["error"]["message"]

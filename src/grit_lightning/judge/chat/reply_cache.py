@@ -1,7 +1,7 @@
-"""Replies on disk, so that no question is paid for twice.
+"""A cache of judge replies on disk, so that no question is paid for twice.
 
-The library is ``diskcache``: an SQLite file that several processes may use at once, kept below a size by leaving out
-what was used longest ago. A value is JSON text, so ``sqlite3 cache.db 'select value from Cache'`` shows it.
+It uses ``diskcache``: an SQLite file that several processes can use at the same time. Above the size limit, the least
+recently used replies are deleted. Values are JSON text, so ``sqlite3 cache.db 'select value from Cache'`` shows them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,16 @@ from grit_lightning.judge.chat.reply import Reply
 _log = logging.getLogger(__name__)
 
 _TROUBLE = (OSError, sqlite3.Error, diskcache.Timeout)
-"""What a full disk, a lost file system or a busy file raises."""
+"""Exceptions raised for a full disk, a lost file system or a locked file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheOptions:
-    """Where replies are kept.
+    """Folder and size limit of the reply cache.
 
     Attributes:
-        folder: shared by all runs that name it.
-        max_bytes: of all replies together; those used longest ago leave first.
+        folder: folder of the cache; runs with the same folder share it.
+        max_bytes: maximum size of all replies together in bytes; the least recently used are deleted first.
     """
 
     folder: str
@@ -43,10 +44,12 @@ class CacheOptions:
 
 
 class ReplyCache:
-    """Replies by key. A cache that cannot be read or written costs money, not the run: it warns once.
+    """Replies by key. If the cache cannot be read or written, it warns once and acts as if it were empty.
+
+    The run then goes on, but questions may be paid for again.
 
     Args:
-        options: where.
+        options: folder and size limit.
     """
 
     def __init__(self, options: CacheOptions) -> None:
@@ -55,6 +58,9 @@ class ReplyCache:
         self._cache: diskcache.Cache | None = None
         try:
             Path(options.folder).mkdir(parents=True, exist_ok=True)
+            # A file that is no database is found here: diskcache would raise and leave its own connection open.
+            with closing(sqlite3.connect(Path(options.folder) / "cache.db")) as connection:
+                connection.execute("PRAGMA schema_version")
             self._cache = diskcache.Cache(
                 options.folder,
                 disk=_TextDisk,
@@ -62,11 +68,13 @@ class ReplyCache:
                 eviction_policy="least-recently-used",
                 timeout=10,
             )
+            # A connection belongs to the thread that opened it: this one closes its own, which it no longer uses.
+            self._cache.close()
         except _TROUBLE as error:
             self._warn(error)
 
     def get(self, key: str) -> Reply | None:
-        """The reply to a question, ``None`` where it is not known."""
+        """Return the reply stored under ``key``, or ``None``."""
         if self._cache is None:
             return None
         try:
@@ -75,12 +83,18 @@ class ReplyCache:
             return None if reply is None else Reply(**reply)
         except _TROUBLE as error:
             self._warn(error)
-        except (ValueError, LookupError, TypeError):  # written by something else
+        except (ValueError, LookupError, TypeError):  # not written by this class
             return None
         return None
 
     def put(self, key: str, reply: Reply, about: dict[str, Any]) -> None:
-        """Keep a reply, with what people may want to know of it."""
+        """Store a reply.
+
+        Args:
+            key: key of the question (``Request.key``).
+            reply: reply to store.
+            about: description of the question for human readers, JSON-ready.
+        """
         if self._cache is None:
             return
         try:
@@ -89,7 +103,7 @@ class ReplyCache:
             self._warn(error)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the SQLite file."""
         if self._cache is not None:
             self._cache.close()
 
@@ -97,12 +111,12 @@ class ReplyCache:
         if not self._warned:
             self._warned = True
             _log.warning(
-                "the judge's cache %s cannot be used: %s; what it should keep is asked again", self._folder, error
+                "the judge's cache %s cannot be used: %s; questions may be paid for again", self._folder, error
             )
 
 
 class _TextDisk(diskcache.Disk):
-    """Reads and writes text only: a value that someone else placed here is never unpickled."""
+    """Reads and writes text only, so that a pickle placed in the cache by someone else is never loaded."""
 
     def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> object:
         return None if mode == MODE_PICKLE else super().fetch(mode, filename, value, read)

@@ -1,7 +1,7 @@
-"""One event loop for each server that is asked: a thread of its own, shared by all judges of this process.
+"""Background threads that send questions: one thread and event loop per server, shared by all judges of this process.
 
-Limits, cache and statistics are those of a server, so they belong here and not to a judge. A judge holds plain values
-and can be copied, pickled and forked; it finds its service when it asks.
+Limits, cache and statistics apply to a server, so they belong to the service and not to a judge. A judge contains plain
+values only, so that it can be copied, pickled and forked; it looks up its service when it sends a question.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from grit_lightning.system.retries import TransientError
 _log = logging.getLogger(__name__)
 
 _REMEMBERED = 10_000
-"""Scores kept in memory, so that the same words are asked once even without a cache on disk."""
+"""Number of scores kept in memory, so that identical questions are sent once even without a cache on disk."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServiceOptions:
-    """What makes two judges share a service."""
+    """Settings of a service; judges with equal settings share one."""
 
     endpoint: Endpoint
     limits: Limits
@@ -44,13 +44,13 @@ class ServiceOptions:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Request:
-    """A question as it is sent.
+    """A question in the form in which it is sent.
 
     Attributes:
-        key: of all that decides the reply: model, parameters, version of the prompt, text.
-        body: the request, JSON-ready.
-        tokens: an estimate of its cost.
-        about: what the cache says of it to people, JSON-ready.
+        key: hash of everything that determines the reply: model, parameters, version of the prompt, text and images.
+        body: body of the request, JSON-ready.
+        tokens: estimated cost of the request in tokens.
+        about: description for human readers of the cache, JSON-ready.
     """
 
     key: str
@@ -60,10 +60,10 @@ class Request:
 
 
 class Service:
-    """Answers requests on a thread of its own.
+    """Answers requests on its own thread.
 
     Args:
-        options: the server, and how it is asked.
+        options: settings of the server and its requests.
     """
 
     def __init__(self, options: ServiceOptions) -> None:
@@ -73,15 +73,15 @@ class Service:
         self._scores: OrderedDict[str, Future[float | None]] = OrderedDict()
         self._client = make_client(options, self.statistics, processes=int(os.environ.get("WORLD_SIZE", "1")))
         self._cache = None if options.cache is None else ReplyCache(options.cache)
-        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge-cache")  # one: so is the connection
+        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge-cache")  # one SQLite connection
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="judge", daemon=True)
         self._thread.start()
 
     def ask(self, request: Request) -> Future[float | None]:
-        """The score, later; ``None`` where there is none after the last attempt. From any thread.
+        """Return a future of the score, or of ``None`` if the last attempt failed. Any thread may call this.
 
-        What is being asked, or was answered, is not asked again.
+        A question that is already in progress or answered is not sent again.
         """
         with self._lock:
             shared = self._scores.get(request.key)
@@ -96,10 +96,10 @@ class Service:
         if not known:
             shared.add_done_callback(lambda done: self._forget_failure(request.key, done))
         shared.add_done_callback(lambda done: self.statistics.add(unscored=int(_failed(done))))
-        return then(shared, lambda score: score)  # settled after it is counted
+        return then(shared, lambda score: score)  # a new future, which completes after the callbacks above
 
     def close(self) -> None:
-        """Give up what is being asked, and end the threads."""
+        """Cancel the requests in progress and end the threads."""
         asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -137,8 +137,10 @@ class Service:
                     del self._scores[key]
 
     def _note(self, failure: str) -> None:
-        if not self.last_failure:  # once: a judge that is down fails for every completion of a step
-            _log.warning("the judge left an answer unscored: %s; later ones are only counted", failure)
+        if not self.last_failure:  # warn once: if the server is down, every completion of a step fails
+            _log.warning(
+                "the judge could not score an answer: %s; later failures are counted without a warning", failure
+            )
         self.last_failure = failure
 
 
@@ -147,7 +149,7 @@ def _failed(done: Future[float | None]) -> bool:
 
 
 def make_client(options: ServiceOptions, statistics: Statistics, *, processes: int) -> ChatClient:
-    """A client as the options say."""
+    """Return a client with these options."""
     return ChatClient(
         options.endpoint,
         options.limits,
@@ -158,10 +160,10 @@ def make_client(options: ServiceOptions, statistics: Statistics, *, processes: i
 
 
 def with_verdict(reply: Reply) -> tuple[Reply, float]:
-    """The reply and its score.
+    """Return the reply and its score.
 
     Raises:
-        TransientError: it holds none. Another attempt may bring one.
+        TransientError: the reply contains no score; another attempt may succeed.
     """
     score = parse_verdict(reply.text)
     if score is None:
@@ -173,11 +175,11 @@ def with_verdict(reply: Reply) -> tuple[Reply, float]:
 
 _services: dict[ServiceOptions, Service] = {}
 _services_lock = threading.Lock()
-_of_parent: list[object] = []
+_services_of_parent: list[object] = []
 
 
 def service(options: ServiceOptions) -> Service:
-    """The one service of this process with these options, started now if need be."""
+    """Return this process's service with these options, and start it if it is not running."""
     with _services_lock:
         if options not in _services:
             _services[options] = Service(options)
@@ -185,7 +187,7 @@ def service(options: ServiceOptions) -> Service:
 
 
 def running(options: ServiceOptions) -> Service | None:
-    """The same, ``None`` where nothing was asked yet."""
+    """Return this process's service with these options, or ``None`` if it is not running."""
     return _services.get(options)
 
 
@@ -196,11 +198,11 @@ def close_all() -> None:
             _services.popitem()[1].close()
 
 
-def _begin_anew() -> None:
-    """In a forked process the threads are gone, and a lock may be held by one of them for ever."""
+def _reset_after_fork() -> None:
+    """Forget all services in a forked process: their threads are gone, and may have left a lock held."""
     global _services, _services_lock
-    _of_parent.append(_services)  # not collected here: their sockets are those of the parent
+    _services_of_parent.append(_services)  # prevents garbage collection, which would touch the parent's sockets
     _services, _services_lock = {}, threading.Lock()
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,4 +1,4 @@
-"""What a judge did: counted on its thread, taken by the training step."""
+"""Statistics of a judge's requests, collected by its thread and read by the training step."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Counts:
-    """Sums since they were last taken; those of several processes add up.
+    """Counts since the last ``Statistics.take``.
 
     Attributes:
-        questions: asked of the judge, before any is found to be known.
-        unscored: of these, without a score.
-        known: answered by the cache, or with a question of the same words.
-        requests: sent.
-        failures: requests without a verdict; those that were made again included.
-        prompt_tokens: as the server counted them.
-        completion_tokens: the same of replies.
-        latencies: seconds of each request that brought a reply.
+        questions: number of questions, including those that needed no request.
+        unscored: number of these questions that got no score.
+        known: number of these questions that were answered by the cache or by an identical question.
+        requests: number of HTTP requests sent.
+        failures: number of requests without a valid score, including those that were retried.
+        prompt_tokens: tokens of the prompts as counted by the server.
+        completion_tokens: tokens of the replies as counted by the server.
+        latencies: duration in seconds of each request that brought a reply.
     """
 
     questions: int = 0
@@ -32,17 +32,17 @@ class Counts:
     latencies: list[float] = field(default_factory=list)
 
     def sums(self) -> dict[str, int]:
-        """All that adds up over processes, by name."""
+        """Return the counts that can be summed over processes, by name."""
         names = ("questions", "unscored", "known", "requests", "failures", "prompt_tokens", "completion_tokens")
         return {name: getattr(self, name) for name in names}
 
     def latency(self, share: float) -> float:
-        """Seconds within which ``share`` of the replies came; NaN without any."""
+        """Return the seconds within which ``share`` (0 to 1) of the replies arrived; NaN without any."""
         return percentile(self.latencies, share)
 
 
 class Statistics:
-    """Counts that several threads add to."""
+    """Counts that several threads can add to."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -57,13 +57,13 @@ class Statistics:
                 self._counts.latencies.append(latency)
 
     def take(self) -> Counts:
-        """The counts so far, which begin anew."""
+        """Return the counts so far, and reset them."""
         with self._lock:
             counts, self._counts = self._counts, Counts()
         return counts
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least ``share`` (0 to 1) of the values do not exceed; NaN without any."""
+    """Return the smallest value that at least ``share`` (0 to 1) of the values do not exceed; NaN without values."""
     ordered = sorted(values)
     return ordered[max(0, -int(-share * len(ordered) // 1) - 1)] if ordered else float("nan")

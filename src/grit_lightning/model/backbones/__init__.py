@@ -1,4 +1,4 @@
-"""One module per model family: loading, chat template, image tokens, positions, box coordinates."""
+"""Vision-language model families (one module each), and the backbone that loads their checkpoints."""
 
 from typing import TYPE_CHECKING
 

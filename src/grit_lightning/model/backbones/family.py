@@ -1,4 +1,7 @@
-"""What differs between model families; all else of a checkpoint is :class:`.pretrained.PretrainedBackbone`."""
+"""Interface of a model family: image processing, image tokens, rotary positions and box coordinates.
+
+Everything else about a checkpoint is handled by :class:`.pretrained.PretrainedBackbone`.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from grit_lightning.types import Size
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """How large an image may become. A family reads what concerns it.
+    """Limits on the size of a processed image. Each family uses only those that apply to it.
 
     Attributes:
-        min_pixels: lower limit on the area of the resized image (Qwen).
-        max_pixels: upper limit on the area of the resized image (Qwen).
-        max_tiles: most tiles an image is cut into, its thumbnail not counted (InternVL).
+        min_pixels: smallest area of the resized image, in pixels (Qwen).
+        max_pixels: largest area of the resized image, in pixels (Qwen).
+        max_tiles: largest number of tiles an image is cut into, not counting its thumbnail (InternVL).
     """
 
     min_pixels: int
@@ -30,12 +33,12 @@ class ImageLimits:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ImageInput:
-    """An image as a model reads it.
+    """One image, preprocessed for a model.
 
     Attributes:
-        vision: what the vision tower reads, tensor by forward argument name.
-        num_tokens: image tokens in the prompt.
-        box_space: ``(width, height)`` of the space in which the model writes boxes for this image.
+        vision: inputs of the vision tower, keyed by the argument names of the model's ``forward``.
+        num_tokens: number of image tokens in the prompt.
+        box_space: ``(width, height)`` of the coordinate space in which the model writes boxes for this image.
     """
 
     vision: Mapping[str, Tensor]
@@ -44,15 +47,19 @@ class ImageInput:
 
 
 class Family(Protocol):
-    """How checkpoints of one ``model_type`` read images. Made from a checkpoint, its config and limits.
+    """Image handling shared by all checkpoints of one ``model_type``.
+
+    A family is built from a checkpoint (folder or hub id), its config and the image limits.
 
     Attributes:
-        name: as in messages.
-        image_token: stands for the image in the chat template.
-        around_image: tokens before and after those of the image that the chat template leaves out.
-        never_sampled: tokens that would ask the model for an image that is not there, or open another turn.
-        parts: beginnings of the parameter names of ``vision``, ``projector`` and ``language``.
-        image_processor: the checkpoint's, within the limits; without torchvision.
+        name: name of the family in messages.
+        image_token: placeholder of the image in the chat template.
+        around_image: tokens directly before and after the image tokens that the chat template leaves out; empty
+            strings if there are none.
+        never_sampled: tokens excluded from sampling, because they announce an image that does not exist or open
+            another turn.
+        parts: parameter name prefixes of ``vision``, ``projector`` and ``language``.
+        image_processor: image processor of the checkpoint, set to the image limits; it works without torchvision.
     """
 
     name: ClassVar[str]
@@ -65,14 +72,14 @@ class Family(Protocol):
     def __init__(self, checkpoint: str, config: PreTrainedConfig, limits: ImageLimits) -> None: ...
 
     def read(self, image: Image) -> ImageInput:
-        """An image as the model reads it."""
+        """Preprocess an image for the model."""
         ...
 
     def positions(self, is_image_S: Tensor, image: ImageInput) -> Tensor:
-        """Rotary positions of a prompt with one image, int64, shape (A, S).
+        """Return the rotary positions of a prompt with one image, int64, shape (A, S): A axes, S tokens.
 
         Args:
-            is_image_S: bool, which tokens are the image's; contiguous.
-            image: what :meth:`read` made of it.
+            is_image_S: bool, shape (S,), true for the image tokens, which are contiguous.
+            image: the preprocessed image, from :meth:`read`.
         """
         ...

@@ -1,4 +1,4 @@
-"""Parameters that are not trained, named by part of the model or by the beginning of their names."""
+"""Freezing of parameters, selected by part of the model or by a prefix of their names."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ def freeze(
     """Exclude parameters from training, in place.
 
     Args:
-        model: the model, on any device.
-        frozen: parts such as ``vision``, or beginnings of parameter names.
-        parts: beginnings of the parameter names of each part.
-        checkpoint: the checkpoint's name, for messages.
+        model: model whose parameters are frozen, on any device.
+        frozen: parts to freeze, such as ``vision``, or parameter name prefixes.
+        parts: parameter name prefixes of each part.
+        checkpoint: name of the checkpoint, for error messages.
 
     Raises:
-        ConfigError: an entry that names no parameter.
+        ConfigError: an entry of ``frozen`` matches no parameter.
     """
     for part in frozen:
         beginnings = parts.get(part, (part,))
         parameters = [value for name, value in model.named_parameters() if name.startswith(beginnings)]
         if not parameters:
             raise ConfigError(
-                f"model.freeze: {part} is none of {', '.join(parts)}, and no parameter of {checkpoint} has a name that "
-                "begins with it"
+                f"model.freeze: {part} is none of {', '.join(parts)}, and no parameter name of {checkpoint} begins "
+                "with it"
             )
         for value in parameters:
             value.requires_grad_(False)

@@ -1,7 +1,7 @@
 """InternVL3 and InternVL2.5 (arXiv 2504.10479, 2412.05271): checkpoints of model type ``internvl``, the native layout.
 
-The model reads an image as square tiles: the image resized to the nearest of the allowed aspect ratios and cut up, and
-a thumbnail of the whole if there is more than one tile. It writes boxes in thousandths of the image's sides.
+The image is resized to the nearest allowed aspect ratio and cut into square tiles. If there is more than one tile, a
+thumbnail of the whole image is added. Boxes are written in thousandths of the image's width and height.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from grit_lightning.model.backbones.family import ImageInput, ImageLimits
 
 
 class InternVL:
-    """The family of InternVL3 and InternVL2.5."""
+    """Image handling of InternVL3 and InternVL2.5."""
 
     name: ClassVar[str] = "InternVL"
     image_token: ClassVar[str] = "<IMG_CONTEXT>"
@@ -45,10 +45,10 @@ class InternVL:
         self.image_processor.min_patches, self.image_processor.max_patches = 1, limits.max_tiles
 
     def read(self, image: Image) -> ImageInput:
-        """An image as tiles."""
+        """Cut an image into tiles and count their image tokens."""
         tiles = self.image_processor(images=image, return_tensors="pt")["pixel_values"]
         return ImageInput({"pixel_values": tiles}, len(tiles) * self.tokens_per_tile, (1000, 1000))
 
     def positions(self, is_image_S: Tensor, image: ImageInput) -> Tensor:
-        """One axis: image tokens are counted as text is."""
+        """Return positions on one axis, shape (1, S), counting image tokens like text tokens."""
         return torch.arange(len(is_image_S))[None]

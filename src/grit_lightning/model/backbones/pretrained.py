@@ -1,4 +1,4 @@
-"""A checkpoint in Hugging Face layout as the package needs it, whatever its family: tokenizer, prompt, weights."""
+"""Backbone for Hugging Face checkpoints of all families: tokenizer, prompt encoding, decoding and weights."""
 
 from __future__ import annotations
 
@@ -40,33 +40,34 @@ AttentionImplementation = Literal["auto", "sdpa", "flex"]
 Dtype = Literal["float32", "bfloat16"]
 
 FAMILIES: Mapping[str, type[Family]] = {"qwen2_5_vl": Qwen25VL, "qwen3_vl": Qwen3VL, "internvl": InternVL}
-"""By the ``model_type`` of a checkpoint's config."""
+"""Families, keyed by the ``model_type`` of a checkpoint's config."""
 
 
 class PretrainedBackbone:
-    """A checkpoint. Its ``model_type`` says which family it is of.
+    """A checkpoint with its tokenizer, prompt and weights; its ``model_type`` selects the family.
 
     Args:
-        checkpoint: a folder in Hugging Face layout, or a hub id; InternVL's original layout is converted first.
-        prompt: the user's text after the image; ``{question}`` stands for the question.
-        prefill: what the assistant's turn begins with, such as ``<think>``: given, not sampled. The text of a
-            completion begins with it, its tokens do not.
-        min_pixels, max_pixels: limits on the area of the resized image, for the families that read an image whole.
-        max_tiles: most tiles of an image, for the families that cut it up.
-        dtype: of the weights: ``float32`` for full fine-tuning (an update of 1e-6 vanishes in bf16), ``bfloat16`` else.
-        attn_implementation: how packed groups are computed, see :mod:`grit_lightning.model.attention`. ``auto``: part
-            by part, with sdpa; ``sdpa``: at once, with the whole mask, for comparisons; ``flex``: at once, with a block
-            mask, on CUDA.
-        gradient_checkpointing: recompute activations in the backward pass.
-        random_weights_seed: build random weights from the checkpoint's config; ``null`` to read its own.
-        peft: adapters to train in place of the model, or ``None``.
-        freeze: what is not trained: ``vision``, ``projector``, ``language``, or beginnings of names of parameters.
-        liger: compute norms, rotations and gates with Liger's kernels (arXiv 2410.10989), on a GPU. Its head is not
-            used: ours makes no logits of a whole pass either.
+        checkpoint: a folder in Hugging Face layout, or a hub id. InternVL's original layout is converted first.
+        prompt: text of the user's turn after the image; ``{question}`` is replaced by the question.
+        prefill: beginning of the assistant's turn, such as ``<think>``. It is given to the model, not sampled, so the
+            text of a completion includes it and the token ids do not.
+        min_pixels, max_pixels: limits on the area of the resized image in pixels, for families that resize (Qwen).
+        max_tiles: largest number of tiles per image, for families that cut images into tiles (InternVL).
+        dtype: dtype of the weights: ``float32`` for full fine-tuning, because an update of 1e-6 vanishes in bf16;
+            otherwise ``bfloat16``.
+        attn_implementation: attention over packed groups, see :mod:`grit_lightning.model.attention`. ``auto``: one sdpa
+            call per part of a row; ``sdpa``: one call with the full mask, for comparisons; ``flex``: one call with a
+            block mask, on CUDA.
+        gradient_checkpointing: whether to recompute activations in the backward pass.
+        random_weights_seed: seed of random weights for the checkpoint's config; ``None`` to read the checkpoint's own.
+        peft: adapters to train; ``None`` to train the model's own parameters.
+        freeze: what to exclude from training: ``vision``, ``projector``, ``language``, or parameter name prefixes.
+        liger: whether to compute norms, rotary embeddings and gated MLPs with Liger's kernels (arXiv 2410.10989), on a
+            GPU. Liger's fused head is not used, because the package's own head avoids full logits as well.
 
     Raises:
-        CheckpointError: the folder is missing files, or holds another architecture.
-        ConfigError: a prompt without a question; no liger-kernel.
+        CheckpointError: the folder lacks files, or holds another architecture.
+        ConfigError: the prompt lacks ``{question}``, or liger-kernel is not installed.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class PretrainedBackbone:
         self.random_weights_seed = random_weights_seed
         self.peft = peft
         self.freeze = tuple(freeze)
-        # What transformers reads: the checkpoint, or its conversion.
+        # The folder or hub id that transformers reads: the checkpoint, or its converted copy.
         self._source = source = str(native_folder(checkpoint)) if is_original(checkpoint) else checkpoint
         with _checkpoint_errors(checkpoint):
             self.config = AutoConfig.from_pretrained(source)
@@ -119,10 +120,11 @@ class PretrainedBackbone:
         self.control_tokens = tokens.control
 
     def encode(self, sample: Sample, image: Image) -> Prompt:
-        """The prompt for a sample: image, then text, then the assistant's header and what its turn begins with.
+        """Tokenize and preprocess a sample: image, question, the assistant's header and the prefill.
 
         Raises:
             DataError: the question contains a control token of the model, such as its image placeholder.
+            CheckpointError: the chat template does not render exactly one image placeholder.
         """
         if control := next((token for token in self.control_tokens if token in sample.question), None):
             raise DataError(f"field 'question' contains the model's control token {control}", sample.source)
@@ -130,7 +132,7 @@ class PretrainedBackbone:
         text = self.render(sample.question)
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if ids.count(self.image_token_id) != 1:
-            raise CheckpointError(f"{self.checkpoint}: its chat template does not give one image placeholder an image")
+            raise CheckpointError(f"{self.checkpoint}: its chat template must render one image placeholder per image")
         start = ids.index(self.image_token_id)
         before, after = ([self._token_id(token)] if token else [] for token in self.family.around_image)
         ids[start : start + 1] = [*before, *[self.image_token_id] * image_input.num_tokens, *after]
@@ -145,15 +147,16 @@ class PretrainedBackbone:
         )
 
     def render(self, question: str) -> str:
-        """The chat template around image and prompt, ending with the assistant's header and the prefill."""
+        """Return the prompt text: chat template with image and question, the assistant's header and the prefill."""
         content = [{"type": "image"}, {"type": "text", "text": self.prompt.replace("{question}", question)}]
         messages = [{"role": "user", "content": content}]
         return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + self.prefill
 
     def completion(self, token_ids: Sequence[int], finish: FinishReason, prompt: Prompt) -> Completion:
-        """A completion with the prefill and its decoded text, without what ends it.
+        """Build a completion from sampled tokens; its text is the prefill and the decoded tokens.
 
-        Special tokens in it stay: with ``<ref>`` and ``<box>``, special to InternVL's tokenizer, the model points.
+        End-of-sequence and padding tokens are left out of the text. Other special tokens stay, because InternVL points
+        with ``<ref>`` and ``<box>``, which its tokenizer treats as special.
         """
         silent = {self.pad_token_id, *self.eos_token_ids}
         written = [token for token in token_ids if token not in silent]
@@ -161,7 +164,7 @@ class PretrainedBackbone:
         return Completion(tuple(token_ids), self.prefill + text, finish, prompt.box_space)
 
     def target(self, text: str, prompt: Prompt) -> Completion:
-        """A completion of this text and the end of the turn: what the model should write after the prefill.
+        """Build the completion to learn from a text: its tokens after the prefill, and the end-of-turn token.
 
         Raises:
             DataError: the text does not begin with the prefill.
@@ -172,26 +175,26 @@ class PretrainedBackbone:
         return Completion((*ids, self.end_of_turn_id), text, "eos", prompt.box_space)
 
     def count_image_tokens(self, prompt: Prompt) -> int:
-        """How many of a prompt's tokens are its image's."""
+        """Return the number of image tokens in a prompt."""
         return int((prompt.input_ids_S == self.image_token_id).sum())
 
     def weights_folder(self) -> str:
-        """What weights are read from: the checkpoint, or a cached folder of random ones, made on first use.
+        """Return where to read weights: the checkpoint, or a cached folder of random ones, made on first use.
 
         Raises:
-            CheckpointError: a weight file is missing or torn; the cache cannot be written.
+            CheckpointError: a weight file is missing or truncated, or the cache cannot be written.
         """
         if self.random_weights_seed is None:
             if (folder := Path(self._source)).is_dir():
-                require_whole(folder)  # before a run is begun: loading would not say which file it is
+                require_whole(folder)  # early, and with the file's name, which loading would not give
             return self._source
         return str(random_checkpoint(self.config, self.random_weights_seed, self.tokenizer, self.image_processor))
 
     def load_model(self) -> PreTrainedModel:
-        """The model with its weights and adapters, in eval mode.
+        """Load the model with its weights and adapters, in eval mode.
 
         Raises:
-            CheckpointError: weights are missing, torn or of another shape.
+            CheckpointError: weights are missing, truncated or of another shape.
         """
         folder = self.weights_folder()
         with _checkpoint_errors(self.checkpoint):
@@ -203,31 +206,31 @@ class PretrainedBackbone:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-        # transformers would go on with random values in their place.
+        # transformers would silently replace such weights by random values.
         if unread := sorted(map(str, {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})):
-            raise CheckpointError(f"{folder}: {len(unread)} weights are missing or of another shape, as {unread[0]}")
-        # generate() fills whatever its config leaves open from the checkpoint's own generation config, which for the
-        # released models sets a repetition penalty: rollouts would not follow the policy's distribution.
+            raise CheckpointError(f"{folder}: {len(unread)} weights are missing or of another shape, e.g. {unread[0]}")
+        # generate() takes values that its config leaves unset from the checkpoint's generation config. The released
+        # models set a repetition penalty there, with which rollouts would not follow the policy's distribution.
         model.generation_config = GenerationConfig()
         if self.liger:
             apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
-        self._choose_what_is_trained(model)
+        self._freeze_and_adapt(model)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         return model
 
     def outline(self) -> PreTrainedModel:
-        """The model without its weights, on the meta device: names, shapes, dtypes and what is trained."""
+        """Build the model without weights, on the meta device: names, shapes, dtypes and trainable flags."""
         with torch.device("meta"):
             model = AutoModelForImageTextToText.from_config(copy.deepcopy(self.config), dtype=self.dtype)
-        self._choose_what_is_trained(model)
+        self._freeze_and_adapt(model)
         return model
 
     def weight_bits(self, model: PreTrainedModel) -> dict[str, float]:
-        """Bits each weight takes, by parameter name of the outline, where that is less than its dtype's."""
+        """Return the bits per weight of each quantized parameter, by name; empty without quantization."""
         return self.peft.bits(model, self.family.parts) if self.peft is not None else {}
 
-    def _choose_what_is_trained(self, model: PreTrainedModel) -> None:
+    def _freeze_and_adapt(self, model: PreTrainedModel) -> None:
         freeze(model, self.freeze, self.family.parts, self.checkpoint)
         if self.peft is not None:
             self.peft.fit(model, self.family.parts)
@@ -238,7 +241,7 @@ class PretrainedBackbone:
 
 @contextmanager
 def _checkpoint_errors(checkpoint: str) -> Iterator[None]:
-    """Turn what transformers raises for an unusable checkpoint into one sentence."""
+    """Turn the exceptions of transformers for an unusable checkpoint into a ``CheckpointError`` of one sentence."""
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

@@ -1,6 +1,6 @@
-"""The version of a prompt, and the names of the prompts in ``conf/prompt``.
+"""Prompt versions (content hashes), and the names of the prompts in ``conf/prompt``.
 
-Nothing here imports torch.
+This module does not import torch, so that tasks without a model can use it and start quickly.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from grit_lightning.system.paths import conf_dir
 
 
 def prompt_version(template: str, prefill: str) -> str:
-    """Twelve hexadecimal digits that change with the text around the question and with what the answer begins with."""
+    """Return twelve hexadecimal digits that identify a prompt: a hash of its template and its prefill."""
     return hashlib.sha256(f"{template}\0{prefill}".encode()).hexdigest()[:12]
 
 
 @cache
 def known_prompts() -> dict[str, str]:
-    """The version of each prompt of this package by its name, such as ``grounded``."""
+    """Return the version of each prompt of this package, keyed by its name, such as ``grounded``."""
     names = sorted(file.stem for file in (conf_dir() / "prompt").glob("*.yaml"))
     return {name: prompt_version(**_values(name)) for name in names}
 
 
 def prompt_name(version: str) -> str:
-    """The name of a prompt of this package, or the version of another."""
+    """Return the name of this package's prompt with the given version, or the version itself if there is none."""
     return next((name for name, known in known_prompts().items() if known == version), version)
 
 
 def _values(name: str) -> dict[str, Any]:
-    """A prompt as Hydra composes it: the files that it starts from, in their order, then its own values."""
+    """Return a prompt's values as Hydra composes them: those of its defaults in their order, then its own."""
     own = OmegaConf.to_container(OmegaConf.load(conf_dir() / "prompt" / f"{name}.yaml"))
     assert isinstance(own, dict)
     values: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What the rest of the package asks of a model family."""
+"""Interface of a backbone: the checkpoint-specific operations that the rest of the package uses."""
 
 from __future__ import annotations
 
@@ -12,46 +12,50 @@ from grit_lightning.types import Completion, FinishReason, Prompt, Sample
 
 
 class Backbone(Protocol):
-    """A model family bound to one checkpoint. Cheap to build: weights are read by :meth:`load_model` alone."""
+    """A model family bound to one checkpoint. Building it is cheap: only :meth:`load_model` reads weights."""
 
     checkpoint: str
     prompt_version: str
-    """Changes with the text of the prompt and with what the assistant's turn begins with."""
+    """Hash of the prompt: changes with its template and with the prefill of the assistant's turn."""
     tokenizer: PreTrainedTokenizerBase
     image_processor: BaseImageProcessor
     pad_token_id: int
     eos_token_ids: tuple[int, ...]
     banned_token_ids: tuple[int, ...]
-    """Tokens that are never sampled: vision placeholders, padding, turn headers."""
+    """Ids of tokens that are never sampled: vision placeholders, padding, turn headers."""
 
     def encode(self, sample: Sample, image: Image) -> Prompt:
-        """The prompt for a sample, ready for the model. Raises ``DataError`` for a sample that cannot be one."""
+        """Tokenize and preprocess a sample. Raise ``DataError`` if it cannot be turned into a prompt."""
         ...
 
     def completion(self, token_ids: Sequence[int], finish: FinishReason, prompt: Prompt) -> Completion:
-        """A completion with its decoded text."""
+        """Build a completion from sampled token ids, with its decoded text."""
         ...
 
     def target(self, text: str, prompt: Prompt) -> Completion:
-        """A completion of this text, closed as the model closes its turn: what it should write."""
+        """Build the completion to learn in supervised fine-tuning: the text and the model's end-of-turn token."""
         ...
 
     def weights_folder(self) -> str:
-        """The folder or hub id that weights are read from."""
+        """Return the folder or hub id that weights are read from."""
         ...
 
     def load_model(self) -> PreTrainedModel:
-        """The model with its weights, in eval mode. Raises ``CheckpointError`` for a checkpoint that cannot be one."""
+        """Load the model with its weights, in eval mode. Raise ``CheckpointError`` if the checkpoint is unusable."""
         ...
 
     def outline(self) -> PreTrainedModel:
-        """The model without its weights, on the meta device: names, shapes, dtypes and what is trained."""
+        """Build the model without weights, on the meta device: names, shapes, dtypes and trainable flags."""
         ...
 
     def weight_bits(self, model: PreTrainedModel) -> dict[str, float]:
-        """Bits each weight takes, by parameter name of the outline, where that is less than its dtype's."""
+        """Return the bits per weight of each quantized parameter, by name; empty without quantization.
+
+        Args:
+            model: the model of :meth:`outline`.
+        """
         ...
 
     def count_image_tokens(self, prompt: Prompt) -> int:
-        """How many of a prompt's tokens are its image's."""
+        """Return the number of image tokens in a prompt."""
         ...

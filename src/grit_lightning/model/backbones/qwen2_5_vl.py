@@ -1,7 +1,7 @@
 """Qwen2.5-VL (arXiv 2502.13923): Hugging Face checkpoints of model type ``qwen2_5_vl``, of any size.
 
-The model reads an image resized so that both sides are multiples of 28 (patch 14, merged 2 × 2), and writes boxes in
-absolute pixels of that resized image.
+The image is resized so that both sides are multiples of 28 pixels (patches of 14 pixels, 2 × 2 patches merged into a
+token). Boxes are written in absolute pixels of the resized image.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from grit_lightning.types import Size
 
 
 class Qwen25VL:
-    """The family of Qwen2.5-VL."""
+    """Image handling of Qwen2.5-VL."""
 
     name: ClassVar[str] = "Qwen2.5-VL"
     image_token: ClassVar[str] = "<|image_pad|>"
@@ -39,12 +39,12 @@ class Qwen25VL:
     }
 
     def __init__(self, checkpoint: str, config: PreTrainedConfig, limits: ImageLimits) -> None:
-        # By name: the automatic class needs torchvision, in some versions even to be imported.
+        # Not AutoImageProcessor, which needs torchvision, in some versions even to be imported.
         self.image_processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint)
         self.image_processor.size = {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}
 
     def read(self, image: Image) -> ImageInput:
-        """An image as patches, and how many there are."""
+        """Cut an image into patches and count its image tokens."""
         processor = self.image_processor
         vision = processor(images=image, return_tensors="pt")
         grid = vision["image_grid_thw"]
@@ -55,24 +55,24 @@ class Qwen25VL:
         )
 
     def box_space(self, resized: Size) -> Size:
-        """Boxes are in pixels of the resized image."""
+        """Return the space in which boxes are written: that of the resized image, in pixels."""
         return resized
 
     def positions(self, is_image_S: Tensor, image: ImageInput) -> Tensor:
-        """Three axes, see :func:`mrope_positions`."""
+        """Return positions on three axes, shape (3, S), see :func:`mrope_positions`."""
         return mrope_positions(is_image_S, image.vision["image_grid_thw"][0], self.image_processor.merge_size)
 
 
 def mrope_positions(is_image_S: Tensor, grid_3: Tensor, merge: int) -> Tensor:
-    """Rotary positions (time, height, width) of a prompt with one image, int64, shape (3, S).
+    """Return the rotary positions (time, height, width) of a prompt with one image, int64, shape (3, S).
 
-    Text advances all three axes together; the image's tokens share a time and take their row and column; the text after
-    it goes on from the largest of them (arXiv 2409.12191 §2.1, "M-RoPE").
+    Text tokens advance all three axes together. Image tokens share one time and use their row and column as height and
+    width. Text after the image continues after the image's largest position (arXiv 2409.12191 §2.1, "M-RoPE").
 
     Args:
-        is_image_S: bool, which tokens are the image's; contiguous.
+        is_image_S: bool, shape (S,), true for the image tokens, which are contiguous.
         grid_3: ``(time, height, width)`` of the image in patches.
-        merge: patches per token and side.
+        merge: number of patches along each side that are merged into one token.
     """
     length, start = is_image_S.shape[0], int(is_image_S.long().argmax())
     rows, columns = int(grid_3[1]) // merge, int(grid_3[2]) // merge

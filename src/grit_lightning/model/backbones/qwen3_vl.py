@@ -1,7 +1,7 @@
-"""Qwen3-VL (arXiv 2511.21631): Hugging Face checkpoints of model type ``qwen3_vl``, the dense ones.
+"""Qwen3-VL (arXiv 2511.21631), dense models only: Hugging Face checkpoints of model type ``qwen3_vl``.
 
-Beside Qwen2.5-VL: patches of 16 pixels, so sides that are multiples of 32, features of several vision layers added to
-the first language layers, and boxes in thousandths of the image's sides.
+Differences from Qwen2.5-VL: patches have 16 pixels, so image sides are multiples of 32; features of several vision
+layers are added to the first language layers; boxes are written in thousandths of the image's width and height.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from grit_lightning.types import Size
 
 
 class Qwen3VL(Qwen25VL):
-    """The family of Qwen3-VL."""
+    """Image handling of Qwen3-VL."""
 
     name: ClassVar[str] = "Qwen3-VL"
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -24,5 +24,5 @@ class Qwen3VL(Qwen25VL):
     }
 
     def box_space(self, resized: Size) -> Size:
-        """Boxes are in thousandths of each side."""
+        """Return the space in which boxes are written: thousandths of each side."""
         return (1000, 1000)

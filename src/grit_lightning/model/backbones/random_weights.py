@@ -1,4 +1,4 @@
-"""Random weights for a checkpoint folder that has a config but no weights, kept as an ordinary Hugging Face folder."""
+"""Random weights for a checkpoint that has a config but no weights, cached as an ordinary Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -16,23 +16,26 @@ from grit_lightning.system.paths import cache_folder
 
 
 def random_checkpoint(config: PreTrainedConfig, seed: int, *parts: PushToHubMixin) -> Path:
-    """A folder with weights drawn from ``seed`` for the model of ``config``, float32, and the other parts beside them.
+    """Return a checkpoint folder with random float32 weights, made on first use and then cached.
 
-    Made once and cached by content, so that it is loaded like any other checkpoint.
+    The folder's name contains a hash of config, seed and torch version. It is loaded like any other checkpoint.
 
     Args:
-        config: of the whole model.
-        seed: of the weights.
-        parts: what else makes up a checkpoint and has ``save_pretrained``: tokenizer, image processor.
+        config: config of the whole model.
+        seed: seed of the weights.
+        parts: other parts of the checkpoint to save beside the weights: tokenizer, image processor.
+
+    Raises:
+        CheckpointError: the cache cannot be written.
     """
     digest = hashlib.sha256(f"{config.to_json_string()}/{seed}/{torch.__version__}".encode()).hexdigest()[:16]
     folder = cache_folder() / "random_weights" / f"{config.model_type}-{digest}"
 
     def build(target: Path) -> None:
-        # On the CPU whatever the device around: the generators of others draw other numbers.
+        # Always on the CPU, because other devices' generators draw other numbers from the same seed.
         with torch.random.fork_rng(), torch.device("cpu"):
             torch.manual_seed(seed)
-            model = AutoModelForImageTextToText.from_config(copy.deepcopy(config), dtype=torch.float32)  # writes to it
+            model = AutoModelForImageTextToText.from_config(copy.deepcopy(config), dtype=torch.float32)  # edits config
         with replacing_folder(target) as empty:
             for part in (model, *parts):
                 part.save_pretrained(empty)

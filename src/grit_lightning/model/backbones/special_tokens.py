@@ -1,4 +1,4 @@
-"""Special tokens of a checkpoint: those that end a turn, stand for the image, or must never be sampled."""
+"""Special tokens of a checkpoint: image, padding and end tokens, and the tokens that are never sampled."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class SpecialTokens:
     """Token ids of one checkpoint.
 
     Attributes:
-        image: the placeholder of one image token.
-        end_of_turn: ends the assistant's turn.
-        pad: fills rows.
-        eos: end a completion.
-        banned: never sampled: vision and padding tokens, and rows of the embedding without text.
-        control: the texts that the tokenizer reads as special tokens; none may occur in a question.
+        image: id of the image token.
+        end_of_turn: id of the token that ends the assistant's turn.
+        pad: id of the padding token.
+        eos: ids of the tokens that end a completion.
+        banned: ids that are never sampled: vision and padding tokens, turn headers, and unused rows of the embedding.
+        control: strings that the tokenizer reads as special tokens; a question must not contain them.
     """
 
     image: int
@@ -37,13 +37,13 @@ def read_special_tokens(
     """Read the special tokens of a checkpoint from its tokenizer.
 
     Args:
-        tokenizer: of the checkpoint.
-        config: its config.
-        family: names the family's own tokens.
-        checkpoint: its name, for messages.
+        tokenizer: tokenizer of the checkpoint.
+        config: config of the checkpoint.
+        family: family of the checkpoint, which names its own special tokens.
+        checkpoint: name of the checkpoint, for error messages.
 
     Raises:
-        CheckpointError: the tokenizer lacks one of them.
+        CheckpointError: the tokenizer lacks a required token.
     """
     image = token_id(tokenizer, family.image_token, family, checkpoint)
     end_of_turn = token_id(tokenizer, "<|im_end|>", family, checkpoint)
@@ -53,9 +53,9 @@ def read_special_tokens(
     vocabulary = tokenizer.get_vocab()
     eos = tuple({end_of_turn, tokenizer.eos_token_id})
     never = {vocabulary[token] for token in family.never_sampled if token in vocabulary}
-    # The embedding is padded beyond the tokenizer's vocabulary; those rows are no text.
+    # The embedding is padded beyond the tokenizer's vocabulary; those rows belong to no token.
     unused = range(len(tokenizer), config.get_text_config().vocab_size)
-    added = tokenizer.added_tokens_decoder.values()  # some, such as <think>, are ordinary text
+    added = tokenizer.added_tokens_decoder.values()  # some, such as <think>, are not special
     return SpecialTokens(
         image=image,
         end_of_turn=end_of_turn,
@@ -70,9 +70,9 @@ def token_id(tokenizer: PreTrainedTokenizerBase, token: str, family: Family, che
     """Return the id of one token.
 
     Raises:
-        CheckpointError: the tokenizer lacks it.
+        CheckpointError: the tokenizer lacks the token.
     """
     ids: dict[str, int] = tokenizer.get_vocab()
     if token not in ids:
-        raise CheckpointError(f"{checkpoint}: the tokenizer lacks {token}, expected {family.name}'s")
+        raise CheckpointError(f"{checkpoint}: the tokenizer lacks {token}, which {family.name} needs")
     return ids[token]

@@ -1,9 +1,9 @@
-"""Makes the bundled checkpoint folder ``assets/tiny``: a Qwen2.5-VL of a few million parameters and its tokenizer.
+"""Generator of the bundled checkpoint folder ``assets/tiny``: config and tokenizer of a Qwen2.5-VL of 3 M parameters.
 
     python -m grit_lightning.model.backbones.tiny FOLDER
 
-The tokenizer is Qwen's kind (byte-level BPE, digits one by one, the same special tokens and chat template), trained on
-the text of the shapes world and of the prompts. The folder has no weights; see :mod:`.random_weights`.
+The tokenizer is built like Qwen's (byte-level BPE, one token per digit, the same special tokens and chat template) and
+trained on texts of the shapes world and of the prompts. No weights are written; :mod:`.random_weights` can draw them.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-"""Qwen2.5-VL's, in its order."""
+"""Special tokens of Qwen2.5-VL, in its order."""
 
 WHOLE_TOKENS = ("<think>", "</think>", "<rethink>", "</rethink>", "<answer>", "</answer>", "bbox_2d")
-"""Ordinary text that is one token each, as the first two are in later Qwen tokenizers."""
+"""Ordinary (not special) strings encoded as one token each, as later Qwen tokenizers do with the first two."""
 
 # Qwen2's pre-tokenizer: contractions, words, single digits, punctuation, line breaks, white space.
 SPLIT = (
@@ -63,7 +63,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""Renders user turns of images and text to the same string as the released checkpoints' template."""
+"""Chat template that renders user turns of images and text exactly as the released checkpoints' template does."""
 
 PREPROCESSOR_CONFIG = """{
   "image_processor_type": "Qwen2VLImageProcessor",
@@ -78,7 +78,7 @@ PREPROCESSOR_CONFIG = """{
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of :data:`VOCABULARY_SIZE` entries; the same texts give the same tokenizer."""
+    """Train a byte-level BPE tokenizer of :data:`VOCABULARY_SIZE` entries. Equal texts give an equal tokenizer."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -108,7 +108,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
-    """About 3 M parameters. Head dimension 32 and divisible sizes, which fused attention kernels can run."""
+    """Return a config of about 3 M parameters; head dimension 32 and divisible sizes suit fused attention kernels."""
     token = tokenizer.convert_tokens_to_ids
     return Qwen2_5_VLConfig(
         text_config={
@@ -144,7 +144,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 
 
 def _instructions() -> list[str]:
-    """What the model is told: in the chat template, in GRIT's prompt, in lessons."""
+    """Return the instruction texts of the chat template, GRIT's prompt and the lessons."""
     prompt = OmegaConf.load(conf_dir() / "prompt" / "grounded.yaml")
     return ["You are a helpful assistant.", OmegaConf.select(prompt, "template"), *INSTRUCTIONS]
 

@@ -1,4 +1,4 @@
-"""Checkpoints in InternVL's original layout, converted to that of transformers without running their code."""
+"""Conversion of InternVL checkpoints from their original layout to that of transformers, without running their code."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Whether a checkpoint, a folder or a hub id, is in an original layout; converting it once, into a cache."""
+"""Detection of checkpoints in an original layout, and their one-time conversion into the cache."""
 
 from __future__ import annotations
 
@@ -20,38 +20,40 @@ from grit_lightning.system.files import build_folder_once
 from grit_lightning.system.paths import cache_folder
 
 _SUFFIXES = (".json", ".safetensors", ".txt")
-"""Of the files that make up a checkpoint: config, index, tokenizer and weights; no code."""
+"""Suffixes of the files that make up a checkpoint: config, index, tokenizer and weights, but no code."""
 
 
 def is_original(checkpoint: str) -> bool:
-    """Whether a checkpoint must be converted to be read. Of a hub id, fetches ``config.json``.
+    """Tell whether a checkpoint is in an original layout and must be converted before use.
+
+    For a hub id, ``config.json`` is downloaded.
 
     Args:
         checkpoint: a folder, or a hub id.
 
     Raises:
-        CheckpointError: it is neither, or its ``config.json`` cannot be read.
+        CheckpointError: the checkpoint is neither, or its ``config.json`` cannot be read.
     """
     return is_original_config(read_config(_config_file(checkpoint)))
 
 
 def native_folder(checkpoint: str) -> Path:
-    """A folder with the native form of a checkpoint in an original layout, converted on first use and then kept.
+    """Return the cached native form of a checkpoint in an original layout; convert it on first use.
 
-    Several processes may call this at once: one converts, the others wait. A process that is killed meanwhile leaves
-    nothing that would be taken for a whole folder.
+    Several processes may call this at once: one converts, the others wait. A process killed during the conversion
+    leaves no folder that could be mistaken for a complete one.
 
     Args:
-        checkpoint: a folder, or a hub id, for which :func:`is_original` holds.
+        checkpoint: a folder, or a hub id, for which :func:`is_original` is true.
 
     Raises:
-        CheckpointError: it cannot be found or converted, or the cache cannot be written.
+        CheckpointError: the checkpoint cannot be found or converted, or the cache cannot be written.
     """
     source = source_folder(checkpoint)
     folder = cache_folder() / "converted" / f"{checkpoint.strip('./').replace('/', '--')[-80:]}-{_identity(source)}"
 
     def build(target: Path) -> None:
-        print(f"{checkpoint}: converting to the layout of transformers, once: {target}", file=sys.stderr)
+        print(f"{checkpoint}: converting once to the layout of transformers, into {target}", file=sys.stderr)
         convert(source, target)
 
     try:
@@ -64,7 +66,12 @@ def native_folder(checkpoint: str) -> Path:
 
 
 def source_folder(checkpoint: str) -> Path:
-    """The folder of a checkpoint that :func:`.internvl.convert` can read. Fetches a hub id, once it is one to convert.
+    """Return the folder of an original checkpoint, for :func:`.internvl.convert` to read.
+
+    For a hub id, the checkpoint is downloaded once its ``config.json`` is known to be convertible.
+
+    Args:
+        checkpoint: a folder, or a hub id.
 
     Raises:
         CheckpointError: there is no such folder or hub id, or its ``config.json`` is not convertible.
@@ -83,7 +90,7 @@ def _config_file(checkpoint: str) -> Path:
     if folder.is_dir():
         return folder / "config.json"
     if checkpoint.startswith(("/", ".", "~")) or checkpoint.count("/") > 1:
-        raise CheckpointError(f"{checkpoint}: no such folder, and not the form of a hub id, ORGANISATION/NAME")
+        raise CheckpointError(f"{checkpoint}: no such folder, and not a hub id of the form ORGANISATION/NAME")
     with _hub_errors(checkpoint):
         return Path(hf_hub_download(checkpoint, "config.json"))
 
@@ -93,16 +100,16 @@ def _hub_errors(checkpoint: str) -> Iterator[None]:
     try:
         yield
     except GatedRepoError as error:
-        raise CheckpointError(f"{checkpoint}: its owner grants access on the hub: ask for it, and log in") from error
+        raise CheckpointError(f"{checkpoint}: access is restricted: request it on the hub, then log in") from error
     except RepositoryNotFoundError as error:
-        raise CheckpointError(f"{checkpoint}: is no folder, and the hub has no such model, or a private one") from error
+        raise CheckpointError(f"{checkpoint}: is not a folder, and not a public model on the hub") from error
     except (OSError, ValueError, httpx.HTTPError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{checkpoint}: is no folder, and cannot be fetched: {reason}") from error
+        raise CheckpointError(f"{checkpoint}: is not a folder, and cannot be downloaded: {reason}") from error
 
 
 def _identity(source: Path) -> str:
-    """Changes when a file of the checkpoint does. A hub's folder is named by its commit."""
+    """Return a hash that changes when a file of the checkpoint does; the path of a hub download contains its commit."""
     stats = [(path, path.stat()) for path in sorted(source.iterdir()) if path.suffix in _SUFFIXES]
     files = [(path.name, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
     return hashlib.sha256(repr((__version__, str(source.resolve()), files)).encode()).hexdigest()[:16]

@@ -1,8 +1,9 @@
-"""InternVL3 and InternVL2.5 as they were released: from that layout to the native one of transformers.
+"""Conversion of InternVL3 and InternVL2.5 checkpoints from the released layout to the native one of transformers.
 
-A checkpoint of ``InternVLChatModel`` brings Python code of its own, which is not run here. It computes what the native
-``InternVLForConditionalGeneration`` does: its weights have other names, and the vision tower's queries, keys and values
-are one matrix (github.com/OpenGVLab/InternVL, ``internvl_chat/internvl/model``).
+A checkpoint of ``InternVLChatModel`` ships its own Python code, which is not run here. The native model,
+``InternVLForConditionalGeneration``, computes the same function. Only the weights differ in form: they have other
+names, and the original vision tower stores queries, keys and values in one matrix (github.com/OpenGVLab/InternVL,
+``internvl_chat/internvl/model``).
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ _IMAGENET_MEAN, _IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 def convert(source: Path, target: Path) -> None:
-    """Write a checkpoint of the original layout as a native one, the same weights bit by bit.
+    """Write a checkpoint in the original layout as a native one, with bit-identical weights.
 
-    All is checked before the first byte is written, and ``target`` is there only when it is whole.
+    Everything is checked before the first byte is written, and ``target`` appears only when it is complete.
 
     Args:
-        source: folder with ``config.json``, safetensors files and the tokenizer's files.
-        target: the folder to make; may exist empty.
+        source: folder with ``config.json``, safetensors files and tokenizer files.
+        target: folder to create; it may already exist if it is empty.
 
     Raises:
-        CheckpointError: the source is incomplete, of another layout, or of a kind that transformers cannot express; or
-            the target cannot be written.
+        CheckpointError: the source is incomplete, in another layout, or not expressible in transformers; or the target
+            cannot be written.
     """
     original = read_config(source / "config.json")
     require_convertible(original, source)
@@ -82,7 +83,7 @@ def _image_processor(config: InternVLConfig, tiles: int) -> GotOcr2ImageProcesso
 
 
 def _write_processors(config: InternVLConfig, folder: Path) -> None:
-    """What the native processor reads beside tokenizer and image processor. Its own classes need torchvision."""
+    """Write the remaining configs of the native processor, as plain JSON because its classes need torchvision."""
     _write_json(
         folder / "processor_config.json",
         {"processor_class": "InternVLProcessor", "image_seq_length": config.image_seq_length},

@@ -1,4 +1,4 @@
-"""Which values of an original InternVL config become which of the native one, and what transformers cannot express."""
+"""Translation of original InternVL configs to native ones, and refusal of those that transformers cannot express."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ _VISION_FIELDS = {
     "initializer_range": ("initializer_range", 0.02),
     "layer_scale_init_value": ("initializer_factor", 0.1),
 }
-"""Native name: original name, and its default in the original code. Its stochastic depth has no native counterpart."""
+"""For each native field, the original field and its default in the original code.
+
+The original stochastic depth has no native counterpart.
+"""
 
 _TEXT_FIELDS = (
     "vocab_size",
@@ -54,38 +57,42 @@ _TEXT_FIELDS = (
     "bos_token_id",
     "tie_word_embeddings",
 )
-"""Of Qwen2, the same in both layouts."""
+"""Fields of the language model (Qwen2), named alike in both layouts."""
 
 _NATIVE_QK_NORM_EPS = 1e-6
 
 
 def is_original_config(config: Mapping[str, Any]) -> bool:
-    """Whether a ``config.json`` is that of an ``InternVLChatModel``."""
+    """Tell whether a ``config.json`` belongs to an ``InternVLChatModel``, the original layout."""
     return config.get("model_type") == "internvl_chat" or "InternVLChatModel" in (config.get("architectures") or ())
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """A ``config.json``.
+    """Read a ``config.json``.
 
     Raises:
-        CheckpointError: it is missing, or no JSON object.
+        CheckpointError: the file cannot be read, or is not a JSON object.
     """
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise CheckpointError(f"{file}: is no JSON: {error}") from error
+        raise CheckpointError(f"{file}: is not valid JSON: {error}") from error
     if not isinstance(config, dict):
-        raise CheckpointError(f"{file}: is no JSON object")
+        raise CheckpointError(f"{file}: is not a JSON object")
     return config
 
 
 def require_convertible(config: Mapping[str, Any], source: Path) -> None:
-    """Refuse another architecture, and what the native model or its processor would compute differently.
+    """Refuse other architectures, and settings that the native model or its processor would compute differently.
+
+    Args:
+        config: the checkpoint's ``config.json``.
+        source: checkpoint folder or hub id, for error messages.
 
     Raises:
-        CheckpointError: the first such thing.
+        CheckpointError: the config is not convertible; the message names the first reason.
     """
     if config.get("model_type") == "internvl":
         raise CheckpointError(f"{source}: is in the native layout already, there is nothing to convert")
@@ -104,28 +111,28 @@ def require_convertible(config: Mapping[str, Any], source: Path) -> None:
     eps = _vision(vision, "layer_norm_eps")
     if _vision(vision, "use_qk_norm") and eps != _NATIVE_QK_NORM_EPS:
         raise CheckpointError(
-            f"{source}: vision_config.layer_norm_eps is {eps}, but the native norm of queries and keys "
-            f"has {_NATIVE_QK_NORM_EPS}"
+            f"{source}: vision_config.layer_norm_eps is {eps}, expected {_NATIVE_QK_NORM_EPS}, as in the native norm "
+            "of queries and keys"
         )
     if max_tiles(config) > 1 and not config.get("use_thumbnail", False):
-        raise CheckpointError(f"{source}: use_thumbnail is false, but the native image processor always adds one")
+        raise CheckpointError(f"{source}: use_thumbnail is false, but the native processor always adds a thumbnail")
 
 
 def max_tiles(config: Mapping[str, Any]) -> int:
-    """How many tiles an image is cut into at most, by an original config."""
+    """Return the largest number of tiles per image that an original config allows."""
     return config.get("max_dynamic_patch", 6) if config.get("dynamic_image_size", False) else 1
 
 
 def native_config(
     original: Mapping[str, Any], *, image_token_id: int, end_of_turn_id: int, source: Path
 ) -> InternVLConfig:
-    """The native config of a convertible original one.
+    """Translate a convertible original config to the native one.
 
     Args:
-        original: what :func:`require_convertible` lets pass.
-        image_token_id: the token in whose place an image's features are put.
-        end_of_turn_id: the token at which generation ends. Released configs name another than the original code uses.
-        source: for messages.
+        original: config that :func:`require_convertible` accepts.
+        image_token_id: id of the token that image features replace.
+        end_of_turn_id: id of the token that ends generation in the original code; released configs name another one.
+        source: checkpoint folder, for error messages.
 
     Raises:
         CheckpointError: a value is missing or of the wrong type.
@@ -140,19 +147,19 @@ def native_config(
                 **{name: text[name] for name in _TEXT_FIELDS if name in text},
                 "eos_token_id": end_of_turn_id,
             },
-            # The original tower has no norm after its last layer; the native one none with use_mean_pooling.
+            # The original tower has no norm after its last layer. use_mean_pooling removes the native one.
             vision_config={name: _vision(vision, name) for name in _VISION_FIELDS} | {"use_mean_pooling": True},
             image_token_id=image_token_id,
             image_seq_length=int((_vision(vision, "image_size") // _vision(vision, "patch_size") * ratio) ** 2),
             downsample_ratio=ratio,
             vision_feature_layer=original.get("select_layer", -1),
-            # The language model's: the original config's own is not what its code ties by.
+            # From the language model's config: the original code does not tie by its top-level value.
             tie_word_embeddings=text.get("tie_word_embeddings", False),
             dtype=original.get("torch_dtype", original.get("dtype")),
         )
     except (StrictDataclassError, TypeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{source / 'config.json'}: cannot be understood: {reason}") from error
+        raise CheckpointError(f"{source / 'config.json'}: is not a valid InternVL config: {reason}") from error
 
 
 def _vision(config: Mapping[str, Any], native: str) -> Any:

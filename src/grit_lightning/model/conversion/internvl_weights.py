@@ -1,4 +1,4 @@
-"""Which tensor of an original InternVL checkpoint becomes which of the native one, and in which file."""
+"""Mapping from native tensors to the files and tensors of an original InternVL checkpoint."""
 
 from __future__ import annotations
 
@@ -29,24 +29,29 @@ _NATIVE_TO_ORIGINAL = (
     ("model.language_model.", "language_model.model."),
     ("lm_head.", "language_model.lm_head."),
 )
-"""Parts of names, replaced in this order."""
+"""Replacements ``(native, original)`` that turn a native name into the original one, applied in this order."""
 
 _FUSED = (".attn.q_proj.", ".attn.k_proj.", ".attn.v_proj.")
-"""What ``.attn.qkv.`` holds, in this order along its first axis."""
+"""Parts of the original ``.attn.qkv.`` tensor, in their order along its first axis."""
 
 _HEAD = "lm_head.weight"
 
 
 def plan(config: InternVLConfig, files: Sequence[Path], source: Path) -> dict[str, dict[str, StoredTensor]]:
-    """Where the bytes of each native tensor lie, by native file, one for each original one, and by name.
+    """Locate the bytes of each native tensor in the original files.
+
+    Each original file becomes one native file.
 
     Args:
-        config: the native one.
-        files: of the original weights.
-        source: for messages.
+        config: the native config.
+        files: original weight files.
+        source: checkpoint folder, for error messages.
+
+    Returns:
+        For each native file name, the stored tensors by the names they get in it, in the order of their bytes.
 
     Raises:
-        CheckpointError: a file is torn, or tensors are missing, left over or of another shape than the config's.
+        CheckpointError: a file is truncated, or tensors are missing, left over, or of another shape than the config's.
     """
     stored = {name: tensor for file in files for name, tensor in read_stored(file).items()}
     tensors = _native_tensors(config, stored, source)
@@ -66,15 +71,15 @@ def _native_tensors(
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     unread = set()
     if config.tie_word_embeddings:
-        # It is the embedding. What an original stores in its place is not read by the original code either.
+        # The head is the embedding. If the checkpoint stores a head as well, the original code does not read it either.
         del shapes[_HEAD]
         unread = {_origin(_HEAD)[0]}
     origins = {name: _origin(name) for name in shapes}
     wanted = {original for original, _ in origins.values()}
     if missing := wanted - stored.keys():
-        raise CheckpointError(f"{source}: its weights lack {_counted(missing)}")
+        raise CheckpointError(f"{source}: its weights lack {_summary(missing)}")
     if left_over := stored.keys() - wanted - unread:
-        raise CheckpointError(f"{source}: its config.json has no place for {_counted(left_over)} in its weights")
+        raise CheckpointError(f"{source}: its config.json has no place for these weights: {_summary(left_over)}")
     tensors = {}
     for name, (original, part) in origins.items():
         tensor, (first, *rest) = stored[original], shapes[name]
@@ -85,7 +90,7 @@ def _native_tensors(
 
 
 def _origin(native: str) -> tuple[str, int | None]:
-    """The original tensor that holds a native one, and which third of it, if not all."""
+    """Return the original tensor that holds a native one, and which third of it; ``None`` if it is the whole tensor."""
     original = native
     for new, old in _NATIVE_TO_ORIGINAL:
         original = original.replace(new, old)
@@ -96,11 +101,11 @@ def _origin(native: str) -> tuple[str, int | None]:
 
 
 def _name_on_disk(native: str) -> str:
-    """As transformers saves it, and as it is in the native releases: that of a language model is the original one."""
+    """Return the name that transformers saves a tensor under; for the language model it is the original name."""
     if native.startswith(("model.language_model.", "lm_head.")):
         return _origin(native)[0]
     return native.removeprefix("model.")
 
 
-def _counted(names: set[str]) -> str:
-    return min(names) if len(names) == 1 else f"{len(names)} tensors, as {min(names)}"
+def _summary(names: set[str]) -> str:
+    return min(names) if len(names) == 1 else f"{len(names)} tensors, for example {min(names)}"

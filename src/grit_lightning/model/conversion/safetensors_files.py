@@ -1,7 +1,7 @@
-"""Safetensors files, copied tensor by tensor under other names: no bit changes, and memory is that of one chunk.
+"""Reading of safetensors headers, and copying of tensors into new files bit by bit, one chunk in memory at a time.
 
-The format (README of safetensors, "Format"): the length of the header in eight bytes, little-endian; the header, JSON
-from each name to dtype, shape and the bytes it has in the data; the data, row-major.
+File format (README of safetensors, "Format"): the length of the header in eight bytes, little-endian; the header, a
+JSON object from tensor name to dtype, shape and byte range in the data; the data, row-major.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class StoredTensor:
     """A tensor on disk.
 
     Attributes:
-        file: that holds it.
-        dtype: as safetensors spells it.
-        shape: of the tensor.
-        begin: where its first byte is in the file.
-        size: in bytes.
+        file: file that holds the tensor.
+        dtype: dtype as safetensors spells it, such as ``BF16``.
+        shape: shape of the tensor.
+        begin: offset of the first byte from the beginning of the file.
+        size: size in bytes.
     """
 
     file: Path
@@ -39,17 +39,17 @@ class StoredTensor:
     size: int
 
     def part(self, index: int, count: int) -> StoredTensor:
-        """One of ``count`` equal parts along the first axis."""
+        """Return part ``index``, from 0, of ``count`` equal parts along the first axis."""
         size = self.size // count
         shape = (self.shape[0] // count, *self.shape[1:])
         return replace(self, shape=shape, begin=self.begin + index * size, size=size)
 
 
 def find_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint folder: one, or those its index names, in the order of their names.
+    """Return the safetensors files of a checkpoint folder: the only one, or those its index names, sorted by name.
 
     Raises:
-        CheckpointError: there are none, or one of them is missing.
+        CheckpointError: there is no weight file and no index, the index is invalid, or a file it names is missing.
     """
     single, index = folder / "model.safetensors", folder / INDEX
     if single.is_file():
@@ -59,34 +59,34 @@ def find_files(folder: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index}: is no index of weights: {error!r}") from error
+        raise CheckpointError(f"{index}: is not a weight index: {error!r}") from error
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise CheckpointError(f"{folder}: lacks {missing[0]}, one of the {len(names)} files that {INDEX} names")
     return [folder / name for name in names]
 
 
 def require_whole(folder: Path) -> None:
-    """Look at the header of each weight file of a checkpoint folder.
+    """Check that a checkpoint folder's weight files are complete, by reading their headers.
 
     Raises:
-        CheckpointError: one of them is missing, or torn.
+        CheckpointError: a file is missing or truncated.
     """
     for file in find_files(folder):
         read_stored(file)
 
 
 def read_stored(file: Path) -> dict[str, StoredTensor]:
-    """What a safetensors file holds, by name. Reads the header alone.
+    """Return the tensors of a safetensors file, by name. Only the header is read.
 
     Raises:
-        CheckpointError: the file is not there, is not of this format, or ends too early.
+        CheckpointError: the file is missing, truncated, or not a safetensors file.
     """
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if length > _LONGEST_HEADER:
-                raise ValueError("its header would be too long")
+                raise ValueError(f"its header would have {length} bytes")
             if 8 + length > size:
                 raise CheckpointError(f"{file}: ends within its header: the download is incomplete")
             header = json.loads(stream.read(length))
@@ -95,7 +95,7 @@ def read_stored(file: Path) -> dict[str, StoredTensor]:
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file}: is no safetensors file: {error}") from error
+        raise CheckpointError(f"{file}: is not a safetensors file: {error}") from error
     end = max((tensor.begin + tensor.size for tensor in stored.values()), default=0)
     if end > size:
         raise CheckpointError(f"{file}: has {size} of its {end} bytes: the download is incomplete")
@@ -111,9 +111,9 @@ def write_stored(file: Path, tensors: Mapping[str, StoredTensor], advance: Calla
     """Copy tensors into a new safetensors file.
 
     Args:
-        file: to write.
-        tensors: by their names in the new file.
-        advance: called with the number of bytes just written.
+        file: file to write.
+        tensors: tensors to copy, keyed by their names in the new file.
+        advance: progress callback, called with the number of bytes just written.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -124,7 +124,7 @@ def write_stored(file: Path, tensors: Mapping[str, StoredTensor], advance: Calla
         begin, end = end, end + tensor.size
         header[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": (begin, end)}
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at multiples of their elements' size
+    text += b" " * (-len(text) % 8)  # aligns tensors to multiples of their element size
     with file.open("wb") as target:
         target.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors.values():

@@ -1,1 +1,1 @@
-"""Stored rollouts scored again under another reward or judge: read, compared, reported. No model, no torch."""
+"""Rescoring of stored rollouts under another reward or judge: reading, comparison, report. Needs no model or torch."""

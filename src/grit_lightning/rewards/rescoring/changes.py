@@ -1,4 +1,4 @@
-"""What changed between two scorings of the same completions: agreement, correlation, and the ranking within groups."""
+"""Changes between two scorings of the same completions: agreement, correlation, and the ranking within groups."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from scipy import stats
 from grit_lightning.types import Score
 
 TOTAL = "total"
-"""Name of the weighted sum among the components, which none of them may have."""
+"""Name of the weighted sum in a list of components; no component may have this name."""
 
 _CLOSE = 1e-9
-"""Totals this close are equal in a ranking: the mean that they are compared with is rounded."""
+"""Relative and absolute tolerance for equal totals in a ranking, because the group mean is subject to rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rescored:
-    """A completion and what both scorings say of it.
+    """The old and the new score of a stored completion.
 
     Attributes:
-        step, slot, index: as in ``stored.Stored``.
-        sample_id: of its sample.
-        old: the stored score; ``None`` where there is none to compare with.
-        new: the score under the other reward or judge.
-        excerpt: of its text, on one line.
+        step, slot, index: position of the completion, as in ``stored.Stored``.
+        sample_id: id of the sample.
+        old: the stored score; ``None`` if there is no stored score.
+        new: the score under the new reward or judge.
+        excerpt: excerpt of the completion text, on one line.
     """
 
     step: int | None
@@ -43,15 +43,18 @@ class Rescored:
 
 @dataclass(frozen=True, slots=True)
 class ComponentChange:
-    """A component, or the total, under both scorings. ``None``: not defined, as for a component only one of them has.
+    """Statistics of one component, or of the total, under both scorings.
+
+    A value is ``None`` if it is not defined, for example because only one of the scorings has the component.
 
     Attributes:
-        name: of the component, or ``TOTAL``.
-        old_scored, old_unscored, old_mean: stored values that are numbers, those that are not, the mean of the former.
-        new_scored, new_unscored, new_mean: the same of the new values.
-        compared: completions scored in both.
-        agreement: share of these with exactly the same value.
-        pearson, spearman, kendall: correlations over these (τ_b); ``None`` where one side is constant.
+        name: name of the component, or ``TOTAL``.
+        old_scored, old_unscored, old_mean: numbers of scored and unscored stored values, and mean of the scored ones.
+        new_scored, new_unscored, new_mean: numbers of scored and unscored new values, and mean of the scored ones.
+        compared: number of completions that both scorings scored.
+        agreement: share of the compared completions with exactly the same value.
+        pearson, spearman, kendall: correlations (r, ρ, τ_b) over the compared completions; ``None`` if one side is
+            constant.
     """
 
     name: str
@@ -70,15 +73,15 @@ class ComponentChange:
 
 @dataclass(frozen=True, slots=True)
 class RankingChange:
-    """How the ranking within groups changed, over the completions of a group whose totals are scored in both.
+    """Changes of the ranking within groups. Only completions with a total in both scorings are considered.
 
     Attributes:
-        groups: with at least two such completions.
-        best_changed: share of these groups whose best completions, all that share the highest total, are not the same.
-        completions: in these groups.
-        flipped: share of these whose advantage changed from above 0 to below, or from below to above.
-        gained: share whose advantage was 0 and is not any more.
-        lost: share whose advantage was not 0 and now is.
+        groups: number of groups with at least two such completions.
+        best_changed: share of these groups whose set of best completions (all with the highest total) changed.
+        completions: number of such completions in these groups.
+        flipped: share of these completions whose advantage changed sign.
+        gained: share of these completions whose advantage was 0 and is no longer 0.
+        lost: share of these completions whose advantage was not 0 and is now 0.
     """
 
     groups: int
@@ -90,7 +93,7 @@ class RankingChange:
 
 
 def component_changes(rows: Sequence[Rescored]) -> list[ComponentChange]:
-    """Each component of the new scoring in its order, then those of the stored one alone, then the total."""
+    """Return the changes of all components: those of the new scoring, those only in the stored scoring, the total."""
     names: dict[str, None] = {}
     for row in rows:
         names |= dict.fromkeys(row.new.components)
@@ -101,7 +104,7 @@ def component_changes(rows: Sequence[Rescored]) -> list[ComponentChange]:
 
 
 def ranking(rows: Sequence[Rescored]) -> RankingChange:
-    """How the order within groups changed; the sign of an advantage is that of total − mean of the group."""
+    """Return the changes of the ranking within groups. An advantage has the sign of total − group mean."""
     groups: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         if row.step is None or row.slot is None or row.old is None:
@@ -121,7 +124,10 @@ def ranking(rows: Sequence[Rescored]) -> RankingChange:
 
 
 def most_changed(rows: Iterable[Rescored], count: int) -> list[Rescored]:
-    """The ``count`` completions, scored in both, whose total changed most, the largest change first; none unchanged."""
+    """Return up to ``count`` completions whose total changed most, the largest change first.
+
+    Completions without a total in both scorings and completions with an unchanged total are left out.
+    """
     changed = [row for row in rows if _difference(row)]
     return sorted(changed, key=lambda row: -abs(_difference(row)))[:count]
 
@@ -162,7 +168,7 @@ def _change(name: str, rows: Sequence[Rescored]) -> ComponentChange:
 
 
 def _values(score: Score | None, name: str) -> list[float | None]:
-    """The one value of a component, or none at all where the scoring does not have it."""
+    """Return a list with the value of a component, or an empty list if the scoring does not have the component."""
     if score is None:
         return []
     if name == TOTAL:

@@ -1,4 +1,4 @@
-"""A comparison of two scorings for people and for programs: Markdown, CSV, JSON lines, and a table for the terminal."""
+"""Reports of a comparison of two scorings: Markdown, CSV, JSON lines and a terminal table."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from grit_lightning.types import Score
 
 @dataclass(frozen=True, slots=True)
 class ScoreComparison:
-    """All that a re-scoring found.
+    """The result of rescoring stored completions.
 
     Attributes:
-        what: what was scored, and how.
-        components: each component, then the total.
-        ranking: within groups.
-        most_changed: the completions whose total changed most.
-        torn: the lines that were left out.
+        what: text that says which completions were scored, and how.
+        components: changes of each component, then of the total.
+        ranking: changes of the ranking within groups.
+        most_changed: completions whose total changed most, the largest change first.
+        torn: errors for the torn lines that were left out.
     """
 
     what: str
@@ -34,7 +34,10 @@ class ScoreComparison:
 
 
 def score_line(row: Rescored) -> str:
-    """One JSON line: where the completion is found in the rollouts, and both scores under the names they have there."""
+    """Return one JSON line with the position of the completion in the rollouts, its old score and its new score.
+
+    The fields of the scores have the same names as in the rollout files.
+    """
     return json.dumps(
         {
             "step": row.step,
@@ -49,7 +52,7 @@ def score_line(row: Rescored) -> str:
 
 
 def csv_text(components: Sequence[ComponentChange]) -> str:
-    """A line for each component, full precision; what is not defined is empty."""
+    """Return the components as CSV, one line each, in full precision. Undefined values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(ComponentChange)], lineterminator="\n")
     writer.writeheader()
@@ -58,7 +61,7 @@ def csv_text(components: Sequence[ComponentChange]) -> str:
 
 
 def markdown(comparison: ScoreComparison) -> str:
-    """The comparison as a page."""
+    """Return the comparison as a Markdown page."""
     rows = [_cells(change) for change in comparison.components]
     header = list(rows[0])
     lines = [
@@ -70,8 +73,9 @@ def markdown(comparison: ScoreComparison) -> str:
         f"|---|{'---:|' * (len(header) - 1)}",
         *(f"| {' | '.join(cell.replace('|', '&#124;') for cell in row.values())} |" for row in rows),
         "",
-        "Means are over the completions that each scoring scored; `agree`, the share of exactly equal values, and the",
-        "correlations (Pearson's r, Spearman's ρ, Kendall's τ_b) over those that both did. A dash: not defined.",
+        "Each mean is over the completions that the scoring scored. `agree` (the share of exactly equal values) and",
+        "the correlations (Pearson's r, Spearman's ρ, Kendall's τ_b) are over those that both scorings scored.",
+        "A dash means that the value is not defined.",
         "",
         *sentences(comparison),
         "",
@@ -83,23 +87,23 @@ def markdown(comparison: ScoreComparison) -> str:
 
 
 def terminal(comparison: ScoreComparison) -> str:
-    """The comparison in short."""
+    """Return a short form of the comparison for the terminal."""
     shown = ("", "old", "new", "agree", "Spearman", "unscored old", "unscored new")
     rows = [{key: value for key, value in _cells(change).items() if key in shown} for change in comparison.components]
     return "\n".join([comparison.what, "", record_table(rows), "", *sentences(comparison)])
 
 
 def sentences(comparison: ScoreComparison) -> list[str]:
-    """What the table does not say, a sentence a line: the ranking within groups, and what was left out."""
+    """Return one sentence per line on the ranking within groups and on the lines that were left out."""
     ranking = comparison.ranking
     if ranking.groups:
         lines = [
-            f"Of {ranking.groups} groups, {_percent(ranking.best_changed)} have another best completion.",
+            f"Of {ranking.groups} groups, {_percent(ranking.best_changed)} have a different best completion.",
             f"Of {ranking.completions} advantages, {_percent(ranking.flipped)} changed sign, "
             f"{_percent(ranking.gained)} are no longer 0, {_percent(ranking.lost)} became 0.",
         ]
     else:
-        lines = ["There are no groups with two completions scored in both, so no ranking to compare."]
+        lines = ["No group has two completions that both scorings scored, so there is no ranking to compare."]
     return [*lines, *(f"Left out: {error}" for error in comparison.torn)]
 
 
@@ -125,7 +129,7 @@ def _cells(change: ComponentChange) -> dict[str, str]:
 def _changed_lines(rows: Sequence[Rescored]) -> list[str]:
     lines = []
     for row in rows:
-        assert row.old is not None  # or nothing could have changed
+        assert row.old is not None  # a completion without an old score has no change
         lines += [
             f"- step {row.step}, slot {row.slot}, completion {row.index}, sample {row.sample_id}: "
             f"**{_number(row.old.total)} → {_number(row.new.total)}** ({_parts(row.old, row.new)})",
@@ -137,14 +141,14 @@ def _changed_lines(rows: Sequence[Rescored]) -> list[str]:
 
 
 def _parts(old: Score, new: Score) -> str:
-    """The new components that are not what they were."""
+    """Describe the components that are new or whose value changed."""
     parts = []
     for name, value in new.components.items():
         if name not in old.components:
             parts.append(f"{name} {_number(value)}, which is new")
         elif value != old.components[name]:
             parts.append(f"{name} {_number(old.components[name])} → {_number(value)}")
-    return ", ".join(parts) or "other weights or other components"
+    return ", ".join(parts) or "the weights or the set of components changed"
 
 
 def _number(value: float | None) -> str:

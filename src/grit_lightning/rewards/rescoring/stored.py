@@ -1,4 +1,4 @@
-"""Reads stored rollouts to be scored again: the files of a run, or one file of rollouts or predictions."""
+"""Reader of stored completions for rescoring: the rollout files of a run, or one file of rollouts or predictions."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Stored:
     """A stored completion.
 
     Attributes:
-        sample: what it answers.
-        completion: what was written.
-        step: the optimizer step it was sampled for, from 1; ``None`` for a prediction of an evaluation.
-        slot: the prompt's number within the step; ``None`` for a prediction.
-        index: its own number within the group, or among the completions of its sample.
-        score: what the run's rewards said of it; ``None`` for a prediction, which has no rewards.
+        sample: sample that the completion answers.
+        completion: the completion.
+        step: optimizer step that the completion was sampled for, from 1; ``None`` for a prediction of an evaluation.
+        slot: index of the prompt within the step; ``None`` for a prediction.
+        index: index of the completion within its group, or among the predictions for its sample.
+        score: score under the rewards of the run; ``None`` for a prediction, which has no rewards.
     """
 
     sample: Sample
@@ -50,10 +50,10 @@ class Stored:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of rollouts of a run folder, by step; a file is taken as it is.
+    """Return the rollout files of a run folder in the order of steps; for a path to a file, return that file.
 
     Raises:
-        UserError: there is nothing of this kind.
+        UserError: the path does not exist, is not a run, or is a run without rollouts.
     """
     if path.is_file():
         return [path]
@@ -67,13 +67,13 @@ def files_of(path: Path) -> list[Path]:
 
 
 def run_of(path: Path) -> RunFolder | None:
-    """The run that a path is, or that a file of rollouts or predictions lies in; ``None`` for a file of its own."""
+    """Return the run at a path, or the run that contains a rollout or prediction file; ``None`` for any other file."""
     folders = (path, *path.parents[:3])  # RUN, RUN/rollouts/FILE, RUN/eval/FILE, RUN/eval/NAME/FILE
     return next((run for run in map(RunFolder, folders) if run.manifest_file.is_file()), None)
 
 
 def count_lines(files: Sequence[Path]) -> int:
-    """Lines of the files, which are as many as completions where none is torn.
+    """Count the lines of the files that are not blank. Without torn lines, this is the number of completions.
 
     Raises:
         DataError: a file cannot be read.
@@ -82,10 +82,10 @@ def count_lines(files: Sequence[Path]) -> int:
 
 
 def read(files: Sequence[Path]) -> Iterator[Stored | DataError]:
-    """Yields the completions in the order of the files, and one DataError for a file whose last line is torn.
+    """Yield the completions in the order of the files, and a DataError for each file whose last line is torn.
 
     Raises:
-        DataError: another line is no rollout, or a completion is there twice.
+        DataError: a line other than the last is torn, a line is not a valid record, or a rollout appears twice.
     """
     seen: set[tuple[int | None, int | None, int]] = set()
     for path in files:
@@ -96,13 +96,13 @@ def read(files: Sequence[Path]) -> Iterator[Stored | DataError]:
             stored = _stored(record, source)
             key = (stored.step, stored.slot, stored.index)
             if stored.step is not None and key in seen:
-                raise DataError(f"completion {key[2]} of step {key[0]}, slot {key[1]} is there twice", source)
+                raise DataError(f"completion {key[2]} of step {key[0]}, slot {key[1]} appears twice", source)
             seen.add(key)
             yield stored
 
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
-    """The JSON object of each line, with its ``file:line``; of a last line that cannot be read, what is wrong."""
+    """Yield ``(file:line, JSON object)`` for each line; a torn last line yields its error in place of the object."""
     torn: DataError | None = None
     for source, line in read_lines(path):
         if torn is not None:
@@ -118,7 +118,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
 
 
 def _stored(record: dict[str, Any], source: str) -> Stored:
-    is_prediction = "rewards" not in record and "scores" in record  # as ``evaluation.predictions`` makes them
+    is_prediction = "rewards" not in record and "scores" in record  # the format of ``evaluation.predictions``
     if problem := problem_of(record, _SAMPLE_FIELDS if is_prediction else _FIELDS):
         raise DataError(problem, source)
     sample, completion = from_record(record)

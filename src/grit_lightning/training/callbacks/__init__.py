@@ -1,4 +1,4 @@
-"""Lightning callbacks: checkpoints, progress, run records, held-out evaluation, plots and the summary."""
+"""Lightning callbacks of a training run: checkpoints, progress, run records, held-out evaluation, plots, summary."""
 
 from typing import TYPE_CHECKING
 

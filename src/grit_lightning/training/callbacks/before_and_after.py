@@ -1,4 +1,4 @@
-"""What a training changed, shown: held-out samples answered before the first step and after the last one."""
+"""Callback that compares answers to held-out samples before the first and after the last training step."""
 
 from __future__ import annotations
 
@@ -28,19 +28,23 @@ from grit_lightning.types import Sample
 
 
 class Demonstration(Callback):
-    """Answers the held-out samples with the run's own prompt before and after training, and draws what changed.
+    """Evaluates the policy on held-out samples before and after training, and reports the differences.
 
-    It writes ``eval/before.jsonl``, ``eval/after.jsonl``, ``eval/metrics.json``, ``plots/rewards.png`` and
-    ``plots/examples.png``, and prints a table. Decoding is greedy: training goes on as if nothing had been asked. A
-    resumed run takes up what was answered before its first step. The end is the last step, ``trainer.max_steps``:
-    a run that is stopped earlier shows nothing (``task=evaluate`` does).
+    It uses the run's own prompt, writes ``eval/before.jsonl``, ``eval/after.jsonl``, ``eval/metrics.json``,
+    ``plots/rewards.png`` and ``plots/examples.png``, and prints a table. The evaluation does not influence training: it
+    changes neither weights nor random state. A resumed run compares with the answers from before its very first step.
 
-    With several processes each answers a share of the samples.
+    The report is written after step ``trainer.max_steps``, or when :class:`HeldoutEvaluation` stops training early. A
+    run that ends earlier has no report; ``task=evaluate`` evaluates its checkpoint. Several processes share the
+    samples.
 
     Args:
         out: the run folder.
-        evaluator: how samples are answered.
-        max_samples: of the held-out samples, drawn once and for all; ``None`` for all, 0 for none.
+        evaluator: decodes and scores the answers.
+        max_samples: number of held-out samples, always the same ones; ``None`` for all, 0 for none.
+
+    Raises:
+        ConfigError: ``max_samples`` is negative.
     """
 
     def __init__(self, *, out: str, evaluator: Evaluator, max_samples: int | None) -> None:
@@ -55,29 +59,29 @@ class Demonstration(Callback):
 
     @property
     def before_file(self) -> Path:
-        """Predictions before the first step."""
+        """File of the predictions before the first step."""
         return self.run.evaluation / "before.jsonl"
 
     @property
     def after_file(self) -> Path:
-        """Predictions after the last step."""
+        """File of the predictions after the last step."""
         return self.run.evaluation / "after.jsonl"
 
     def state_dict(self) -> dict[str, Any]:
-        """The rewards so far."""
+        """Return the mean rewards of all steps so far, for the checkpoint."""
         return {"history": [dict(step) for step in self._history]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the rewards so far."""
+        """Restore the mean rewards of earlier steps from a checkpoint."""
         self._history = [dict(step) for step in state_dict["history"]]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Read and check the held-out samples, before weights are loaded."""
+        """Read and check the held-out samples before weights are loaded, so that errors in the data appear early."""
         if self.max_samples != 0:
             self._samples = subset(trainer.datamodule.val_samples(), self.max_samples)  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Answer before the first step."""
+        """Answer the samples before the first step; a resumed run already has these answers."""
         if self._samples and trainer.global_step == 0:
             before = self._predict(trainer, pl_module, "answering held-out questions before training")
             if trainer.is_global_zero:
@@ -85,13 +89,13 @@ class Demonstration(Callback):
                 write_predictions(self.before_file, before)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Note this step's mean rewards."""
+        """Store this step's mean rewards."""
         rewards = reward_means({key: float(value) for key, value in trainer.callback_metrics.items()})
         if rewards:
             self._history.append({"step": trainer.global_step, **rewards})
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Answer after the last step, and write what changed."""
+        """Answer the samples after the last step, and write predictions, metrics and plots."""
         at_the_end = 0 < trainer.max_steps <= trainer.global_step or stopped_early(trainer)
         if trainer.received_sigterm or not at_the_end:
             return
@@ -101,20 +105,20 @@ class Demonstration(Callback):
                 self._write_answers(after)
         if trainer.is_global_zero and self._history:
             self.run.plots.mkdir(parents=True, exist_ok=True)
-            weights = cast(GRPOModule, pl_module).rewards.weights  # only it logs rewards
+            weights = cast(GRPOModule, pl_module).rewards.weights  # only GRPOModule logs rewards
             only_logged = [name for name, weight in weights.items() if not weight]
             plot_rewards(self.run.plots / "rewards.png", self._history, only_logged)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the table, once the progress bar is closed."""
+        """Print the table; the progress bar is closed by now."""
         if self._report:
             print(f"\n{self._report}", flush=True)
 
     def _write_answers(self, after: Sequence[Prediction]) -> None:
         before = read_predictions(self.before_file)[0] if self.before_file.exists() else []
         if list(map(key, before)) != list(map(key, after)):
-            before = []  # of other samples: a resume changed the data
-        # Where the pictures lie now: a resume may be on another machine.
+            before = []  # a resume changed the data: answers about other samples cannot be compared
+        # Image paths of this machine: the answers before training may come from another one.
         here = ("image", "source")
         before = [one | {name: other[name] for name in here} for one, other in zip(before, after, strict=False)]
         answers = {"before": before, "after": after} if before else {"after": after}
@@ -132,7 +136,8 @@ class Demonstration(Callback):
             when: differences(values[first], values[when], resamples=self.evaluator.resamples) for when in others
         }
         table = comparison_table(summaries, changes, BRIEF)
-        how = "answered greedily" if self.evaluator.samples_each == 1 else f"{self.evaluator.samples_each} times each"
+        each = self.evaluator.samples_each
+        how = "answered greedily" if each == 1 else f"{each} completions per question"
         self._report = f"{len(self._samples)} held-out questions, {how}.\n\n{table}"
 
     def _predict(self, trainer: pl.Trainer, module: pl.LightningModule, what: str) -> list[Prediction]:

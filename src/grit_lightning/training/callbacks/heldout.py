@@ -1,4 +1,4 @@
-"""Held-out samples answered every few steps of a training: curves, the best checkpoint, and an early end."""
+"""Callback that evaluates on held-out samples during training: metrics, best checkpoint, early stopping."""
 
 from __future__ import annotations
 
@@ -26,20 +26,24 @@ log = logging.getLogger(__name__)
 
 
 class HeldoutEvaluation(Callback):
-    """Answers the same few held-out samples every so many steps, as the run's own evaluation would.
+    """Evaluates the policy on the same held-out samples every ``every_n_steps``.
 
-    It logs ``heldout/DATASET/METRIC``, writes the predictions to ``eval/training/step_000020.jsonl``, and has the
-    checkpoint kept as ``best.ckpt`` whenever ``monitor`` is better than ever before. The policy is as it was: training
-    goes on as if nothing had been asked.
+    It logs ``heldout/DATASET/METRIC``, writes the predictions to ``eval/training/step_000020.jsonl`` (for step 20), and
+    keeps the checkpoint of the step with the best value of ``monitor`` as ``best.ckpt``. The evaluation does not
+    influence training: it changes neither weights nor random state.
 
     Args:
         out: the run folder.
-        evaluator: how samples are answered.
-        every_n_steps: optimizer steps between evaluations; ``None`` for none.
-        max_samples: of the held-out samples, drawn once and for all; ``None`` for all.
-        monitor: what is to get better, ``DATASET/METRIC``, such as ``overall/accuracy``.
-        mode: whether more of it is better.
-        patience: evaluations in a row without a better value that end the training; ``None``: it goes on to its end.
+        evaluator: decodes and scores the answers.
+        every_n_steps: training steps between evaluations; ``None`` for no evaluation.
+        max_samples: number of held-out samples, always the same ones; ``None`` for all.
+        monitor: metric that selects the best checkpoint, as ``DATASET/METRIC``, such as ``overall/accuracy``.
+        mode: ``max`` if higher values of the metric are better, ``min`` if lower.
+        patience: number of evaluations in a row without improvement after which training stops; ``None`` to never
+            stop early.
+
+    Raises:
+        ConfigError: a number is below 1, or (from ``setup``) ``monitor`` is not a metric of the held-out samples.
     """
 
     def __init__(
@@ -70,23 +74,23 @@ class HeldoutEvaluation(Callback):
         self._worse_in_a_row = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
+        """Return the best value so far, its step, and the evaluations since, for the checkpoint."""
         return {"best": self._best, "best_step": self._best_step, "worse_in_a_row": self._worse_in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best value so far."""
+        """Restore the best value, its step, and the evaluations since from a checkpoint."""
         self._best, self._best_step = state_dict["best"], state_dict["best_step"]
         self._worse_in_a_row = state_dict["worse_in_a_row"]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Read and check the held-out samples, before weights are loaded."""
+        """Read the held-out samples and check ``monitor`` before weights are loaded, so that errors appear early."""
         if self.every_n_steps is not None:
             self._samples = subset(trainer.datamodule.val_samples(), self.max_samples)  # type: ignore[attr-defined]
         if self._samples:
             self._check_monitor()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Evaluate, where it is due."""
+        """Evaluate if this step is due."""
         step = trainer.global_step
         if not self._samples or self.every_n_steps is None or step % self.every_n_steps:
             return
@@ -95,7 +99,7 @@ class HeldoutEvaluation(Callback):
             trainer, module, self.evaluator, self._samples, what=f"answering held-out questions after step {step}"
         )
         if isinstance(module, GRPOModule):
-            module.judge_watch.reset()  # what was asked here is not of a training step
+            module.judge_watch.reset()  # this evaluation's questions must not count in the next training step
         found = summary(predictions)
         values = {f"{name}/{key}": value for name, column in found.items() for key, value in column.items()}
         for logger in trainer.loggers:
@@ -107,7 +111,7 @@ class HeldoutEvaluation(Callback):
         self._judge_step(trainer, values[self.monitor])
 
     def _check_monitor(self) -> None:
-        """Now, not after the first evaluation."""
+        """Raise ConfigError if ``monitor`` is not a metric of the evaluation."""
         datasets = sorted({sample.dataset for sample in self._samples})
         datasets = [OVERALL, *datasets, *([MACRO] if len(datasets) > 1 else [])]
         dataset, _, metric = self.monitor.partition("/")
@@ -118,7 +122,10 @@ class HeldoutEvaluation(Callback):
             )
 
     def _judge_step(self, trainer: pl.Trainer, value: float | None) -> None:
-        """Keep what is better than ever before; end what has not been for too long. The same on every process."""
+        """Keep the checkpoint if ``value`` is the best so far, else count towards ``patience``.
+
+        All processes have the same value, so they decide alike. An evaluation without a value is ignored.
+        """
         if value is None:
             return
         step = trainer.global_step
@@ -135,6 +142,4 @@ class HeldoutEvaluation(Callback):
             trainer.progress_bar_callback.print(f"held-out {self.monitor} after step {step}: {number(value)}, {best}")
         if self.patience is not None and self._worse_in_a_row >= self.patience:
             self.has_stopped = trainer.should_stop = True
-            log.info(
-                "stopped after step %d: %s has not become better since step %d", step, self.monitor, self._best_step
-            )
+            log.info("stopped after step %d: %s has not improved since step %d", step, self.monitor, self._best_step)

@@ -1,4 +1,4 @@
-"""Held-out samples answered by the policy as it is, within a training, on all its processes."""
+"""Evaluation of the current policy during training, on all processes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from grit_lightning.types import Sample
 def predict_on_all(
     trainer: pl.Trainer, module: PolicyModule, evaluator: Evaluator, samples: Sequence[Sample], *, what: str
 ) -> list[Prediction]:
-    """The predictions in the order of the samples, on every process; each answers a share of them. Collective.
+    """Return all predictions in the order of the samples, on every process.
+
+    Collective: each process answers a share of the samples, then the predictions are gathered.
 
     Args:
-        trainer: of the training, whose precision is used.
-        module: whose policy answers.
-        evaluator: how.
-        samples: what is asked.
-        what: what is done, for the progress bar.
+        trainer: the trainer; its precision is used.
+        module: the module whose policy answers. Afterwards the policy is in train mode.
+        evaluator: decodes and scores the answers.
+        samples: samples to answer, the same on every process.
+        what: label of the progress bar.
     """
     policy = module.policy
     assert policy is not None
@@ -52,11 +54,15 @@ def predict_on_all(
 
 @runtime_checkable
 class StopsEarly(Protocol):
-    """A callback that may end a training before its last step."""
+    """A callback that may stop training before its last step.
+
+    Attributes:
+        has_stopped: whether it has done so.
+    """
 
     has_stopped: bool
 
 
 def stopped_early(trainer: pl.Trainer) -> bool:
-    """Whether a callback has ended the training before its last step, because it does not get better."""
+    """Tell whether a callback has stopped training early because its metric did not improve."""
     return any(callback.has_stopped for callback in trainer.callbacks if isinstance(callback, StopsEarly))  # type: ignore[attr-defined]

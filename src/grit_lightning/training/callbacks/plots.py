@@ -1,6 +1,6 @@
-"""Pictures of a training for people: its rewards, and what the model wrote and where it pointed.
+"""Plots of a training run: reward curves, and example answers with their boxes.
 
-matplotlib is imported when a picture is drawn (``figures``).
+matplotlib is imported only when a plot is drawn (``system.figures``).
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EXAMPLES = 6
-"""Rows of the sheet of examples."""
+"""Number of samples in the examples plot, one per row."""
 
 _PREDICTED, _REFERENCE, _RIGHT, _WRONG = "#e6007e", "#111111", "#1a7f37", "#c62828"
 _LINE_CHARACTERS, _LINES = 50, 12
-"""Of a completion on the sheet; what does not fit is cut off and marked by an ellipsis."""
+"""Maximum characters per line and lines of a completion in the examples plot; longer ones end with an ellipsis."""
 
 
 def plot_rewards(path: Path, history: Sequence[Mapping[str, float]], only_logged: Collection[str] = ()) -> None:
-    """Draw the mean total reward and each component before weighting against steps, as a PNG.
+    """Plot the mean total reward, and the mean of each component before weighting, over steps.
 
-    The thin line is each step's mean, the thick one a moving average.
+    The thin line is the mean of each step, the thick line its moving average.
 
     Args:
-        path: the PNG to write.
-        history: for each step ``step``, ``total`` and the components by name; NaN where nothing was scored.
-        only_logged: components that have no part in the total, which their titles say.
+        path: the PNG file to write.
+        history: one mapping per step with ``step``, ``total`` and each component by name; NaN where nothing was scored.
+        only_logged: components of weight 0, which are not part of the total; their titles say so.
     """
     names = sorted({name for step in history for name in step} - {"step", "total"})
     rows = math.ceil(len(names) / 4)
@@ -51,14 +51,14 @@ def plot_rewards(path: Path, history: Sequence[Mapping[str, float]], only_logged
 
 
 def plot_examples(path: Path, answers: Mapping[str, Sequence[Prediction]]) -> None:
-    """Draw a few samples, a row each, with what was written about them, as a PNG.
+    """Plot a few samples, one per row, with the completions about them.
 
-    Predicted boxes are drawn thick, reference boxes dashed; the answer is green where the judge found it right.
+    Predicted boxes are solid, reference boxes dashed. The answer is green if the judge scored it as right, else red.
 
     Args:
-        path: the PNG to write.
-        answers: predictions on the same samples by what made them, such as ``before`` and ``after`` training: a pair of
-            columns each. The samples are those of :func:`chosen`.
+        path: the PNG file to write.
+        answers: predictions on the same samples in the same order, by column title, such as ``before`` and ``after``.
+            Each entry takes two columns: image and text. :func:`chosen` selects the samples.
     """
     indices = chosen(next(iter(answers.values())))
     figure = new_figure(7 * len(answers), 0.5 + 2.75 * len(indices))
@@ -73,9 +73,10 @@ def plot_examples(path: Path, answers: Mapping[str, Sequence[Prediction]]) -> No
 
 
 def chosen(predictions: Sequence[Prediction]) -> list[int]:
-    """Indices of the samples to show: the first three counting and the first three other ones, filled up to six.
+    """Return the indices of the samples to plot, counting samples first.
 
-    Whatever was answered, they are the same, so the sheet shows no selection.
+    They are the first three counting samples and the first three others. If one kind has fewer than three, more of the
+    other kind fill up to six. The choice does not depend on the answers, so the plot cannot be cherry-picked.
     """
     counting = [index for index, one in enumerate(predictions) if is_counting(one)]
     others = [index for index, one in enumerate(predictions) if not is_counting(one)]
@@ -85,7 +86,10 @@ def chosen(predictions: Sequence[Prediction]) -> list[int]:
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:
-    """The mean of each value and up to ``window`` − 1 before it; NaN is left out, and stays where it is alone."""
+    """Return the moving average over each value and up to ``window`` − 1 values before it.
+
+    NaN values are ignored; the result is NaN where all values of a window are NaN.
+    """
     means = []
     for end in range(1, len(values) + 1):
         known = [value for value in values[max(0, end - window) : end] if not math.isnan(value)]
@@ -136,7 +140,7 @@ def _words(axes: Axes, one: Prediction, when: str) -> None:
     question = _two_lines(one["question"])
     answer = textwrap.shorten(one["parsed_answer"], 30, placeholder=" …") or "no answer"
     score = _two_lines(f"{answer} – {verdict} (reference: {one['answer']})")
-    # Each begins where the one before it ends: heights are those of their lines, in shares of the axes.
+    # Each text starts below the previous one. Heights are fractions of the axes: 0.075 per line, 0.01 between texts.
     y = 1.0
     lines: list[tuple[str, dict[str, Any]]] = [
         (when, {"fontsize": 8, "color": "#777777"}),
@@ -154,7 +158,7 @@ def _two_lines(text: str) -> str:
 
 
 def wrapped(text: str) -> str:
-    """A completion in lines that fit the sheet; every line break of its own is kept, what does not fit is cut off."""
+    """Wrap a completion for the examples plot, keeping its line breaks; end it with an ellipsis if it is too long."""
     lines = [part for line in text.strip().splitlines() for part in textwrap.wrap(line, _LINE_CHARACTERS) or [""]]
     return "\n".join(lines if len(lines) <= _LINES else [*lines[: _LINES - 1], "…"])
 

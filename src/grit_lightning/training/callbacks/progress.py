@@ -1,4 +1,4 @@
-"""The progress bar over optimizer steps."""
+"""Callback that shows the progress of training: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from grit_lightning.errors import ConfigError
 
 _SHOWN = {"reward": "reward/total/mean", "KL": "kl", "length": "length/mean", "tokens/s": "tokens_per_second"}
-"""Metrics beside the progress bar: logged key by the name shown."""
+"""Metrics shown beside the progress bar: displayed name to logged name."""
 
 
 class StepProgressBar(ProgressBar):
-    """One bar over all optimizer steps, which after a resume starts where the run stands.
+    """Shows one progress bar over all training steps; after a resume it starts at the resumed step.
 
-    Where stderr is not a terminal (a log file, SLURM) it prints plain lines instead.
+    If stderr is not a terminal (a log file, SLURM), it prints plain lines instead.
 
     Args:
-        line_every_n_steps: optimizer steps between such lines; the first and the last step of a process have one too.
+        line_every_n_steps: training steps between plain lines. The first step after a start or resume, and the last
+            step, always print a line.
+
+    Raises:
+        ConfigError: ``line_every_n_steps`` is below 1.
     """
 
     def __init__(self, *, line_every_n_steps: int) -> None:
@@ -38,11 +42,11 @@ class StepProgressBar(ProgressBar):
 
     @property
     def is_enabled(self) -> bool:
-        """Whether this process shows progress: rank zero does."""
+        """Whether this process shows progress; Lightning disables it on all ranks except 0."""
         return self._enabled
 
     def disable(self) -> None:
-        """Show nothing."""
+        """Stop showing progress."""
         self._enabled = False
 
     def enable(self) -> None:
@@ -50,21 +54,21 @@ class StepProgressBar(ProgressBar):
         self._enabled = True
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """Print above the bar."""
+        """Print a line above the bar, or normally if there is no bar."""
         if self._bar is None:
             print(*args, **kwargs)
         else:
             self._bar.write(kwargs.get("sep", " ").join(map(str, args)))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar."""
+        """Open the bar if stderr is a terminal."""
         self._start_time, self._start_step = time.monotonic(), trainer.global_step
         if self._enabled and sys.stderr.isatty():
             total = _total(trainer)
             self._bar = tqdm(desc="Training", total=total, initial=trainer.global_step, unit="step", dynamic_ncols=True)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Show this step."""
+        """Update the bar, or print a line if one is due."""
         if not self._enabled:
             return
         metrics = trainer.callback_metrics
@@ -80,7 +84,7 @@ class StepProgressBar(ProgressBar):
         self._close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Close the bar, so that the message begins on a line of its own."""
+        """Close the bar, so that the error message starts on a new line."""
         self._close()
 
     def _close(self) -> None:
@@ -93,7 +97,10 @@ class StepProgressBar(ProgressBar):
         return step % self.line_every_n_steps == 0 or step in (self._start_step + 1, trainer.max_steps)
 
     def _line(self, trainer: pl.Trainer, shown: Mapping[str, float]) -> str:
-        """Such as ``step 12/200  reward 1.25  KL 0.0031  length 310  tokens/s 950  4.1 s/step  0:12:51 left``."""
+        """Return the text of a plain line.
+
+        Example: ``step 12/200  reward 1.25  KL 0.0031  length 310  tokens/s 950  4.1 s/step  12:50 left``.
+        """
         total = _total(trainer)
         seconds = (time.monotonic() - self._start_time) / max(1, trainer.global_step - self._start_step)
         parts = [f"step {trainer.global_step}" + (f"/{total}" if total else "")]
@@ -105,5 +112,5 @@ class StepProgressBar(ProgressBar):
 
 
 def _total(trainer: pl.Trainer) -> int | None:
-    """Optimizer steps of the whole run, ``None`` where it has no such limit."""
+    """Return the number of training steps of the whole run, or ``None`` if ``max_steps`` is not set."""
     return trainer.max_steps if trainer.max_steps > 0 else None

@@ -1,4 +1,4 @@
-"""Writes rollouts and resumes to the run folder."""
+"""Callbacks that record rollouts and resumes in the run folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from grit_lightning.runs.run_folder import RunFolder
 
 
 class RolloutWriter(Callback):
-    """Stores each step's rollouts of all ranks (``rollout_store``), before the step's checkpoint is written.
+    """Stores the rollouts of all ranks after each step (``runs.rollout_store``), before the step's checkpoint.
 
     Args:
         out: the run folder.
@@ -26,7 +26,10 @@ class RolloutWriter(Callback):
         self.store = RolloutStore(RunFolder(Path(out)).rollouts)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
-        """Store what ``training_step`` returned under ``output``."""
+        """Gather the step's rollouts of all ranks, and write them on rank 0.
+
+        ``outputs["output"]`` is the :class:`StepOutput` of this rank, as ``GRPOModule.training_step`` returned it.
+        """
         done = outputs["output"]
         step_records = records(done.step, done.groups, done.scores, done.advantages_P_G)
         if trainer.world_size > 1:
@@ -38,14 +41,14 @@ class RolloutWriter(Callback):
 
 
 class ResumeNote(Callback):
-    """Notes in the run folder that it was continued, once that has come a step further.
+    """Records a resume in the run folder after its first completed step.
 
-    Not before: the overrides that are noted are applied again by later resumes, so one that fails must leave no trace.
+    Later resumes apply the recorded overrides again, so a resume that fails before its first step is not recorded.
 
     Args:
         run: the run folder.
-        checkpoint: what the run continues from.
-        step: optimizer steps done in it.
+        checkpoint: the checkpoint that the run resumes from.
+        step: training steps done in that checkpoint.
         overrides: command-line overrides of this process.
     """
 
@@ -55,7 +58,7 @@ class ResumeNote(Callback):
         self._noted = False
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Write the note after the first step."""
+        """Record the resume after the first step."""
         if trainer.is_global_zero and not self._noted:
             self._run.append_resume(*self._note)
             self._noted = True

@@ -1,4 +1,4 @@
-"""What is left of a training run for people: its progress, its rollouts, and at its end what it did."""
+"""Callback that prints a summary at the end of training: first and last step, and the paths of all outputs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from grit_lightning.system.tables import text_table
 from grit_lightning.training.step_metrics import reward_means
 
 _SUMMARISED = {"KL": "kl", "completion length": "length/mean", "truncated share": "truncated"}
-"""Metrics in the summary below the rewards: logged key by the name shown. The truncated share is 0–1."""
+"""Metrics listed below the rewards: displayed name to logged name. The truncated share is between 0 and 1."""
 
 
 class TrainingSummary(Callback):
-    """Prints, when training ends or is stopped, the run's first step against its last, and where everything lies.
+    """Prints, when training ends or is interrupted, metrics of the first and last step and the paths of all outputs.
 
-    The first step is that of the whole run: it is kept in the checkpoint.
+    The first step is the first of the whole run, also after a resume: its values are saved in checkpoints.
 
     Args:
         out: the run folder.
@@ -35,19 +35,19 @@ class TrainingSummary(Callback):
         self._step_began = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The first step's values."""
+        """Return the first step's values, for the checkpoint."""
         return {"first": dict(self._first)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the first step's values."""
+        """Restore the first step's values from a checkpoint."""
         self._first = dict(state_dict["first"])
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Start the step's clock."""
+        """Start timing the step."""
         self._step_began = time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Note this step's values."""
+        """Store this step's values as the last, and as the first if there are none yet."""
         seconds = time.perf_counter() - self._step_began
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         self._last = {"step": trainer.global_step, **_rows(metrics), "seconds per step": seconds}
@@ -58,7 +58,7 @@ class TrainingSummary(Callback):
         self._print(trainer, f"Training ended at step {trainer.global_step}.")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Print the summary as far as the run got."""
+        """Print the summary of the steps that were completed."""
         self._print(trainer, f"Training stopped after step {trainer.global_step} ({type(exception).__name__}).")
 
     def _print(self, trainer: pl.Trainer, headline: str) -> None:
@@ -67,7 +67,12 @@ class TrainingSummary(Callback):
 
 
 def first_and_last(first: Mapping[str, float], last: Mapping[str, float]) -> str:
-    """Return two columns of values under their steps; both mappings hold ``step``. A missing value is a dash."""
+    """Return a table of two columns, headed by their steps. A missing value is a dash.
+
+    Args:
+        first: values of the first step by displayed name, and the step's number under ``step``.
+        last: the same for the last step.
+    """
     names = [name for name in last if name != "step"]
     names += [name for name in first if name not in last]
     steps = [f"step {column['step']:.0f}" for column in (first, last)]
@@ -76,7 +81,7 @@ def first_and_last(first: Mapping[str, float], last: Mapping[str, float]) -> str
 
 
 def places(run: RunFolder) -> str:
-    """Where things lie, a line each; what was not written is not named."""
+    """Return the paths of the run's outputs, one per line; empty or missing folders are left out."""
     found = {
         "run folder": run.path,
         "checkpoints": run.checkpoints,
@@ -92,7 +97,7 @@ def places(run: RunFolder) -> str:
 
 
 def _rows(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The summary's rows among the logged metrics: the total reward, its components by name, then the rest."""
+    """Return the rows of the summary: total reward, its components by name, then the metrics of ``_SUMMARISED``."""
     rewards = reward_means(metrics)
     rows = {"reward": rewards.pop("total")} if "total" in rewards else {}
     rows |= {f"  {name}": rewards[name] for name in sorted(rewards)}
