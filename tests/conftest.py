@@ -1,4 +1,4 @@
-"""What tests of several modules share: the tiny model, samples and prompts."""
+"""Fixtures shared by several test modules: the tiny model, prompts and groups, and a local HTTP server."""
 
 from __future__ import annotations
 
@@ -21,13 +21,10 @@ from support.hostile_server import HostileServer, serve
 
 pytest_plugins = ["support.cli_fixtures", "support.judge_fixtures"]
 
-REPOSITORY = Path(__file__).parents[1]
-VSR10 = REPOSITORY.parent / "shared" / "data" / "vsr10"
-
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_process_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """One thread: two that share a core with anything else spin on each other. Weights are cached per session."""
+    """Use one torch thread, because threads that share a core slow each other down, and a cache folder per session."""
     torch.set_num_threads(1)
     os.environ["GRIT_LIGHTNING_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
@@ -49,13 +46,13 @@ def compose_config(_own_process_settings: None) -> Callable[..., DictConfig]:
 
 @pytest.fixture(scope="session")
 def backbone(compose_config: Callable[..., DictConfig]) -> PretrainedBackbone:
-    """The bundled tiny model's backbone, random weights."""
+    """The backbone of the bundled tiny model, with random weights."""
     return instantiate(compose_config().model)
 
 
 @pytest.fixture
 def make_prompt(backbone: PretrainedBackbone) -> Callable[..., Prompt]:
-    """A prompt about an image of noise of the given size."""
+    """Return a function that encodes a prompt about an image of random pixels of the given size."""
 
     def make(
         index: int = 0, size: tuple[int, int] = (112, 112), question: str = "How many red circles are there?"
@@ -81,7 +78,7 @@ def prompts(make_prompt: Callable[..., Prompt]) -> list[Prompt]:
 
 @pytest.fixture
 def make_group(backbone: PretrainedBackbone) -> Callable[..., Group]:
-    """A group of completions of random tokens with the given lengths."""
+    """Return a function that makes a group of completions of random tokens with the given lengths."""
     allowed = torch.tensor(sorted(set(range(len(backbone.tokenizer))) - set(backbone.banned_token_ids)))
 
     def make(prompt: Prompt, lengths: list[int], slot: int = 0) -> Group:
@@ -94,7 +91,7 @@ def make_group(backbone: PretrainedBackbone) -> Callable[..., Group]:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostileServer]:
-    """An HTTP server of this test's own; see ``hostile_server``."""
+    """A local HTTP server for one test; see ``support.hostile_server``."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with serve() as home:
         yield home

@@ -1,4 +1,4 @@
-"""The layout of the package, checked from its sources: what may import what, and how large things may become."""
+"""Tests of the package's layout, read from its sources: allowed imports, and limits on modules and rooms."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "synthetic": {"data"},
 }  # fmt: skip
-"""Which rooms each room may import, beside itself. Imports point downwards only."""
+"""Rooms that each room may import besides itself. Imports point downwards only."""
 
 WITHOUT_TORCH = ("grounding", "system", "judge", "app", "runs")
-"""Rooms whose modules do not import torch at the top, so that what needs no model starts at once …"""
+"""Rooms whose modules do not import torch at the top, so that commands without a model start at once …"""
 
 TORCH_ALL_THE_SAME = {"app/startup.py"}
 """… with these exceptions."""
@@ -77,7 +77,7 @@ def test_imports_point_downwards(module: Path) -> None:
     assert found - {"__version__", room} <= MAY_IMPORT[room]
 
 
-def test_the_table_has_every_room_and_no_circle() -> None:
+def test_the_table_lists_every_room_and_has_no_cycle() -> None:
     rooms = {room_of(module) for module in modules()} - {"__init__", "__main__"}
     assert rooms == set(MAY_IMPORT)
     below: set[str] = set()
@@ -86,16 +86,16 @@ def test_the_table_has_every_room_and_no_circle() -> None:
         below.add(room)
 
 
-def test_nothing_but_rooms_types_and_errors_lies_at_the_top() -> None:
+def test_only_rooms_types_and_errors_lie_at_the_top() -> None:
     assert {path.stem for path in PACKAGE.glob("*.py")} == LOOSE
 
 
 @pytest.mark.parametrize("module", modules(), ids=name_of)
-def test_no_module_is_too_long(module: Path) -> None:
+def test_no_module_exceeds_the_line_limit(module: Path) -> None:
     assert len(module.read_text().splitlines()) <= MAX_LINES
 
 
-def test_no_room_is_too_full() -> None:
+def test_no_room_exceeds_the_module_limit() -> None:
     for folder in {module.parent for module in modules()} - {PACKAGE / "tasks"}:
         assert len([path for path in folder.glob("*.py") if not path.stem.startswith("__")]) <= MAX_MODULES, folder
 
@@ -136,14 +136,14 @@ def targets(node: object) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda file: file.relative_to(CONF).as_posix())
-def test_configs_name_the_faces_of_rooms(file: Path) -> None:
+def test_config_targets_are_public_names_of_rooms(file: Path) -> None:
     for target in targets(yaml.safe_load(file.read_text())):
         if target.startswith("grit_lightning."):
             package, _, name = target.rpartition(".")
             assert name in __import__(package, fromlist=["*"]).__all__, target
 
 
-def test_every_test_file_lies_where_its_module_does() -> None:
+def test_every_test_file_lies_in_the_folder_of_its_room() -> None:
     tests = Path(__file__).parent
     elsewhere = {"integration", "support"}
     for file in sorted(tests.rglob("test_*.py")):

@@ -1,4 +1,4 @@
-"""The benchmarks run; what they say of the machine is theirs."""
+"""Tests that the benchmarks run to their end; their timings are not checked."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ def test_the_command_for_a_gpu_runs_to_its_end_without_one(tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stderr[-3000:]
     data = json.loads((tmp_path / "gpu_tiny_cpu.json").read_text())
-    assert len(data["exactness"]) == 3 and len(data["steps"]["ours"]) == 1
+    assert len(data["exactness"]) == 3
+    assert len(data["steps"]["ours"]) == 1
     table = (tmp_path / "gpu_tiny_cpu.md").read_text()
     assert table.count("| ok |") == 3
-    assert "| update |" in table and "completion tokens a second" in table
+    assert "| update |" in table
+    assert "completion tokens a second" in table
 
 
 @pytest.mark.parametrize("arguments", [("gpu.py",), ("step.py", "huge")], ids=lambda given: given[0])
-def test_what_cannot_be_measured_is_said(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_a_benchmark_that_cannot_run_says_so_and_writes_nothing(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     command = [sys.executable, f"benchmarks/{arguments[0]}", *arguments[1:], "--out", str(tmp_path)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=REPOSITORY)

@@ -1,4 +1,4 @@
-"""The notebooks, cell by cell, on a run made here."""
+"""Tests that execute the notebooks cell by cell on a run of this module."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def code_cells(notebook: Path) -> list[dict[str, Any]]:
 
 
 def execute(notebook: Path, **parameters: Any) -> dict[str, Any]:
-    """Run the code cells in order, the parameters set after the cell tagged so; return what they defined."""
+    """Run the code cells in order, set parameters after the cell tagged ``parameters``, and return all variables."""
     namespace: dict[str, Any] = {}
     for number, cell in enumerate(code_cells(notebook)):
         exec(compile("".join(cell["source"]), f"{notebook.name}[{number}]", "exec"), namespace)
@@ -42,7 +42,7 @@ def execute(notebook: Path, **parameters: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def run(compose_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two steps that show all 20 samples, in which every completion reads ``TEXT``: random weights write no boxes."""
+    """A run of two steps over all 20 samples; every completion reads ``TEXT``, as random weights write no boxes."""
 
     def completion(self: PretrainedBackbone, token_ids: Any, finish: Any, prompt: Any) -> Completion:
         return Completion(tuple(token_ids), TEXT, finish, prompt.box_space)
@@ -59,7 +59,7 @@ def run(compose_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[Image.Image]:
-    """The images that a notebook program would show."""
+    """Collect the images that the notebook displays."""
     images: list[Image.Image] = []
     module = ModuleType("IPython.display")
     module.display = images.append
@@ -69,7 +69,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[Image.Image]:
 
 
 def extent(image: Image.Image, color: tuple[int, int, int]) -> tuple[int, int, int, int] | None:
-    """The box around the pixels of exactly this colour, last column and row included."""
+    """Return the box around the pixels of exactly this colour, its last column and row included, or ``None``."""
     distance = ImageChops.difference(image, Image.new("RGB", image.size, color))
     red, green, blue = (band.point(lambda value: 255 * (value == 0)) for band in distance.split())
     box = ImageChops.darker(ImageChops.darker(red, green), blue).getbbox()
@@ -77,7 +77,7 @@ def extent(image: Image.Image, color: tuple[int, int, int]) -> tuple[int, int, i
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
-def test_committed_without_outputs(notebook: Path) -> None:
+def test_notebooks_are_committed_without_outputs(notebook: Path) -> None:
     cells = code_cells(notebook)
     assert cells
     assert [(cell["outputs"], cell["execution_count"]) for cell in cells] == [([], None)] * len(cells)
@@ -96,8 +96,11 @@ class TestInspectRollouts:
         ]
         assert out.count("== step 1, prompt") == 2
         assert out.count(TEXT) == len(shown) == 4  # two prompts, two completions each
-        assert "How many" in out and "reference answer: " in out
-        assert "advantage +0.000  total" in out and "think_rethink 0.5" in out and "box_iou unscored" in out
+        assert "How many" in out
+        assert "reference answer: " in out
+        assert "advantage +0.000  total" in out
+        assert "think_rethink 0.5" in out
+        assert "box_iou unscored" in out
 
     def test_boxes_are_drawn_in_original_pixels(self, run: Path, shown: list) -> None:
         namespace = [execute(self.notebook, RUN=str(run), STEP=step, PROMPTS=10) for step in (1, 2)][-1]
@@ -117,9 +120,12 @@ class TestInspectRollouts:
             changed = ImageChops.difference(original, image).convert("L").point(lambda value: 255 * (value > 0))
             assert 0 < sum(value > 0 for value in changed.tobytes()) < 0.5 * image.width * image.height
 
-    def test_as_plain_python_on_the_newest_run(self, run: Path, monkeypatch: Any, capsys: Any) -> None:
+    def test_the_notebook_runs_as_plain_python_on_the_newest_run(
+        self, run: Path, monkeypatch: Any, capsys: Any
+    ) -> None:
         monkeypatch.setitem(sys.modules, "IPython", None)
         monkeypatch.chdir(run.parents[1])
         namespace = execute(self.notebook)
-        assert namespace["run"].resolve() == run.resolve() and namespace["step"] == 2
+        assert namespace["run"].resolve() == run.resolve()
+        assert namespace["step"] == 2
         assert capsys.readouterr().out.count("[image of ") == 4 * 2

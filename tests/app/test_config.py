@@ -1,4 +1,4 @@
-"""Every file of ``conf/`` composes and fits the code it names, and a slip in a config is one sentence."""
+"""Tests of the config checks: every file of ``conf/`` fits the code it names; a wrong key or value is one sentence."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from typing import Any, Literal
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
 
 from grit_lightning.app import config
-from grit_lightning.app import main as app
 from grit_lightning.errors import ConfigError
 from grit_lightning.system.paths import conf_dir
 
@@ -83,7 +81,9 @@ def test_the_bare_command_is_the_tiny_experiment() -> None:
         ("optimizer._target_", "nowhere.Adam", "optimizer._target_ is 'nowhere.Adam', which cannot be imported"),
     ],
 )
-def test_a_slip_is_one_sentence_with_its_key(compose_config: Compose, key: str, value: object, message: str) -> None:
+def test_a_wrong_key_or_value_is_one_sentence_that_begins_with_the_key(
+    compose_config: Compose, key: str, value: object, message: str
+) -> None:
     cfg = compose_config()
     OmegaConf.update(cfg, key, value, force_add=True)
     with pytest.raises(ConfigError) as error:
@@ -96,18 +96,12 @@ def test_a_key_that_is_missing_is_named(compose_config: Compose) -> None:
         config.check(compose_config("~rollout.top_p"))
 
 
-def test_a_value_without_a_default_is_asked_for(compose_config: Compose) -> None:
-    with pytest.raises(MissingMandatoryValue) as error:
-        config.check(compose_config("data=grit"))
-    assert app.one_line(error.value) == "data.root has no default: give data.root=VALUE"
-
-
-def test_a_group_of_ones_own_may_hold_anything(compose_config: Compose) -> None:
+def test_a_user_defined_group_may_hold_any_keys(compose_config: Compose) -> None:
     values = config.check(compose_config("+mine={width: 3}", "rollout.max_new_tokens=${mine.width}"))
     assert values["rollout"]["max_new_tokens"] == 3
 
 
-def test_loggers_and_callbacks_can_be_taken_away(compose_config: Compose) -> None:
+def test_loggers_and_callbacks_can_be_removed(compose_config: Compose) -> None:
     values = config.check(compose_config("~logger", "~callbacks"))
     assert values["logger"] is None
     assert values["callbacks"] is None
@@ -143,5 +137,5 @@ def test_loggers_and_callbacks_can_be_taken_away(compose_config: Compose) -> Non
         (Path, {"a": 1}, False),
     ],
 )
-def test_admits(hint: Any, value: object, admitted: bool) -> None:
+def test_admits_accepts_only_values_of_the_annotated_type(hint: Any, value: object, admitted: bool) -> None:
     assert config.admits(hint, value) is admitted

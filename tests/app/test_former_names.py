@@ -1,4 +1,4 @@
-"""Names in configs of earlier versions."""
+"""Tests of the translation of class names in configs of earlier versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overrides applied to the config of an existing run."""
+"""Tests of overrides applied to the config of an existing run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from grit_lightning.errors import ConfigError
 Compose = Callable[..., DictConfig]
 
 
-def test_what_is_derived_follows_an_override_of_a_resume(compose_config: Compose) -> None:
+def test_derived_values_follow_an_override_on_resume(compose_config: Compose) -> None:
     cfg = compose_config()
     apply_overrides(cfg, ["trainer.max_steps=7", "+trainer.max_time='0:1'", "objective.beta=0.5", "resume=null"])
     assert cfg.scheduler.num_training_steps == 7
@@ -31,9 +31,7 @@ def test_what_is_derived_follows_an_override_of_a_resume(compose_config: Compose
         ("objective=dapo", "objective=dapo cannot be applied to a run that exists, expected KEY=VALUE"),
     ],
 )
-def test_an_override_that_a_resume_cannot_take_changes_nothing(
-    compose_config: Compose, change: str, message: str
-) -> None:
+def test_an_override_that_a_resume_refuses_changes_nothing(compose_config: Compose, change: str, message: str) -> None:
     cfg, untouched = compose_config(), compose_config()
     with pytest.raises(ConfigError) as error:
         apply_overrides(cfg, [change])

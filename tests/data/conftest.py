@@ -1,4 +1,4 @@
-"""A folder of good samples to spoil, and an encoder without a model."""
+"""Fixtures for data tests: files of valid records to modify, and an encoder that needs no model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def record() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Writes records (or raw lines) to a JSONL file whose images folder holds the 40 × 30 px ``a.png``."""
+    """Return a function that writes records or raw lines to a JSONL file beside ``images/a.png`` of 40 × 30 pixels."""
 
     def write_lines(*lines: Any, name: str = "cats.jsonl") -> Path:
         folder = tmp_path / "images"
@@ -50,7 +50,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 class FakeEncoder:
-    """One token a character of the question, one image token for each started 10 px of width; counts its calls."""
+    """Encodes one token per character of the question and one image token per started 10 px of width; records calls."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []

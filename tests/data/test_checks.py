@@ -1,4 +1,4 @@
-"""Checking data files: every problem is collected, the first is raised, and the table sums up the rest."""
+"""Tests of the checks of data files: problems are collected, the first one is raised, a table row sums up a file."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def test_absent_files_are_named_in_one_warning(write, record, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert find_files([absent[0], there, absent[1]], "train", quiet=False) == [there]
         assert find_files([absent[0], there], "train", quiet=True) == [there]
-    assert caplog.messages == [f"data.train: left out, since absent: {absent[0].file}, {absent[1].file}"]
+    assert caplog.messages == [f"data.train: skipped because missing: {absent[0].file}, {absent[1].file}"]
     with pytest.raises(DataError, match=r"x\.jsonl, .*y\.jsonl: none of the files of data\.val exists"):
         find_files(absent, "val", quiet=False)
 
 
-def test_a_file_without_its_image_folder_is_left_out_as_if_absent(write, record, tmp_path, caplog):
+def test_a_file_without_its_image_folder_is_skipped_as_if_absent(write, record, tmp_path, caplog):
     there = entry(write(record()))
     bare = DataFile(write(record(), name="mme.jsonl"), tmp_path / "mme")
     with caplog.at_level(logging.WARNING):
         assert find_files([there, bare], "val", quiet=False) == [there]
-    assert caplog.messages == [f"data.val: left out, since absent: {tmp_path / 'mme'}"]
+    assert caplog.messages == [f"data.val: skipped because missing: {tmp_path / 'mme'}"]
     with pytest.raises(DataError, match=r"/mme: none of the files of data\.val exists with its image folder; "):
         find_files([bare], "val", quiet=False)
 
 
-def test_names_make_sample_ids_so_they_are_distinct(tmp_path):
+def test_duplicate_file_names_are_refused_because_sample_ids_contain_them(tmp_path):
     one, other = entry(tmp_path / "a/vsr.jsonl"), entry(tmp_path / "b/vsr.jsonl")
     check_names([one], [one])  # the same samples under the same ids
     with pytest.raises(ConfigError, match=r"list .*a/vsr\.jsonl and .*b/vsr\.jsonl; expected distinct file names"):
@@ -71,7 +71,7 @@ def test_the_first_problem_is_raised_and_the_others_are_counted():
     assert three.value.source == "a.jsonl:0"
 
 
-def test_the_table_row(write, record, encoder):
+def test_describe_summarises_a_file_as_a_table_row(write, record, encoder):
     file = write(record(), record(question="Why?", bboxs=[]), record(width=1), record(bboxs=[[0, 0, 1, 1]] * 4))
     (check,) = check_files(
         [entry(file)],

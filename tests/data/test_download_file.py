@@ -1,4 +1,7 @@
-"""A file over HTTP from a server that fails, stalls, truncates, resets, redirects and lies: whole or refused."""
+"""Tests of the download of one file from a server that fails, stalls, truncates, resets and redirects.
+
+The file arrives complete or is refused with a reason.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ OPTIONS = {"parallel": 4, "attempts": 3, "timeout": 20, "backoff": 0.01, "max_wa
 
 
 def accept(path: Path) -> None:
-    """What is downloaded is compared with what should have come by each test itself."""
+    """Accept any content; each test compares the downloaded file itself."""
 
 
 def only(body: bytes) -> Callable[[Path], None]:
@@ -42,7 +45,7 @@ def target(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def get(server: HostileServer, target: Path) -> Callable[..., None]:
-    """Download ``target`` from these paths of the server."""
+    """Return a function that downloads ``target`` from the given paths of the server, by default from ``/a``."""
     server.files["/a"] = BODY
 
     def run(*paths: str, check: Callable[[Path], None] = accept, **options: float) -> None:
@@ -67,38 +70,38 @@ def assert_came_alone(target: Path, body: bytes = BODY) -> None:
 
 
 @pytest.mark.parametrize("moods", [[500], [503, 502], [408], [425], [429, 500]])
-def test_what_may_pass_is_asked_for_again(server, get, target, moods):
+def test_a_temporary_error_is_retried(server, get, target, moods):
     server.moods["/a"] = [hostile.status(code) for code in moods]
     get()
     assert server.paths() == ["/a"] * (len(moods) + 1)
     assert_came_alone(target)
 
 
-def test_it_is_not_asked_for_ever(server, get, target):
+def test_retries_end_after_the_configured_attempts(server, get, target):
     server.moods["/a"] = [Forever(hostile.status(503))]
-    assert refusal(get) == f"{server.url}/a: HTTP 503 Service Unavailable (asked 3 times)"
+    assert refusal(get) == f"{server.url}/a: HTTP 503 Service Unavailable (3 attempts)"
     assert server.paths() == ["/a"] * 3
     assert list(target.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("code", [404, 403, 410, 401, 204, 304])
-def test_what_will_not_pass_is_asked_once_and_the_next_address_tried(server, get, target, code):
+def test_a_permanent_error_is_not_retried_and_the_next_address_is_tried(server, get, target, code):
     server.moods["/x"] = [Forever(hostile.status(code))]
     get("/x", "/a")
     assert server.paths() == ["/x", "/a"]
     assert_came_alone(target)
 
 
-def test_the_reason_of_every_address_is_given(server, get, target):
+def test_the_error_gives_the_reason_of_every_address(server, get, target):
     server.moods["/y"] = [Forever(hostile.status(500))]
     assert refusal(get, "/x", "/y") == (
-        f"{server.url}/x: HTTP 404 Not Found; {server.url}/y: HTTP 500 Internal Server Error (asked 3 times)"
+        f"{server.url}/x: HTTP 404 Not Found; {server.url}/y: HTTP 500 Internal Server Error (3 attempts)"
     )
     assert list(target.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize(("mood", "timeout"), [(hostile.truncated, 20), (hostile.stalled, 2)])
-def test_a_broken_connection_is_continued(server, get, target, mood, timeout):
+def test_a_broken_download_continues_where_it_stopped(server, get, target, mood, timeout):
     server.moods["/a"] = [mood(PART)]
     get(timeout=timeout)
     first, second = server.requests
@@ -108,16 +111,16 @@ def test_a_broken_connection_is_continued(server, get, target, mood, timeout):
     assert_came_alone(target)
 
 
-def test_a_connection_that_is_torn_down_is_continued(server, get, target):
+def test_a_reset_connection_is_retried(server, get, target):
     server.moods["/a"] = [hostile.reset(PART)]
     get()
     assert server.paths() == ["/a", "/a"]  # from where, depends on what had been read by then
     assert_came_alone(target)
 
 
-def test_another_process_continues_it(server, get, target):
+def test_a_later_process_continues_a_partial_download(server, get, target):
     server.moods["/a"] = [hostile.truncated(PART)]
-    assert "(asked" not in refusal(get, attempts=1)
+    assert "attempts)" not in refusal(get, attempts=1)
     assert sorted(path.name for path in target.parent.iterdir()) == [".a.jpg.part", ".a.jpg.part.json"]
     get()
     assert [request.range for request in server.requests] == [None, f"bytes={PART}-"]
@@ -125,7 +128,7 @@ def test_another_process_continues_it(server, get, target):
 
 
 @pytest.mark.parametrize("second", [hostile.whole, hostile.another_range, hostile.status(416)])
-def test_a_server_without_proper_ranges_sends_it_all_again(server, get, target, second: Mood):
+def test_a_server_without_proper_ranges_sends_the_whole_file_again(server, get, target, second: Mood):
     server.moods["/a"] = [hostile.truncated(PART), second]
     get()
     assert server.requests[1].range == f"bytes={PART}-"
@@ -144,7 +147,7 @@ def test_two_versions_of_a_file_are_never_joined(server, get, target, second: Mo
     assert_came_alone(target, OTHER)
 
 
-def test_two_addresses_are_never_joined(server, get, target):
+def test_parts_of_two_addresses_are_never_joined(server, get, target):
     server.files["/b"] = OTHER
     server.moods["/a"] = [Forever(hostile.truncated(PART))]
     get("/a", "/b", attempts=1)
@@ -152,14 +155,14 @@ def test_two_addresses_are_never_joined(server, get, target):
     assert_came_alone(target, OTHER)
 
 
-def test_what_names_no_version_is_not_continued(server, get, target):
+def test_a_download_without_an_etag_is_not_continued(server, get, target):
     server.moods["/a"] = [hostile.without_etag(hostile.truncated(PART))]
     get()
     assert [request.range for request in server.requests] == [None, None]
     assert_came_alone(target)
 
 
-def test_a_part_that_was_spoilt_on_disk_is_given_up(server, get, target):
+def test_a_part_damaged_on_disk_is_discarded(server, get, target):
     server.moods["/a"] = [hostile.truncated(PART)]
     refusal(get, attempts=1)
     part = target.with_name(".a.jpg.part")
@@ -169,7 +172,7 @@ def test_a_part_that_was_spoilt_on_disk_is_given_up(server, get, target):
     assert_came_alone(target)
 
 
-def test_a_torn_note_about_a_part_means_beginning_anew(server, get, target):
+def test_torn_metadata_of_a_part_restarts_the_download(server, get, target):
     server.moods["/a"] = [hostile.truncated(PART)]
     refusal(get, attempts=1)
     note = target.with_name(".a.jpg.part.json")
@@ -179,14 +182,14 @@ def test_a_torn_note_about_a_part_means_beginning_anew(server, get, target):
     assert_came_alone(target)
 
 
-def test_an_end_that_nothing_announced_is_asked_for_again(server, get, target):
+def test_an_unannounced_end_is_retried(server, get, target):
     server.moods["/a"] = [hostile.unannounced(PART)]
     get(check=only(BODY))
     assert server.paths() == ["/a", "/a"]
     assert_came_alone(target)
 
 
-def test_what_the_server_has_whole_but_wrong_is_asked_for_once(server, get, target):
+def test_a_complete_but_wrong_file_is_not_retried(server, get, target):
     server.files["/b"] = OTHER
     get("/b", "/a", check=only(BODY))
     assert server.paths() == ["/b", "/a"]
@@ -196,7 +199,7 @@ def test_what_the_server_has_whole_but_wrong_is_asked_for_once(server, get, targ
     assert list(target.parent.iterdir()) == []
 
 
-def test_a_file_stays_until_a_better_one_has_come(server, get, target):
+def test_an_old_file_is_kept_until_a_checked_one_replaces_it(server, get, target):
     target.parent.mkdir()
     target.write_bytes(b"old")
     for moods in ([hostile.instead(OTHER)], [hostile.truncated(PART)], [hostile.status(404)]):
@@ -207,7 +210,7 @@ def test_a_file_stays_until_a_better_one_has_come(server, get, target):
     assert_came_alone(target)
 
 
-def test_a_web_page_is_not_a_file(server, get, target):
+def test_a_web_page_in_place_of_the_file_is_refused(server, get, target):
     server.moods["/login"] = [Forever(hostile.web_page)]
     get("/login", "/a")
     assert server.paths() == ["/login", "/a"]
@@ -232,7 +235,7 @@ def test_a_redirected_download_is_continued(server, get, target):
     assert_came_alone(target)
 
 
-def test_a_circle_of_redirects_ends(server, get, target):
+def test_a_redirect_loop_ends(server, get, target):
     server.moods["/loop"] = [Forever(hostile.redirect("/loop"))]
     get("/loop", "/a")
     assert 2 < len(server.asked("/loop")) < 30
@@ -246,14 +249,14 @@ def test_a_redirect_away_from_the_web_is_refused(server, get, target):
     assert_came_alone(target)
 
 
-def test_a_compressed_body_is_not_wanted_but_unpacked_and_never_continued(server, get, target):
+def test_a_compressed_body_is_unpacked_and_never_continued(server, get, target):
     server.moods["/a"] = [hostile.cut(hostile.zipped, PART), hostile.zipped]
     get()
     assert [(request.range, request.accept_encoding) for request in server.requests] == [(None, "identity")] * 2
     assert_came_alone(target)
 
 
-def test_the_server_says_when_to_come_again(server, get, target):
+def test_retry_after_in_seconds_is_waited_for(server, get, target):
     server.moods["/a"] = [hostile.status(429, Retry_After=1)]
     get()
     first, second = server.requests
@@ -261,7 +264,7 @@ def test_the_server_says_when_to_come_again(server, get, target):
     assert_came_alone(target)
 
 
-def test_the_server_says_it_as_a_date(server, get, target):
+def test_retry_after_as_a_date_is_waited_for(server, get, target):
     server.moods["/a"] = [hostile.status(503, Retry_After=formatdate(time.time() + 4, usegmt=True))]
     get()
     first, second = server.requests
@@ -270,17 +273,17 @@ def test_the_server_says_it_as_a_date(server, get, target):
 
 
 @pytest.mark.parametrize("value", ["soon", "-5", "", formatdate(0)])
-def test_a_wait_that_makes_no_sense_is_none(server, get, target, value):
+def test_an_invalid_retry_after_means_no_wait(server, get, target, value):
     server.moods["/a"] = [hostile.status(429, Retry_After=value)]
     get()
     assert server.paths() == ["/a", "/a"]
     assert_came_alone(target)
 
 
-def test_too_long_a_wait_is_given_up(server, get):
+def test_a_retry_after_above_max_wait_ends_the_download(server, get):
     server.moods["/a"] = [hostile.status(429, Retry_After=2)]
     assert refusal(get, max_wait=0.5) == (
-        f"{server.url}/a: HTTP 429 Too Many Requests, to be asked again in 2 s; task.max_wait is 0.5 s"
+        f"{server.url}/a: HTTP 429 Too Many Requests, retry allowed after 2 s, but task.max_wait is 0.5 s"
     )
     assert server.paths() == ["/a"]
 
@@ -296,23 +299,23 @@ def test_waits_are_drawn_from_a_window_that_doubles(server, get, monkeypatch):
     assert all(gap >= window[1] for gap, window in zip(gaps, windows, strict=True))
 
 
-def test_a_stall_without_end_is_given_up(server, get, target):
+def test_an_endless_stall_times_out(server, get, target):
     server.moods["/a"] = [Forever(hostile.stalled(0))]
-    assert refusal(get, attempts=2, timeout=0.5) == f"{server.url}/a: no byte in 0.5 s (asked 2 times)"
+    assert refusal(get, attempts=2, timeout=0.5) == f"{server.url}/a: no data for 0.5 s (2 attempts)"
 
 
-def test_nobody_listens(server, get, target):
+def test_a_refused_connection_is_a_reason(server, get, target):
     server.port = 9  # discard; nothing listens there
     assert refusal(get, attempts=2).startswith("http://127.0.0.1:9/a: cannot connect (")
 
 
-def test_what_cannot_be_written_is_a_reason(server, get, target):
+def test_an_unwritable_target_is_a_reason(server, get, target):
     target.parent.write_text("in the way")
     assert "exists" in refusal(get)
     assert server.requests == []
 
 
-def test_no_more_at_a_time_than_allowed(server, tmp_path):
+def test_parallel_limits_the_requests_at_a_time(server, tmp_path):
     names = [f"/{index}" for index in range(12)]
     server.files.update({name: name.encode() for name in names})
     server.delay = 0.3
@@ -337,7 +340,7 @@ def test_no_more_at_a_time_than_allowed(server, tmp_path):
         ("timeout", float("nan"), "task.timeout is nan, expected a number of seconds above 0"),
     ],
 )
-def test_an_option_out_of_range(option, value, message):
+def test_an_option_out_of_range_is_refused(option, value, message):
     with pytest.raises(ConfigError) as caught:
         Downloader(**(OPTIONS | {option: value}))
     assert str(caught.value) == message

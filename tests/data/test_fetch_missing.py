@@ -1,4 +1,4 @@
-"""Fetching a data set from a local server: what is asked for, what is kept, and what is said about the rest."""
+"""Tests of fetching a data set from a local server: requests sent, files kept, and problems reported."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Fetch = Callable[..., list[Report]]
 
 
 def jpeg(seed: int, size: tuple[int, int] = (40, 30), **options: Any) -> bytes:
-    """A picture of its own; noise, so that half of it is not the whole."""
+    """Return a JPEG file of random pixels, different for each seed; a truncated one cannot be decoded."""
     pixels = random.Random(seed).randbytes(size[0] * size[1] * 3)
     buffer = io.BytesIO()
     Image.frombytes("RGB", size, pixels).save(buffer, "JPEG", **options)
@@ -74,7 +74,7 @@ def files_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_only_what_is_named_is_asked_for_and_only_once(server, fetch, vsr, root):
+def test_only_the_named_images_are_requested_and_only_once(server, fetch, vsr, root):
     server.files["/hub/vsr.jsonl"] = jsonl(vsr("a.jpg"), vsr("b.jpg"), vsr("a.jpg", question="Why?"))
     server.files |= {f"/coco/train2017/{name}.jpg": jpeg(ord(name)) for name in "abc"}
     (report,) = fetch()
@@ -99,7 +99,7 @@ def test_only_what_is_named_is_asked_for_and_only_once(server, fetch, vsr, root)
     }
 
 
-def test_what_was_fetched_is_what_the_data_module_reads(server, fetch, vsr, root, encoder):
+def test_the_data_module_reads_the_fetched_files(server, fetch, vsr, root, encoder):
     server.files["/hub/vsr.jsonl"] = jsonl(vsr("a.jpg"))
     server.files["/coco/train2017/a.jpg"] = jpeg(0)
     fetch()
@@ -128,7 +128,7 @@ def test_what_was_fetched_is_what_the_data_module_reads(server, fetch, vsr, root
         ("vsr", "a b#c?d%20.jpg", "/coco/train2017/a%20b%23c%3Fd%2520.jpg", ["/coco/train2017/a%20b%23c%3Fd%2520.jpg"]),
     ],
 )
-def test_the_addresses_of_a_name_in_order(server, fetch, vsr, root, dataset, image, lies_at, asked):
+def test_the_addresses_of_an_image_are_tried_in_order(server, fetch, vsr, root, dataset, image, lies_at, asked):
     server.files["/hub/vsr.jsonl"] = jsonl(vsr(image, dataset=dataset))
     server.files[lies_at] = jpeg(0)
     (report,) = fetch()
@@ -137,7 +137,7 @@ def test_the_addresses_of_a_name_in_order(server, fetch, vsr, root, dataset, ima
     assert (root / "images" / image).read_bytes() == jpeg(0)
 
 
-def test_one_failure_of_each_kind_hinders_no_other(server, fetch, vsr, root):
+def test_failures_of_every_kind_do_not_stop_the_other_downloads(server, fetch, vsr, root):
     names = ["good", "gone", "small", "page", "half", "down", "slow"]
     server.files["/hub/vsr.jsonl"] = jsonl(*(vsr(f"{name}.jpg") for name in names))
     server.files |= {f"/coco/train2017/{name}.jpg": jpeg(0) for name in names if name != "gone"}
@@ -167,8 +167,8 @@ def test_one_failure_of_each_kind_hinders_no_other(server, fetch, vsr, root):
     )
     assert problems["page"] == "answers with a web page instead of the file"
     assert problems["half"].startswith(f"image {root}/images/half.jpg cannot be decoded (image file is truncated")
-    assert problems["down"] == "HTTP 500 Internal Server Error (asked 2 times)"
-    assert problems["slow"] == "no byte in 2 s (asked 2 times)"
+    assert problems["down"] == "HTTP 500 Internal Server Error (2 attempts)"
+    assert problems["slow"] == "no data for 2 s (2 attempts)"
 
     server.moods, server.requests = {}, []
     (report,) = fetch()
@@ -183,7 +183,7 @@ def test_one_failure_of_each_kind_hinders_no_other(server, fetch, vsr, root):
     ]
 
 
-def test_a_photograph_lying_on_its_side_is_taken_as_in_training(server, fetch, vsr, root):
+def test_a_rotated_photograph_is_accepted_as_in_training(server, fetch, vsr, root):
     exif = Image.Exif()
     exif[ORIENTATION] = 6  # a quarter turn
     server.files["/hub/vsr.jsonl"] = jsonl(vsr("turned.jpg"), vsr("stored.jpg"))
@@ -193,7 +193,7 @@ def test_a_photograph_lying_on_its_side_is_taken_as_in_training(server, fetch, v
     assert states(report) == {"turned.jpg": "FETCHED", "stored.jpg": "FETCHED"}
 
 
-def test_a_spoilt_image_is_replaced_and_a_good_one_left_alone(server, fetch, vsr, root):
+def test_a_damaged_image_is_replaced_and_a_good_one_kept(server, fetch, vsr, root):
     server.files["/hub/vsr.jsonl"] = jsonl(vsr("spoilt.jpg"), vsr("good.jpg"), vsr("lost.jpg"))
     server.files["/coco/train2017/spoilt.jpg"] = jpeg(0)
     (root / "images").mkdir(parents=True)
@@ -216,7 +216,7 @@ def test_samples_that_disagree_about_an_image_are_a_problem(server, fetch, vsr, 
     assert "is 40 × 30 px, but fields 'width' and 'height' declare 41 × 30 px" in report.problems[0]
 
 
-def test_an_image_of_two_files_is_asked_for_once(server, fetch, vsr, root):
+def test_an_image_of_two_files_is_requested_once(server, fetch, vsr, root):
     for name in ("vsr", "val"):
         server.files[f"/hub/{name}.jsonl"] = jsonl(vsr("a.jpg"))
     server.files["/coco/train2017/a.jpg"] = jpeg(0)
@@ -225,7 +225,7 @@ def test_an_image_of_two_files_is_asked_for_once(server, fetch, vsr, root):
     assert len(server.asked("/coco/train2017/a.jpg")) == 1
 
 
-def test_a_data_file_that_cannot_be_had_hinders_no_other(server, fetch, vsr, root):
+def test_an_unavailable_data_file_does_not_stop_the_others(server, fetch, vsr, root):
     server.files["/hub/vsr.jsonl"] = jsonl(vsr("a.jpg"))
     server.files["/hub/b.jsonl"] = b'{"error": "Entry not found"}\n'
     server.files["/coco/train2017/a.jpg"] = jpeg(0)
@@ -238,7 +238,7 @@ def test_a_data_file_that_cannot_be_had_hinders_no_other(server, fetch, vsr, roo
     assert files_in(root) == {"vsr.jsonl", "images/a.jpg"}
 
 
-def test_a_data_file_that_was_cut_off_is_asked_for_again(server, fetch, vsr, root):
+def test_a_truncated_data_file_is_requested_again(server, fetch, vsr, root):
     whole = jsonl(*(vsr("a.jpg", question=f"What is {number}?") for number in range(5)))
     server.files |= {"/hub/vsr.jsonl": whole, "/coco/train2017/a.jpg": jpeg(0)}
     server.moods["/hub/vsr.jsonl"] = [hostile.unannounced(len(whole) - 30)]
@@ -248,7 +248,7 @@ def test_a_data_file_that_was_cut_off_is_asked_for_again(server, fetch, vsr, roo
     assert (root / "vsr.jsonl").read_bytes() == whole
 
 
-def test_a_data_file_that_is_torn_on_the_server_is_not_taken(server, fetch, vsr, root):
+def test_a_data_file_that_is_torn_on_the_server_is_refused(server, fetch, vsr, root):
     server.files["/hub/vsr.jsonl"] = jsonl(vsr("a.jpg"), vsr("b.jpg"))[:-30]
     (report,) = fetch()
     assert report.problems == [
@@ -257,7 +257,7 @@ def test_a_data_file_that_is_torn_on_the_server_is_not_taken(server, fetch, vsr,
     assert files_in(root) == set()
 
 
-def test_bad_lines_are_named_and_the_good_ones_served(server, fetch, vsr, root):
+def test_bad_lines_are_named_and_the_images_of_good_ones_fetched(server, fetch, vsr, root):
     bad = vsr("c.jpg", bboxs=[[9, 9, 1, 1]])
     server.files["/hub/vsr.jsonl"] = jsonl(vsr("a.jpg"), bad, vsr("../../b.jpg"), vsr("/etc/c.jpg"))
     server.files["/coco/train2017/a.jpg"] = jpeg(0)
@@ -269,7 +269,7 @@ def test_bad_lines_are_named_and_the_good_ones_served(server, fetch, vsr, root):
     assert problem.endswith(" (and 2 more: task=validate lists them all)")
 
 
-def test_a_data_file_of_ones_own_is_left_alone(server, fetch, vsr, root):
+def test_an_existing_data_file_is_kept(server, fetch, vsr, root):
     root.mkdir()
     own = jsonl(vsr("a.jpg")) + b"{half a li"
     (root / "vsr.jsonl").write_bytes(own)
@@ -283,12 +283,12 @@ def test_a_data_file_of_ones_own_is_left_alone(server, fetch, vsr, root):
 
 
 @pytest.mark.parametrize("dataset", ["mme", "cats"])
-def test_images_without_an_address_are_to_be_placed_by_hand(server, fetch, vsr, root, dataset):
+def test_images_without_an_address_must_be_placed_by_hand(server, fetch, vsr, root, dataset):
     records = [vsr(f"{name}.jpg", dataset=dataset) for name in "abc"]
     server.files["/hub/vsr.jsonl"] = jsonl(*records)
     (report,) = fetch(images="mine")
     assert report.problems == [
-        f"3 images of {dataset}: to be placed in {root}/mine yourself, or give their address as "
+        f"3 images of {dataset}: no download address is known; place them in {root}/mine or give their address as "
         f"'++task.images.{dataset}=[\"http://…/{{name}}\"]'"
     ]
     assert server.paths() == ["/hub/vsr.jsonl"]
@@ -304,7 +304,7 @@ def test_images_without_an_address_are_to_be_placed_by_hand(server, fetch, vsr, 
     ]
 
 
-def test_progress_is_shown(server, fetch, vsr, root, capsys):
+def test_progress_is_shown_unless_quiet(server, fetch, vsr, root, capsys):
     server.files["/hub/vsr.jsonl"] = jsonl(vsr("a.jpg"))
     server.files["/coco/train2017/a.jpg"] = jpeg(0)
     fetch()
@@ -318,18 +318,18 @@ def test_progress_is_shown(server, fetch, vsr, root, capsys):
 @pytest.mark.parametrize(
     ("bases", "files", "images", "message"),
     [
-        ({}, "{hub}/{name}", {}, "task.files is '{hub}/{name}', expected an address that holds none but {name}"),
+        ({}, "{hub}/{name}", {}, "task.files is '{hub}/{name}', expected an address with no placeholder except {name}"),
         (
             {},
             "http://hub/{name",
             {},
-            "task.files is 'http://hub/{name', expected an address that holds none but {name}",
+            "task.files is 'http://hub/{name', expected an address with no placeholder except {name}",
         ),
         (
             {},
             "http://hub/{image}",
             {},
-            "task.files is 'http://hub/{image}', expected an address that holds none but {name}",
+            "task.files is 'http://hub/{image}', expected an address with no placeholder except {name}",
         ),
         (
             {"hub": "hub.org"},
@@ -345,15 +345,15 @@ def test_progress_is_shown(server, fetch, vsr, root, capsys):
         ),
     ],
 )
-def test_an_address_that_is_none(bases, files, images, message):
+def test_an_invalid_address_template_is_refused(bases, files, images, message):
     with pytest.raises(ConfigError) as caught:
         Addresses(bases, files, images)
     assert str(caught.value) == message
 
 
-def test_two_fetches_do_not_work_in_one_folder(tmp_path):
+def test_a_second_fetch_into_the_same_folder_is_refused(tmp_path):
     with fetch_lock(tmp_path):
-        with pytest.raises(ConfigError, match=rf"^{tmp_path}: another task=fetch is at work in this folder$"):
+        with pytest.raises(ConfigError, match=rf"^{tmp_path}: another task=fetch is running in this folder$"):
             fetch_lock(tmp_path).__enter__()
         (tmp_path / "other").mkdir()
         with fetch_lock(tmp_path / "other"):

@@ -1,4 +1,4 @@
-"""The data module: everything is checked before the first step, encoded once, and resumed where the trainer stands."""
+"""Tests of the data module: it checks all data before the first step, encodes each sample once, and resumes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from grit_lightning.data.images import load_image
 from grit_lightning.data.shapes.scenes import image_split
 from grit_lightning.data.stream import Batch
 from grit_lightning.errors import ConfigError, DataError
+from support.photographs import MISSING, VSR10
 
 ROOT = Path(__file__).parents[2]
-REAL = ROOT / "../shared/data/vsr10"
 SHAPES = ROOT / "src/grit_lightning/assets/shapes20"
 
 
@@ -49,16 +49,21 @@ def test_setup_encodes_each_sample_once(write, record, encoder):
     assert [[slot for slot, _ in batch.prompts] for batch in steps] == [[0, 1]] * 6
 
 
-def test_a_small_cache_changes_nothing_but_the_work(write, record, encoder):
+def test_the_cache_size_does_not_change_the_batches(write, record, encoder):
     root = write(*(record(question=f"{number}?") for number in range(5))).parent
-    orders = []
+    orders, encoded = [], {}
     for cached in (0, 2, 5):
+        before = len(encoder.calls)
         data = make(root, cached_samples=cached)
         data.attach(encoder)
         data.setup("fit")
         steps = itertools.islice(data.train_dataloader(), 10)
         orders.append([(slot, prompt.text) for batch in steps for slot, prompt in batch.prompts])
+        encoded[cached] = len(encoder.calls) - before
+    assert len(orders[0]) == 20
     assert orders[0] == orders[1] == orders[2]
+    assert (encoded[0], encoded[5]) == (5 + 20, 5), "each sample once in setup, then each prompt unless it is cached"
+    assert 5 < encoded[2] < 25
 
 
 def test_setup_stops_at_the_first_problem_and_counts_the_others(write, record, encoder):
@@ -74,7 +79,7 @@ def test_setup_stops_at_the_first_problem_and_counts_the_others(write, record, e
     ]
 
 
-def test_a_prompt_too_long(write, record, encoder):
+def test_a_prompt_above_the_token_limit_is_refused(write, record, encoder):
     file = write(record(), record(question="x" * 97))
     data = make(file.parent)
     data.attach(encoder)
@@ -85,18 +90,18 @@ def test_a_prompt_too_long(write, record, encoder):
     )
 
 
-def test_problems_without_an_encoder_are_those_of_files_and_images(write, record):
+def test_without_an_encoder_only_files_and_images_are_checked(write, record):
     file = write(record(question="x" * 500), record(image="b.png"))
     assert [problem.source for check in make(file.parent).check() for problem in check.problems] == [f"{file}:2"]
 
 
-def test_a_missing_root(tmp_path):
+def test_a_missing_root_says_how_to_fetch_the_data(tmp_path):
     data = make(tmp_path / "nowhere")
     with pytest.raises(DataError) as caught:
         data.setup("fit")
     assert str(caught.value) == (
         f"{tmp_path / 'nowhere'}: the folder of data.root does not exist; "
-        "task=fetch gets those of data=grit20 and data=grit_eval"
+        "task=fetch downloads the files of data=grit20 and data=grit_eval"
     )
 
 
@@ -114,7 +119,7 @@ def test_a_missing_root(tmp_path):
         ({"train": []}, "data.train lists no files; expected at least one {file, images} entry"),
     ],
 )
-def test_values_out_of_range(tmp_path, changes, message):
+def test_values_out_of_range_are_refused(tmp_path, changes, message):
     with pytest.raises(ConfigError) as caught:
         make(tmp_path, **changes)
     assert str(caught.value) == message
@@ -145,13 +150,13 @@ def test_validation_samples_are_those_of_the_files_then_the_held_out_ones(write,
     assert {sample.image.parent for sample in data.heldout_samples()} == {tmp_path / "heldout" / "images"}
 
 
-def test_held_out_samples_without_a_folder(write, record):
+def test_held_out_samples_need_no_folder(write, record):
     data = make(write(record()).parent, heldout={"count": 1, "seed": 5, "folder": None})
     assert [load_image(sample).size == sample.size for sample in data.heldout_samples()] == [True, True]
     assert make(data.root).heldout_samples() == []
 
 
-def test_it_can_be_sent_to_a_spawned_process(write, record, backbone):
+def test_the_data_module_can_be_pickled(write, record, backbone):
     data = make(write(record()).parent, max_prompt_tokens=750)
     data.attach(backbone.encode)
     data.setup("fit")
@@ -159,7 +164,7 @@ def test_it_can_be_sent_to_a_spawned_process(write, record, backbone):
 
 
 class Recorder(L.LightningModule):
-    """Takes one optimizer step a batch and notes what it was given."""
+    """Takes one optimizer step per batch and records the batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,7 +202,7 @@ def fit(root: Path, encoder, steps: int, folder: Path, resume: Path | None = Non
 
 
 @pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # Lightning with torch 2.13
-def test_a_resumed_fit_sees_what_an_unbroken_one_sees(write, record, encoder, tmp_path):
+def test_a_resumed_fit_sees_the_batches_of_an_uninterrupted_one(write, record, encoder, tmp_path):
     root = write(*(record(question=f"{number}?") for number in range(5))).parent
     unbroken = fit(root, encoder, 7, tmp_path).seen
     before = fit(root, encoder, 3, tmp_path).seen
@@ -207,26 +212,27 @@ def test_a_resumed_fit_sees_what_an_unbroken_one_sees(write, record, encoder, tm
 
 
 @pytest.mark.parametrize("name", ["shapes20", "grit"])
-def test_the_configs_build_it(name, encoder):
+def test_the_shipped_configs_build_the_data_module(name, encoder):
     had_resolver = OmegaConf.has_resolver("asset")
     if not had_resolver:
         OmegaConf.register_new_resolver("asset", lambda asset: str(SHAPES.parent / asset))
     try:
         config = OmegaConf.create({"seed": 3, "data": OmegaConf.load(ROOT / "conf/data" / f"{name}.yaml")})
         if name == "grit":
-            config.data.root = str(REAL)
+            config.data.root = str(VSR10)
         data = instantiate(config.data)
     finally:
         if not had_resolver:
             OmegaConf.clear_resolver("asset")
     assert (data.seed, data.prompts_per_step, data.max_prompt_tokens) == (3, 4, 750)
     assert type(data.heldout) in (dict, type(None))
-    if name == "grit" and not REAL.is_dir():
-        pytest.skip("the real VSR samples are not beside the project")
+    if name == "grit" and not VSR10.is_dir():
+        pytest.skip(MISSING)
     data.attach(encoder)
     data.setup("fit")
     assert len(data.train_samples()) == {"shapes20": 20, "grit": 10}[name]
-    assert {sample.dataset for sample in data.train_samples()} <= {"vsr", "tallyqa"}
+    datasets = {"shapes20": {"vsr", "tallyqa"}, "grit": {"vsr"}}[name]
+    assert {sample.dataset for sample in data.train_samples()} == datasets
 
 
 def test_the_prompt_cache_drops_the_least_recently_used():

@@ -1,4 +1,4 @@
-"""Loading an image: what is repaired, and what is refused by name."""
+"""Tests of image loading: which images are converted, and which are refused with file, line and reason."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from grit_lightning.data.images import load_image
 from grit_lightning.data.records import read_samples
 from grit_lightning.errors import DataError
 from grit_lightning.types import Sample
+from support.photographs import VSR10, needs_photographs
 
-REAL = Path(__file__).parents[2] / "../shared/data/vsr10"
 ORIENTATION = 0x0112  # EXIF tag
 
 
@@ -57,33 +57,33 @@ def test_transparent_pixels_become_white(tmp_path):
     assert [image.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (9, 8, 7)]
 
 
-def test_missing(tmp_path):
+def test_a_missing_image_is_named(tmp_path):
     path = tmp_path / "gone.png"
     assert refusal(path, (4, 3)) == f"image {path} does not exist"
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_truncated(tmp_path, suffix):
+def test_a_truncated_image_is_refused(tmp_path, suffix):
     whole, torn = tmp_path / f"whole.{suffix}", tmp_path / f"torn.{suffix}"
     noise(200, 150).save(whole)
     torn.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     assert refusal(torn, (200, 150)).startswith(f"image {torn} cannot be decoded (")
 
 
-def test_not_an_image(tmp_path):
+def test_a_file_that_is_no_image_is_refused(tmp_path):
     path = tmp_path / "page.jpg"
     path.write_text("<html>404</html>")
     assert refusal(path, (4, 3)).startswith(f"image {path} cannot be decoded (cannot identify image file")
 
 
-def test_size_other_than_declared(tmp_path):
+def test_a_size_other_than_declared_is_refused(tmp_path):
     path = tmp_path / "a.png"
     noise(40, 30).save(path)
     expected = f"image {path} is 40 × 30 px, but fields 'width' and 'height' declare 640 × 480 px"
     assert refusal(path, (640, 480)) == expected
 
 
-def test_aspect_ratio(tmp_path):
+def test_an_aspect_ratio_above_200_is_refused(tmp_path):
     Image.new("RGB", (1, 5000)).save(tmp_path / "thin.png")
     Image.new("RGB", (400, 2)).save(tmp_path / "limit.png")
     message = refusal(tmp_path / "thin.png", (1, 5000))
@@ -103,19 +103,20 @@ def test_exif_orientation_follows_the_declared_size(tmp_path):
     assert "is 40 × 30 px" in refusal(tmp_path / "a.png", (31, 40))
 
 
-def test_sixteen_bits_a_channel(tmp_path):
+def test_an_image_of_16_bits_per_channel_is_refused(tmp_path):
     Image.fromarray(np.full((3, 4), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
-    assert refusal(tmp_path / "deep.png", (4, 3)).endswith("expected 8 bits a channel")
+    assert refusal(tmp_path / "deep.png", (4, 3)).endswith("expected 8 bits per channel")
 
 
 @pytest.mark.parametrize("limit", [1199, 500])  # above the limit Pillow warns, above twice the limit it raises
-def test_decompression_bomb(tmp_path, monkeypatch, limit):
+def test_an_image_with_too_many_pixels_is_refused(tmp_path, monkeypatch, limit):
     noise(40, 30).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     assert refusal(tmp_path / "a.png", (40, 30)).startswith(f"image {tmp_path / 'a.png'} has too many pixels")
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real VSR samples are not beside the project")
-def test_the_ten_real_photographs():
-    samples = list(read_samples(REAL / "vsr_cot_train_10.jsonl", REAL / "images"))
+@needs_photographs
+def test_the_ten_vsr_photographs_have_their_declared_sizes():
+    samples = list(read_samples(VSR10 / "vsr_cot_train_10.jsonl", VSR10 / "images"))
+    assert len(samples) == 10
     assert [load_image(sample).size for sample in samples] == [sample.size for sample in samples]

@@ -1,4 +1,4 @@
-"""The JSONL format: what a good line becomes, and the one sentence that each kind of bad line gets."""
+"""Tests of the JSONL reader: valid lines become samples, and each kind of invalid line gives one sentence."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 from grit_lightning.data.records import read_samples
 from grit_lightning.errors import DataError
 from grit_lightning.types import Sample
-
-REAL = Path(__file__).parents[2] / "../shared/data/vsr10"
+from support.photographs import VSR10, needs_photographs
 
 
 def read(file: Path) -> list[Sample | DataError]:
@@ -60,7 +59,7 @@ def test_optional_fields_have_defaults(write, record):
         (10**30, "1" + 30 * "0"),
     ],
 )
-def test_a_number_is_answered_in_decimal_text(write, record, number, text):
+def test_a_numeric_answer_becomes_decimal_text(write, record, number, text):
     (sample,) = read(write(record(answer=number)))
     assert sample.answer == text
 
@@ -73,7 +72,7 @@ def test_blank_lines_byte_order_mark_carriage_returns_and_line_separators_are_to
     assert second.id == "cats/3"  # numbered as an editor shows it
 
 
-def test_duplicate_lines_are_samples_of_their_own(write, record):
+def test_duplicate_lines_are_separate_samples(write, record):
     assert [sample.id for sample in read(write(record(), record()))] == ["cats/1", "cats/2"]
 
 
@@ -81,14 +80,17 @@ def test_duplicate_lines_are_samples_of_their_own(write, record):
     ("line", "message"),
     [
         (b'{"question": "caf\xe9"}', "not UTF-8 at byte 18 of the line (0xe9)"),
-        (b'{"question": "How ma', "not valid JSON at column 14 (Unterminated string starting at); is the line torn?"),
+        (
+            b'{"question": "How ma',
+            "not valid JSON at column 14 (Unterminated string starting at); is the line cut off?",
+        ),
         (b"[1, 2]", "expected a JSON object, found a list"),
         (b"null", "expected a JSON object, found null"),
         (b'{"width": ' + b"9" * 5000 + b"}", "not usable JSON (Exceeds the limit"),
         (b"[" * 100_000, "not usable JSON (maximum recursion depth exceeded"),
     ],
 )
-def test_a_line_that_is_no_object(write, record, line, message):
+def test_a_line_that_is_no_json_object_is_named_and_the_others_are_read(write, record, line, message):
     file = write(record(), line, record())
     good, problem, after = read(file)
     assert isinstance(good, Sample)
@@ -98,7 +100,7 @@ def test_a_line_that_is_no_object(write, record, line, message):
 
 
 @pytest.mark.parametrize("name", ["question", "answer", "image", "width", "height"])
-def test_required_fields(write, record, name):
+def test_a_missing_or_null_required_field_is_named(write, record, name):
     without = {key: value for key, value in record().items() if key != name}
     file = write(without, record(**{name: None}))
     missing, null = messages(file)
@@ -146,7 +148,7 @@ def test_required_fields(write, record, name):
         ),
     ],
 )
-def test_a_wrong_field(write, record, changes, message):
+def test_an_invalid_field_is_named_with_its_value_and_the_expected_one(write, record, changes, message):
     file = write(record(**changes))
     assert messages(file) == [f"{file}:1: {message.replace('{size}', 'the 40 × 30 px image')}"]
 
@@ -166,16 +168,16 @@ def test_a_long_value_is_shortened(write, record):
     assert len(message.split("; ")[0].split(" is ")[1]) == 60
 
 
-def test_empty_and_missing_files(write, tmp_path):
+def test_empty_and_missing_files_are_one_problem_each(write, tmp_path):
     for file in (write(name="empty.jsonl"), write(b" ", name="blank.jsonl")):
-        assert messages(file) == [f"{file}: the file holds no samples; expected one JSON object a line"]
+        assert messages(file) == [f"{file}: the file holds no samples; expected one JSON object per line"]
     gone = tmp_path / "gone.jsonl"
     assert messages(gone) == [f"{gone}: cannot read the data file (No such file or directory)"]
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real VSR samples are not beside the project")
-def test_the_ten_real_samples():
-    samples = list(read_samples(REAL / "vsr_cot_train_10.jsonl", REAL / "images"))
+@needs_photographs
+def test_the_ten_vsr_samples_of_grit_are_read():
+    samples = list(read_samples(VSR10 / "vsr_cot_train_10.jsonl", VSR10 / "images"))
     assert [sample.id for sample in samples] == [f"vsr_cot_train_10/{line}" for line in range(1, 11)]
     assert samples[0].boxes == ((0.0, 2.25, 333.0, 494.38),)
     assert (samples[0].answer, samples[0].size, samples[0].dataset) == ("No", (333, 500), "vsr")

@@ -1,4 +1,4 @@
-"""The order of prompts: a pure function of (seed, step), each sample once an epoch, for any number of ranks."""
+"""Tests of the prompt order: a pure function of (seed, step) that shows each sample once per epoch on any ranks."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def test_epochs_and_seeds_differ():
     assert len(orders) == 100
 
 
-def test_the_order_is_fixed_for_good():
+def test_the_order_of_one_seed_is_pinned():
     assert PromptStream(5, 3, seed=0).batch(4, 0, 1) == [(0, 3), (1, 0), (2, 4)]
 
 
-def test_any_step_alone_equals_the_sequence():
+def test_any_step_can_be_computed_without_the_steps_before_it():
     stream = PromptStream(7, 3, seed=5)
     in_order = [stream.batch(step, 0, 1) for step in range(30)]
     for step in (29, 3, 17, 0):
@@ -48,14 +48,14 @@ def test_ranks_partition_the_slots_of_one_process(world_size):
         assert all(slot % world_size == rank for rank, part in enumerate(parts) for slot, _ in part)
 
 
-def test_fewer_prompts_than_ranks():
+def test_fewer_prompts_than_ranks_is_a_config_error():
     with pytest.raises(ConfigError) as caught:
         PromptStream(20, 2, seed=0).batch(0, 0, 4)
     expected = "data.prompts_per_step is 2; expected at least one prompt for each of the 4 processes"
     assert str(caught.value) == expected
 
 
-def test_batches_start_at_the_step_asked_for():
+def test_batches_start_at_the_requested_step():
     stream = PromptStream(7, 3, seed=5)
     start = [0]
     batches = PromptBatches(

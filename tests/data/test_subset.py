@@ -1,4 +1,4 @@
-"""A few of the held-out samples that stand for all of them."""
+"""Tests of the choice of a subset of held-out samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grit_lightning.types import Sample
 
 
 def samples(count: int) -> list[Sample]:
-    """Whose answers come one after another, over and over."""
+    """Return samples whose answers cycle through 0 to 7."""
     return [
         Sample(f"f/{line}", "How many?", str(line % 8), Path("x.png"), (9, 9), (), "vsr", "val", f"f.jsonl:{line}")
         for line in range(1, count + 1)
@@ -19,11 +19,11 @@ def samples(count: int) -> list[Sample]:
 
 
 @pytest.mark.parametrize("count", [None, 20, 99])
-def test_all_where_there_are_no_more(count: int | None) -> None:
+def test_a_subset_as_large_as_the_data_is_all_of_it(count: int | None) -> None:
     assert subset(samples(20), count) == samples(20)
 
 
-def test_so_many_in_their_order_and_not_at_equal_distances() -> None:
+def test_a_subset_keeps_the_order_and_is_not_evenly_spaced() -> None:
     drawn = subset(samples(512), 64)
     places = [int(sample.id.split("/")[1]) for sample in drawn]
     assert (len(places), places) == (64, sorted(set(places)))
@@ -31,7 +31,7 @@ def test_so_many_in_their_order_and_not_at_equal_distances() -> None:
     assert subset(samples(512), 0) == []
 
 
-def test_the_same_whatever_else_there_is() -> None:
+def test_the_choice_of_a_sample_does_not_depend_on_the_other_samples() -> None:
     drawn = subset(samples(512), 64)
     assert set(subset(samples(512), 32)) < set(drawn)
     assert subset(samples(512)[::-1], 64) == drawn[::-1]

@@ -1,4 +1,4 @@
-"""The folder of an evaluation, whenever its process is killed."""
+"""Tests of the evaluation folder, including folders left by a killed process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> EvaluationFolder:
     return made
 
 
-def test_what_is_begun_is_no_longer_free(tmp_path: Path, folder: EvaluationFolder) -> None:
+def test_a_folder_is_free_until_it_holds_predictions_or_other_files(tmp_path: Path, folder: EvaluationFolder) -> None:
     assert folder.is_free(), "nothing is answered yet"
     folder.append(0, of(0))
     assert not folder.is_free()
@@ -45,13 +45,13 @@ def test_what_is_begun_is_no_longer_free(tmp_path: Path, folder: EvaluationFolde
     assert not EvaluationFolder(other.path / "x").is_free()
 
 
-def test_settings_that_cannot_be_read(folder: EvaluationFolder) -> None:
+def test_unreadable_settings_are_a_data_error(folder: EvaluationFolder) -> None:
     folder.settings_file.write_text("{")
     with pytest.raises(DataError, match=r"evaluation\.json: not valid JSON"):
         folder.settings()
 
 
-def test_processes_write_side_by_side(folder: EvaluationFolder) -> None:
+def test_processes_write_parts_that_are_read_together(folder: EvaluationFolder) -> None:
     folder.append(1, of(1))
     folder.append(0, of(0))
     folder.append(1, records(["a", "b"], sample_id="f/3"))
@@ -60,7 +60,7 @@ def test_processes_write_side_by_side(folder: EvaluationFolder) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 2, 100])
-def test_what_a_killed_process_left_of_a_line_is_passed_over(folder: EvaluationFolder, cut: int) -> None:
+def test_a_torn_line_of_a_killed_process_is_skipped(folder: EvaluationFolder, cut: int) -> None:
     folder.append(0, of(0))
     folder.append(0, of(1))
     content = folder.part(0).read_bytes()
@@ -70,10 +70,10 @@ def test_what_a_killed_process_left_of_a_line_is_passed_over(folder: EvaluationF
     found, problems = folder.predictions()
     assert sorted(one["sample_id"] for one in found) == ["f/0", "f/1", "f/2"]
     # Only a line break was lost by the first cut: the line is whole, and its sample is there twice.
-    assert [("torn" in str(problem), "twice" in str(problem)) for problem in problems] == [(cut > 1, cut == 1)]
+    assert [("cut off" in str(problem), "twice" in str(problem)) for problem in problems] == [(cut > 1, cut == 1)]
 
 
-def test_a_sample_of_which_a_completion_is_missing_is_not_complete() -> None:
+def test_a_sample_with_a_missing_completion_is_incomplete() -> None:
     ones = [*records(["a", "b"], sample_id="f/0"), *records(["a"], sample_id="f/1"), *records(["a"], sample_id="z")]
     assert list(complete(ones, SAMPLES, 2)) == ["f/0"]
     assert list(complete(ones, SAMPLES, 1)) == ["f/0", "f/1"]
@@ -81,7 +81,7 @@ def test_a_sample_of_which_a_completion_is_missing_is_not_complete() -> None:
     assert list(complete(ones, [replace(SAMPLES[0], id="z")], 1)) == ["z"]
 
 
-def test_at_the_end_there_is_one_file(folder: EvaluationFolder) -> None:
+def test_finish_joins_the_parts_into_one_file(folder: EvaluationFolder) -> None:
     folder.append(0, of(0))
     folder.append(3, of(1))
     ones = [*of(0), *of(1)]
@@ -95,7 +95,7 @@ def test_at_the_end_there_is_one_file(folder: EvaluationFolder) -> None:
     assert folder.predictions() == (ones, [])
 
 
-def test_killed_between_the_whole_file_and_the_end_of_the_parts(folder: EvaluationFolder) -> None:
+def test_the_joined_file_wins_over_parts_left_by_a_killed_process(folder: EvaluationFolder) -> None:
     folder.append(0, of(0))
     folder.append(0, of(1))
     write_predictions(folder.predictions_file, [*of(0, grounded()), *of(1, grounded())])
@@ -113,5 +113,5 @@ def test_killed_between_the_whole_file_and_the_end_of_the_parts(folder: Evaluati
         ({"a": {"b": 1}}, {"a": "greedy"}, "a"),
     ],
 )
-def test_where_settings_differ(saved: dict, wanted: dict, expected: str | None) -> None:
+def test_first_difference_names_the_path_of_the_key(saved: dict, wanted: dict, expected: str | None) -> None:
     assert first_difference(saved, wanted) == expected

@@ -1,4 +1,4 @@
-"""Predictions of a model: they do not depend on the batch, wait for the judge, and can be several for a sample."""
+"""Tests of the evaluator: predictions do not depend on the batch, and decoding overlaps with judging."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.predicted import evaluator as make_evaluator
 
 @pytest.fixture(scope="module")
 def talkative(backbone) -> torch.nn.Module:
-    """The tiny model with random weights so large that it says different things about different pictures."""
+    """The tiny model with random weights large enough that its answers differ between images."""
     model = backbone.load_model()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -41,7 +41,7 @@ def many_prompts(make_prompt) -> list[Prompt]:
 
 
 def predict(model, backbone, prompts: Sequence[Prompt], **changes: Any) -> list[list[Prediction]]:
-    """The predictions of each sample, in the order of the prompts."""
+    """Return the predictions of each sample, in the order of the prompts."""
     by_id = {prompt.sample.id: prompt for prompt in prompts}
     samples = [prompt.sample for prompt in prompts]
     made = make_evaluator(**{"max_new_tokens": 12} | changes)
@@ -61,7 +61,7 @@ def test_predictions_do_not_depend_on_the_batch(backbone, talkative, many_prompt
 
 
 @torch.no_grad()
-def test_several_completions_are_a_function_of_seed_and_sample(backbone, talkative, many_prompts) -> None:
+def test_sampled_completions_depend_on_seed_and_sample_only(backbone, talkative, many_prompts) -> None:
     sampler = Sampler(
         num_generations=3, max_new_tokens=8, temperature=1.0, top_k=0, top_p=1.0, stop="</answer>", max_sequences=6
     )
@@ -75,7 +75,7 @@ def test_several_completions_are_a_function_of_seed_and_sample(backbone, talkati
 
 
 class SlowJudge:
-    """Answers only when it is told to."""
+    """An asynchronous judge whose futures the test completes."""
 
     def __init__(self) -> None:
         self.asked: list[Future[float | None]] = []
@@ -89,7 +89,7 @@ class SlowJudge:
 
 
 @torch.no_grad()
-def test_the_next_batch_is_decoded_while_the_judge_thinks(backbone, talkative, many_prompts) -> None:
+def test_the_next_batch_is_decoded_while_the_judge_answers(backbone, talkative, many_prompts) -> None:
     judge = SlowJudge()
     by_id = {prompt.sample.id: prompt for prompt in many_prompts[:6]}
     made = make_evaluator(judge=judge, batch_size=2)
@@ -111,7 +111,7 @@ def test_the_next_batch_is_decoded_while_the_judge_thinks(backbone, talkative, m
 
 
 @torch.no_grad()
-def test_scores_are_asked_for_again(backbone, talkative, many_prompts) -> None:
+def test_score_again_replaces_the_scores_and_nothing_else(backbone, talkative, many_prompts) -> None:
     answers = iter([None, 0.25, 0.75])
     ((one,),) = predict(talkative, backbone, many_prompts[:1], judge=lambda *_: next(answers))
     assert one["scores"]["judge"] is None
@@ -123,7 +123,7 @@ def test_scores_are_asked_for_again(backbone, talkative, many_prompts) -> None:
     }
 
 
-def test_the_settings_name_all_that_decides_a_prediction() -> None:
+def test_settings_change_with_everything_that_decides_a_prediction() -> None:
     greedy_settings = make_evaluator(batch_size=1).settings()
     assert greedy_settings == make_evaluator(batch_size=9, resamples=5, seed=4).settings()
     assert greedy_settings["judge"] == "exact match"
@@ -159,7 +159,7 @@ def test_greedy_takes_the_most_likely_token_that_is_allowed(backbone, talkative,
         ({"max_new_tokens": 0}, "evaluation.max_new_tokens is 0"),
         ({"resamples": -1}, "evaluation.resamples is -1"),
         ({"stop": ""}, "evaluation.stop is empty"),
-        ({"measures": {"judge": len}}, "evaluation.measures.judge is there already"),
+        ({"measures": {"judge": len}}, "evaluation.measures.judge is a built-in score"),
         ({"measures": {"mine": len}}, "evaluation.measures.mine.fn cannot be called as fn"),
     ],
 )
@@ -181,14 +181,14 @@ class Terminal(io.StringIO):
         (100, True, []),
     ],
 )
-def test_progress_in_lines_is_a_line_for_each_quarter(total: int, quiet: bool, expected: list[str]) -> None:
+def test_progress_without_a_terminal_is_a_line_per_quarter(total: int, quiet: bool, expected: list[str]) -> None:
     with redirect_stderr(io.StringIO()) as text, evaluator._progress("what", total, quiet=quiet) as advance:
         for _ in range(6):
             advance(16)
     assert text.getvalue().splitlines() == expected
 
 
-def test_progress_on_a_terminal_is_a_bar_that_goes_away() -> None:
+def test_progress_on_a_terminal_is_a_bar_that_is_cleared_at_the_end() -> None:
     with redirect_stderr(Terminal()) as text, evaluator._progress("what", 100, quiet=False) as advance:
         advance(100)
     assert "what:   0%" in text.getvalue()

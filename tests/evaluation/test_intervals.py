@@ -1,4 +1,4 @@
-"""Bootstrap intervals against loops and against theory."""
+"""Tests of bootstrap intervals against plain resampling and against the normal approximation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from grit_lightning.evaluation.metrics import sample_values, summary
 from support.predicted import grounded, record, records
 
 
-def test_the_interval_of_a_mean_is_that_of_resampled_means() -> None:
+def test_the_interval_of_a_mean_equals_percentiles_of_resampled_means() -> None:
     draw = random.Random(0)
     values = [draw.random() for _ in range(40)]
     means = sorted(statistics.fmean(draw.choices(values, k=40)) for _ in range(20_000))
@@ -23,7 +23,7 @@ def test_the_interval_of_a_mean_is_that_of_resampled_means() -> None:
     assert found.high == pytest.approx(means[19_500], abs=0.003)
 
 
-def test_of_many_samples_it_is_that_of_the_normal_distribution() -> None:
+def test_the_interval_of_many_samples_approaches_the_normal_one() -> None:
     draw = random.Random(1)
     values = [float(draw.random() < 0.3) for _ in range(2000)]
     mean, error = statistics.fmean(values), statistics.pstdev(values) / math.sqrt(2000)
@@ -31,7 +31,7 @@ def test_of_many_samples_it_is_that_of_the_normal_distribution() -> None:
     assert found == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=0.1 * error + 0.0005)
 
 
-def test_datasets_are_resampled_apart() -> None:
+def test_each_dataset_is_resampled_separately() -> None:
     draw = random.Random(2)
     large, small = [draw.random() for _ in range(400)], [draw.random() for _ in range(20)]
     found = bootstrap([large, small], 4000)
@@ -41,7 +41,7 @@ def test_datasets_are_resampled_apart() -> None:
     assert found == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=0.15 * error)
 
 
-def test_there_is_none_of_one_value_or_where_none_is_wanted() -> None:
+def test_one_value_or_no_resamples_give_no_interval() -> None:
     assert bootstrap([[1.0]], 100) is None
     assert bootstrap([[]], 100) is None
     assert bootstrap([[1.0, 2.0], [1.0]], 100) is None
@@ -49,7 +49,7 @@ def test_there_is_none_of_one_value_or_where_none_is_wanted() -> None:
     assert bootstrap([[1.0, 1.0]], 100) == (1.0, 1.0)
 
 
-def test_every_mean_has_its_interval_and_the_same_each_time() -> None:
+def test_every_mean_lies_in_its_deterministic_interval() -> None:
     ones = [
         record(grounded(answer=str(number % 2)), dataset, sample_id=f"{dataset}/{number}")
         for dataset in ("tallyqa", "vsr")
@@ -68,14 +68,16 @@ def test_every_mean_has_its_interval_and_the_same_each_time() -> None:
 
 
 def test_samples_are_resampled_not_completions() -> None:
-    """Eight equal completions say no more than one."""
+    """Eight equal completions carry no more information than one."""
     once = [record(grounded(answer=str(number % 2)), sample_id=str(number)) for number in range(30)]
     often = [
         one for number in range(30) for one in records([grounded(answer=str(number % 2))] * 8, sample_id=str(number))
     ]
-    assert (
-        intervals(often, resamples=200)["overall"]["accuracy"] == intervals(once, resamples=200)["overall"]["accuracy"]
-    )
+    found = intervals(often, resamples=200)["overall"]["accuracy"]
+    assert found == intervals(once, resamples=200)["overall"]["accuracy"]
+    assert found is not None
+    error = math.sqrt(0.25 / 30)  # of a mean of 30 values, half of them 1
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.2)
 
 
 def test_differences_are_paired_by_sample() -> None:

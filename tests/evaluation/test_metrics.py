@@ -1,4 +1,4 @@
-"""Metrics by hand on predictions made by hand."""
+"""Tests of the metrics on predictions written by hand, against hand-calculated values and loops."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from support.predicted import BOX, grounded, record, records
 
 
 def metrics(ones: list[Prediction]) -> Metrics:
-    """Over all, each prediction as a sample of its own."""
+    """Return the overall metrics, with each prediction counted as a separate sample."""
     return summary([one | {"sample_id": str(index)} for index, one in enumerate(ones)])["overall"]
 
 
@@ -43,12 +43,12 @@ def metrics(ones: list[Prediction]) -> Metrics:
         ("", ""),
     ],
 )
-def test_the_answer_is_that_of_the_tag_or_else_the_whole_text(text: str, answer: str) -> None:
+def test_the_answer_is_the_text_of_the_tag_or_else_the_whole_text(text: str, answer: str) -> None:
     assert given_answer(text) == answer
     assert record(text)["parsed_answer"] == answer
 
 
-def test_a_prediction_says_what_was_asked_written_and_pointed_at() -> None:
+def test_a_prediction_records_question_text_scores_and_boxes() -> None:
     one = record(grounded(), tokens=7, finish="length")
     assert (one["sample_id"], one["question"], one["answer"], one["dataset"]) == ("f/1", "How many?", "1", "tallyqa")
     assert (one["image"], one["image_size"], one["reference_boxes"]) == ("x.png", [100, 100], [[0, 0, 50, 50]])
@@ -61,7 +61,7 @@ def test_a_prediction_says_what_was_asked_written_and_pointed_at() -> None:
     assert (sample.id, completion.text) == ("f/1", grounded())
 
 
-def test_accuracy_is_the_mean_score_of_what_was_judged() -> None:
+def test_accuracy_is_the_mean_score_of_judged_samples() -> None:
     raw = iter([0.25, None, float("nan"), 1.0])
     ones = [record(grounded(), judge=lambda *_: next(raw)) for _ in range(4)]
     values = metrics(ones)
@@ -121,7 +121,7 @@ def test_boxes_after_the_reasoning_do_not_ground_it() -> None:
         ("0", "tallyqa", False),
     ],
 )
-def test_what_is_in_grounded_form(text: str, dataset: str, expected: bool) -> None:
+def test_grounded_format_needs_all_sections_in_order_and_a_box(text: str, dataset: str, expected: bool) -> None:
     one = record(text, dataset)
     assert is_grounded(one) is expected
     assert metrics([one, record(grounded())])["grounded_format"] == (1 + expected) / 2
@@ -142,13 +142,15 @@ def test_what_is_in_grounded_form(text: str, dataset: str, expected: bool) -> No
         ("3", "tallyqa", 0.0),
     ],
 )
-def test_whether_boxes_and_count_agree(text: str, dataset: str, expected: float | None) -> None:
+def test_count_consistency_compares_boxes_with_the_given_answer(
+    text: str, dataset: str, expected: float | None
+) -> None:
     assert metrics([record(text, dataset)])["count_consistency"] == expected
     left_out = record(grounded(answer="some"))
     assert metrics([record(text, dataset), left_out])["count_consistency"] == expected
 
 
-def test_lengths_overall_and_by_dataset() -> None:
+def test_lengths_are_averaged_overall_and_by_dataset() -> None:
     ones = [record("a", tokens=2), record("b", tokens=4, finish="length"), record("c", "vsr", tokens=9)]
     values = summary([one | {"sample_id": str(index)} for index, one in enumerate(ones)])
     assert list(values) == ["overall", "tallyqa", "vsr", "macro"]
@@ -157,7 +159,7 @@ def test_lengths_overall_and_by_dataset() -> None:
     assert [values[name]["samples"] for name in values] == [3, 2, 1, 3]
 
 
-def test_without_predictions_there_is_nothing_to_say() -> None:
+def test_without_predictions_every_metric_is_none() -> None:
     values = metrics([])
     assert {value for key, value in values.items() if key not in ("samples", "unscored")} == {None}
     assert (values["samples"], values["unscored"]) == (0, 0)
@@ -168,7 +170,7 @@ def test_without_predictions_there_is_nothing_to_say() -> None:
 
 
 def loop_iou(a: list[float], b: list[float]) -> float:
-    """As torchvision.ops.box_iou defines it."""
+    """Return the IoU of two xyxy boxes as ``torchvision.ops.box_iou`` defines it."""
     wide = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     high = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
@@ -176,7 +178,7 @@ def loop_iou(a: list[float], b: list[float]) -> float:
 
 
 def loop_giou(a: list[float], b: list[float]) -> float:
-    """As torchvision.ops.generalized_box_iou defines it."""
+    """Return the GIoU of two xyxy boxes as ``torchvision.ops.generalized_box_iou`` defines it."""
     wide = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     high = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - wide * high
@@ -185,7 +187,7 @@ def loop_giou(a: list[float], b: list[float]) -> float:
 
 
 def best_pairs(table: list[list[float]]) -> list[float]:
-    """The pairs of the largest sum, by trying all."""
+    """Return the values of the one-to-one pairing with the largest sum, found by trying all pairings."""
     rows, columns = range(len(table)), range(len(table[0]))
     count = min(len(rows), len(columns))
     tried = (
@@ -211,7 +213,7 @@ def of_boxes(predicted: list[list[int]], reference: list[list[int]]) -> Predicti
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_box_metrics_against_loops(seed: int) -> None:
+def test_box_metrics_equal_loops(seed: int) -> None:
     draw = random.Random(seed)
     predicted, reference = drawn_boxes(draw, draw.randint(1, 5)), drawn_boxes(draw, draw.randint(1, 5))
     one = of_boxes(predicted, reference)
@@ -241,20 +243,20 @@ def test_a_sample_without_reference_boxes_has_no_box_metrics() -> None:
     assert (values["accuracy"], values["box_validity"]) == (1.0, 1.0)
 
 
-def test_a_completion_without_boxes() -> None:
+def test_box_metrics_of_a_completion_without_boxes_by_hand() -> None:
     values = metrics([record("no")])
     expected = {"grounding_iou": 0, "matched_iou": 0, "union_iou": 0, "giou": -1, "precision": None, "recall": 0}
     assert {name: values[name] for name in BOX_METRICS} == expected
     assert values["box_validity"] is None
 
 
-def test_a_box_of_infinite_size_is_a_box_that_hits_nothing() -> None:
+def test_an_infinite_box_counts_as_a_miss() -> None:
     one = record(grounded(f"{BOX} {'9' * 400}, 0, 100, 50"))
     assert (precision(one), recall(one), matched_iou(one)) == (0.5, 1.0, 1.0)
     assert metrics([one])["box_validity"] == 0.5
 
 
-def test_one_box_around_two_covers_what_they_cover() -> None:
+def test_one_box_around_two_has_full_union_iou_only() -> None:
     one = of_boxes([[0, 0, 40, 20]], [[0, 0, 20, 20], [20, 0, 40, 20]])
     assert (union_iou(one), matched_iou(one), grounding_iou(one)) == (1.0, 0.25, 0.5)
 
@@ -262,7 +264,7 @@ def test_one_box_around_two_covers_what_they_cover() -> None:
 # ---- verdicts ----
 
 
-def test_raw_and_binarised_scores_and_exact_match_are_three_things() -> None:
+def test_accuracy_binarised_accuracy_and_exact_match_by_hand() -> None:
     ones = [record(grounded(answer="one cat"), judge=lambda *_, value=value: value) for value in (0.0, 0.25, 1.0, None)]
     values = metrics(ones)
     assert values["accuracy"] == pytest.approx(1.25 / 3)
@@ -271,7 +273,7 @@ def test_raw_and_binarised_scores_and_exact_match_are_three_things() -> None:
     assert [is_right(one) for one in ones] == [False, True, True, None]
 
 
-def test_further_scores_go_by_their_names() -> None:
+def test_extra_measures_are_averaged_under_their_names() -> None:
     values = metrics([record(grounded(), measures={"boxes": lambda sample, completion: completion.text.count("bbox")})])
     assert values["boxes"] == 1.0
     failing = record(grounded(), measures={"boxes": lambda sample, completion: 1 / 0})
@@ -293,7 +295,9 @@ def answers(*given: str) -> list[Prediction]:
         (("3", "3"), 0.0, 0.0, 0.0),
     ],
 )
-def test_several_completions_of_a_sample(given: tuple[str, ...], any_right: float, vote: float, entropy: float) -> None:
+def test_pass_at_k_majority_vote_and_entropy_by_hand(
+    given: tuple[str, ...], any_right: float, vote: float, entropy: float
+) -> None:
     group = answers(*given)
     assert (pass_at_k(group), majority_vote(group)) == (any_right, vote)
     assert answer_entropy(group) == pytest.approx(entropy, abs=1e-12)
@@ -304,7 +308,7 @@ def test_a_sample_counts_once_however_many_completions_it_has() -> None:
     assert (values["accuracy"], values["pass_at_k"], values["samples"]) == (0.375, 0.5, 2)
 
 
-def test_what_was_not_judged_votes_but_is_not_right_or_wrong() -> None:
+def test_unjudged_completions_vote_but_are_neither_right_nor_wrong() -> None:
     raw = iter([None, 0.5, None])
     group = records([grounded(answer="1")] * 3, judge=lambda *_: next(raw))
     assert (pass_at_k(group), majority_vote(group)) == (1.0, 0.5)
@@ -314,7 +318,7 @@ def test_what_was_not_judged_votes_but_is_not_right_or_wrong() -> None:
     assert (values.values["accuracy"], values.unscored) == (0.5, 2)
 
 
-def test_the_macro_mean_is_that_of_datasets_and_the_overall_one_that_of_samples() -> None:
+def test_macro_averages_datasets_and_overall_averages_samples() -> None:
     ones = [record(grounded(), sample_id="a"), *(record("no", "vsr", sample_id=f"b{i}") for i in range(3))]
     values = summary(ones)
     assert (values["overall"]["accuracy"], values["macro"]["accuracy"]) == (0.25, 0.5)
@@ -322,7 +326,7 @@ def test_the_macro_mean_is_that_of_datasets_and_the_overall_one_that_of_samples(
     assert "macro" not in summary(ones[1:])
 
 
-def test_completions_in_other_formats_keep_the_figures_that_are_defined() -> None:
+def test_metrics_of_completions_in_other_formats_by_hand() -> None:
     internvl = (
         "<think> <ref>cat</ref><box>[[0, 0, 100, 50]]</box> </think> <rethink> so </rethink> <answer> 1 </answer>"
     )

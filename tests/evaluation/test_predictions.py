@@ -1,4 +1,4 @@
-"""Files of predictions: what is written is read again, and what cannot be used is named, not fatal."""
+"""Tests of prediction files: a round trip keeps everything, and an invalid line is reported and left out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from grit_lightning.evaluation.predictions import (
 from support.predicted import VERSION, grounded, record, records
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_written_predictions_are_read_back_unchanged(tmp_path: Path) -> None:
     texts = [grounded(), "line\u2028separator \ud7ff 日本\n", f"{'9' * 400}, 0, 1, 2", "\ud800"]
     ones = [*records(texts), record("no", sample_id="f/2")]
     write_predictions(tmp_path / "p.jsonl", ones)
@@ -31,7 +31,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert {one["prompt_version"] for one in ones} == {VERSION}
 
 
-def test_a_score_that_is_missing() -> None:
+def test_is_scored_is_false_if_the_score_is_missing() -> None:
     assert is_scored(record(grounded()))
     assert not is_scored(record(grounded(), judge=lambda *_: None))
 
@@ -71,16 +71,16 @@ def changed(**fields: object) -> Callable[[list[bytes]], None]:
 @pytest.mark.parametrize(
     ("spoil", "line", "message", "left"),
     [
-        (torn, 3, "is the line torn?", 2),
-        (torn_within_a_character, 3, "is the line torn?", 2),
-        (twice, 4, "completion 0 of sample f/1 is there twice; the first counts", 3),
-        (another_answer_for_the_same, 4, "completion 0 of sample f/1 is there twice; the first counts", 3),
+        (torn, 3, "is the line cut off?", 2),
+        (torn_within_a_character, 3, "is the line cut off?", 2),
+        (twice, 4, "completion 0 of sample f/1 appears twice; the first is used", 3),
+        (another_answer_for_the_same, 4, "completion 0 of sample f/1 appears twice; the first is used", 3),
         (a_list, 4, "expected a JSON object", 3),
         (deep, 4, "not valid JSON", 3),
         (changed(answer=...), 4, "field 'answer' is missing; expected text", 3),
         (changed(answer=7), 4, "field 'answer' is 7; expected text", 3),
-        (changed(scores=[]), 4, "field 'scores' is []; expected a number or null by name", 3),
-        (changed(scores={"judge": "1"}), 4, """field 'scores' is {"judge": "1"}; expected a number or null""", 3),
+        (changed(scores=[]), 4, "field 'scores' is []; expected an object with a number or null for each name", 3),
+        (changed(scores={"judge": "1"}), 4, """field 'scores' is {"judge": "1"}; expected an object with """, 3),
         (changed(num_tokens="3"), 4, "field 'num_tokens' is \"3\"; expected a whole number", 3),
         (changed(completion_index=True), 4, "field 'completion_index' is true; expected a whole number", 3),
         (changed(boxes=[{"pixels": [1, 2, 3]}]), 4, "field 'boxes' is [{", 3),
@@ -103,18 +103,18 @@ def test_a_line_that_cannot_be_used_is_named_and_left_out(
     assert summary(ones)["overall"]["samples"] == left
 
 
-def test_blank_lines_are_nothing(tmp_path: Path) -> None:
+def test_blank_lines_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text(f"\n{as_line(record('no'))}\n   \n")
     ones, problems = read_predictions(tmp_path / "p.jsonl")
     assert (len(ones), problems) == (1, [])
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere: cannot be read \(No such file"):
         read_predictions(tmp_path / "nowhere")
 
 
-def test_lines_hold_nothing_but_ascii() -> None:
+def test_lines_are_pure_ascii() -> None:
     one: Prediction = record("猫\u2028")
     assert as_line(one).isascii()
     assert json.loads(as_line(one)) == one

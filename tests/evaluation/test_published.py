@@ -1,4 +1,4 @@
-"""Published figures stand beside an evaluation by the same protocol, and beside no other."""
+"""Tests of published figures: shown for an evaluation by the same protocol on the same samples, and for no other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROMPTS = sorted(file.stem for file in (conf_dir() / "prompt").glob("*.yaml"))
 
 
 def settings(prompt: str = "grounded", **weights: Any) -> dict[str, Any]:
-    """An evaluation of Qwen2.5-VL-3B-Instruct after 200 steps, or with other weights, judged by GPT-4o."""
+    """Return the settings of an evaluation judged by GPT-4o; by default of Qwen2.5-VL-3B-Instruct after 200 steps."""
     found = weights or {"checkpoint": "Qwen/Qwen2.5-VL-3B-Instruct", "run": "0a1b", "step": 200}
     judged = {"judge": "gpt-4o, prompt 0a1b", "prompt": {"version": known_prompts()[prompt]}, "weights": found}
     return copy.deepcopy({**SETTINGS, **judged})
@@ -35,12 +35,12 @@ def test_a_prompt_has_the_version_that_an_evaluation_records(compose_config: Cal
     assert prompt_name(known_prompts()[name]) == name
 
 
-def test_of_the_backbone_it_is_the_same_version(backbone: Any) -> None:
+def test_the_backbone_records_the_same_prompt_version(backbone: Any) -> None:
     assert backbone.prompt_version == known_prompts()["grounded"]
     assert prompt_name("of somebody's own") == "of somebody's own"
 
 
-def test_every_figure_has_a_source_and_a_prompt_that_is_there() -> None:
+def test_every_figure_has_a_source_and_an_existing_prompt() -> None:
     assert [(one.value, one.metric) for one in figures()] == [(0.729, "accuracy"), (0.663, "accuracy_binarised")]
     for one in figures():
         assert one.source
@@ -59,7 +59,7 @@ def test_every_figure_has_a_source_and_a_prompt_that_is_there() -> None:
         (settings() | {"judge": "openai/gpt-4o, prompt 0a1b"}, 0.729),
     ],
 )
-def test_the_same_protocol(made: dict[str, Any], value: float) -> None:
+def test_an_evaluation_by_the_same_protocol_gets_the_published_figure(made: dict[str, Any], value: float) -> None:
     others = answers({"tallyqa_val/1": 1.0, "tallyqa_val/3": 1.0}, dataset="tallyqa")
     (found,) = matching(made, answers(VSR_VAL) + others)
     assert (found.dataset, found.figure.value) == ("vsr", value)
@@ -87,7 +87,7 @@ def test_the_same_protocol(made: dict[str, Any], value: float) -> None:
         UNTRAINED | {"judge": "exact match"},
     ],
 )
-def test_another_protocol(made: dict[str, Any] | None) -> None:
+def test_another_protocol_gets_no_published_figure(made: dict[str, Any] | None) -> None:
     assert notes(made, answers(VSR_VAL)) == []
 
 
@@ -103,12 +103,12 @@ def test_another_protocol(made: dict[str, Any] | None) -> None:
         answers({"vsr_val": 1.0}),
     ],
 )
-def test_other_samples(predictions: list[Prediction]) -> None:
+def test_other_samples_get_no_published_figure(predictions: list[Prediction]) -> None:
     assert notes(settings(), predictions) == []
     assert notes(UNTRAINED, predictions) == []
 
 
-def test_the_note_says_what_where_and_what_is_not_known() -> None:
+def test_the_note_names_metric_source_and_unknown_settings() -> None:
     assert notes(settings(), answers(VSR_VAL)) == [
         "published: vsr accuracy 0.729, Qwen2.5-VL-3B-Instruct after GRIT on 20 samples (arXiv 2505.15879; "
         "GPT-4o was asked in other words, decoding not known)"

@@ -1,4 +1,4 @@
-"""Which answers are the same, and which are not."""
+"""Tests of answer normalisation: which answers count as equal, and which text is a count."""
 
 import pytest
 
@@ -48,7 +48,7 @@ WORDS = (
         ("7" * 5000, "7" * 5000),  # int() refuses more than 4300 digits
     ],
 )
-def test_normalise(text, expected):
+def test_normalise_removes_case_articles_punctuation_and_spelling_of_numbers(text, expected):
     assert normalise(text) == expected
 
 
@@ -66,9 +66,9 @@ def test_different_answers_stay_different(a, b):
 
 
 @pytest.mark.parametrize("text", ["", "yes", "2.5", "-1", "2 cats", "1 2", "9" * 10, "9" * 5000, "²"])
-def test_what_is_no_count(text):
+def test_text_that_is_no_whole_number_has_no_count(text):
     assert as_count(text) is None
 
 
-def test_counts():
+def test_as_count_reads_digits_number_words_and_whole_decimals():
     assert [as_count(text) for text in ["0", "3", " three. ", "3.0", "twenty-five"]] == [0, 3, 3, 3, 25]

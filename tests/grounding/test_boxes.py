@@ -1,4 +1,4 @@
-"""Boxes: every written form, and geometry by hand."""
+"""Tests of boxes: every written form is read, and geometry agrees with hand-calculated values."""
 
 import itertools
 import math
@@ -96,7 +96,7 @@ def test_offsets_point_into_the_text():
         ((0, 0, math.inf, 10), False),
     ],
 )
-def test_validity(box, valid):
+def test_a_valid_box_has_positive_area_inside_the_image(box, valid):
     assert valid_boxes([box], (100, 50)) == (valid,)
 
 
@@ -105,7 +105,7 @@ def test_a_repeated_box_is_valid_once():
     assert valid_boxes([a, b, a, a], (9, 9)) == (True, True, False, False)
 
 
-def test_area_of_what_is_no_rectangle_is_zero():
+def test_area_of_an_inverted_or_infinite_box_is_zero():
     assert area((1, 2, 4, 7)) == 15
     assert [area(box) for box in [(4, 2, 1, 7), (1, 7, 4, 2), (4, 7, 1, 2), (0, 0, math.inf, 1)]] == [0, 0, 0, 0]
 
@@ -187,7 +187,7 @@ def test_giou_equals_a_count_of_pixels():
     assert 50 < apart < 450  # both kinds were met
 
 
-def test_properties_of_iou_and_giou():
+def test_iou_and_giou_are_bounded_symmetric_and_scale_invariant():
     draw = random.Random(2)
 
     def box(scale):
@@ -210,7 +210,7 @@ def mean_iou(predicted, reference):
     return matched_similarity(predicted, reference, similarity=iou, unmatched=0.0)
 
 
-def test_boxes_are_paired_once_and_what_is_left_over_counts_as_told():
+def test_each_box_is_paired_once_and_unmatched_boxes_count_as_configured():
     a, b = (0, 0, 10, 10), (20, 0, 30, 10)
     half = (0, 0, 10, 5)  # IoU 0.5 with a
     assert mean_iou([a, b], [b, a]) == 1.0
@@ -223,7 +223,7 @@ def test_boxes_are_paired_once_and_what_is_left_over_counts_as_told():
     assert matched_similarity([], [a], similarity=giou, unmatched=-1.0) == -1.0
 
 
-def test_the_best_pair_first_is_not_the_best_pairing():
+def test_pairing_maximises_the_sum_not_the_first_pair():
     # The predicted box p fits r a little better than q does, but q fits nothing else and p does.
     r, s = (0, 0, 10, 10), (0, 0, 10, 20)
     p, q = (0, 0, 10, 12), (0, 0, 10, 8)
@@ -268,7 +268,7 @@ def best_pairs_first(predicted, reference, similarity, unmatched):
     return (total + unmatched * (len(left) + len(right))) / larger
 
 
-def test_rescale_between_box_space_and_original_pixels():
+def test_rescale_maps_box_space_to_original_pixels_and_back():
     # 1000 × 1000 model space, a 640 × 480 photograph: x by 0.64, y by 0.48.
     assert rescale((100, 100, 500, 1000), source=(1000, 1000), target=(640, 480)) == pytest.approx((64, 48, 320, 480))
     box = (3.0, 5.0, 77.0, 99.0)

@@ -1,4 +1,4 @@
-"""The structure of a completion, by hand for each boundary."""
+"""Tests of the sections of a completion, by hand for each boundary."""
 
 import pytest
 
@@ -10,7 +10,7 @@ WELL_FORMED = (
 )
 
 
-def test_well_formed_completion():
+def test_a_well_formed_completion_is_split_into_sections_and_boxes():
     grounded = parse(WELL_FORMED)
     assert grounded.think == ' two: {"bbox_2d": [1, 2, 30, 40], "label": "cat"} and [5, 6, 7, 8] '
     assert grounded.rethink == " so [9, 9, 10, 10] "
@@ -75,7 +75,7 @@ def test_boxes_are_read_before_rethink_else_before_answer_else_everywhere():
     assert boxes("1,1,2,2 3,3,4,4 </answer> 5,5,6,6") == [(1, 1, 2, 2), (3, 3, 4, 4), (5, 5, 6, 6)]
 
 
-def test_before_rethink_is_up_to_the_first_one():
+def test_before_rethink_ends_at_the_first_rethink_tag():
     assert before_rethink("a<rethink>b<rethink>c") == "a"
     assert before_rethink("<rethink>") == ""
     assert before_rethink("a</rethink>") is None

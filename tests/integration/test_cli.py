@@ -1,4 +1,4 @@
-"""``python -m grit_lightning`` from a folder of one's own: what it prints, what it writes, how it ends."""
+"""Tests of ``python -m grit_lightning`` in a user's folder: output, files and exit status."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from subprocess import CompletedProcess
 import pytest
 from omegaconf import OmegaConf
 
+from support.photographs import VSR10, needs_photographs
+
 FAST = ("threads=1", "+debug=fast", "trainer.accelerator=cpu")
 COUNTING = "shapes_tallyqa_train_10.jsonl"
-VSR10 = Path(__file__).parents[2].parent / "shared" / "data" / "vsr10"
 
 
 def rollouts(run: Path) -> list[dict]:
@@ -40,7 +41,7 @@ def test_help_shows_groups_and_commands_without_loading_torch(cli, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_config_it_prints_is_one_it_reads(cli, tmp_path: Path) -> None:
+def test_cfg_job_prints_the_resolved_config_as_yaml(cli, tmp_path: Path) -> None:
     done = cli("--cfg", "job", "--resolve", "+debug=fast", cwd=tmp_path)
     assert_succeeded(done)
     cfg = OmegaConf.create(done.stdout)
@@ -60,7 +61,7 @@ def test_the_config_it_prints_is_one_it_reads(cli, tmp_path: Path) -> None:
         (["optimizer._target_=mine.Adam"], r"error: optimizer\._target_ is 'mine\.Adam', which cannot be imported: .+"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(cli, listing, shapes: Path, arguments: list[str], message: str):
+def test_a_user_error_is_one_line_and_writes_nothing(cli, listing, shapes: Path, arguments: list[str], message: str):
     record = json.loads((shapes / COUNTING).read_text().splitlines()[2])
     (shapes / "images" / record["image"]).unlink()
     (shapes.parent / "a_file").write_text("kept")
@@ -105,7 +106,7 @@ def test_validate_names_every_problem(cli, listing, shapes: Path) -> None:
     assert listing(shapes.parent) == before
 
 
-def test_a_reward_and_a_config_of_ones_own(cli, tmp_path: Path) -> None:
+def test_a_user_reward_in_a_user_config_is_trained_on(cli, tmp_path: Path) -> None:
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "my_rewards.py").write_text(
         "def brevity(sample, completion, *, per_token: float) -> float:\n"
@@ -144,7 +145,7 @@ def test_a_sweep_gives_each_job_a_run_folder(cli, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "sweep"]
 
 
-def test_a_sweep_says_which_job_cannot_work(cli, tmp_path: Path) -> None:
+def test_a_sweep_names_the_job_that_fails(cli, tmp_path: Path) -> None:
     done = cli("-m", "rollout.num_generations=1", *FAST, "out=sweep", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: rollout.num_generations is 1, expected at least 2: ")
@@ -152,12 +153,12 @@ def test_a_sweep_says_which_job_cannot_work(cli, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(not VSR10.is_dir(), reason="the ten photographs of GRIT's training set are not at hand")
-def test_the_ten_photographs(cli, tmp_path: Path) -> None:
+@needs_photographs
+def test_three_steps_on_the_ten_vsr_photographs_show_each_of_them(cli, tmp_path: Path) -> None:
     options = ("data=grit", f"data.root={VSR10}", "trainer.max_steps=3", "rollout.num_generations=2", "out=run")
     done = cli(*options, "rollout.max_new_tokens=16", "threads=1", "trainer.accelerator=cpu", cwd=tmp_path)
     assert_succeeded(done)
-    assert f"data.train: left out, since absent: {VSR10}/tallyqa_train_10.jsonl" in done.stderr
+    assert f"data.train: skipped because missing: {VSR10}/tallyqa_train_10.jsonl" in done.stderr
     shown = {record["image"] for record in rollouts(tmp_path / "run")}
     assert shown == {str(path) for path in (VSR10 / "images").glob("*.jpg")}
     assert len(shown) == 10

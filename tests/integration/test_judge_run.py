@@ -1,12 +1,10 @@
-"""A training whose judge is a server: it dies and comes back, stays away, and is back for the resume."""
+"""Tests of a training whose judge is a server that is killed, restarted, stays away, and is back for the resume."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from support import processes
 from support.chat_server import ChatServer
 
 CANARY = "sk-canary-81b0f2c6aa"
@@ -37,12 +36,11 @@ def chat() -> Iterator[ChatServer]:
 
 
 def start(cwd: Path, *overrides: str) -> subprocess.Popen[str]:
-    """The command line with the key in its environment, and its output in files: a full pipe would block it."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "JUDGE_API_KEY": CANARY, "NO_PROXY": "127.0.0.1"}
+    """Start the command line with the API key in its environment; its output goes to files, as a pipe could block."""
+    environment = {"JUDGE_API_KEY": CANARY, "NO_PROXY": "127.0.0.1"}
     number = len(list(cwd.glob("*.stderr")))
     with (cwd / f"{number}.stdout").open("w") as stdout, (cwd / f"{number}.stderr").open("w") as stderr:
-        command = [sys.executable, "-m", "grit_lightning", *overrides]
-        return subprocess.Popen(command, cwd=cwd, env=environment, stdout=stdout, stderr=stderr, text=True)
+        return processes.start(*overrides, cwd=cwd, env=environment, stdout=stdout, stderr=stderr, text=True)
 
 
 def finish(cwd: Path, process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -53,7 +51,8 @@ def finish(cwd: Path, process: subprocess.Popen[str]) -> tuple[int, str]:
 def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
     deadline = time.monotonic() + 200
     while not (run / "rollouts" / f"step_{step:06d}.jsonl").exists():
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
@@ -63,9 +62,7 @@ def records(run: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.mark.slow
-def test_a_judge_that_dies_returns_and_stays_away_leaves_the_path_as_it_is(
-    chat: ChatServer, tmp_path: Path, listing
-) -> None:
+def test_an_outage_of_the_judge_changes_neither_rollouts_nor_weights(chat: ChatServer, tmp_path: Path, listing) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     address = f"judge.endpoint.url={chat.url}"
     undisturbed = start(
@@ -74,7 +71,7 @@ def test_a_judge_that_dies_returns_and_stays_away_leaves_the_path_as_it_is(
     status, stderr = finish(tmp_path, undisturbed)
     assert status == 0, stderr
 
-    chat.control(delay=0.3)  # so that there is a step to be disturbed
+    chat.control(delay=0.3)  # slow enough that the server is killed during a step
     process = start(tmp_path, *OPTIONS, address, f"judge.cache.folder={tmp_path / 'cache'}", f"out={run}")
     wait_for_step(process, run, 1)
     chat.kill()
@@ -87,7 +84,9 @@ def test_a_judge_that_dies_returns_and_stays_away_leaves_the_path_as_it_is(
     assert status == 1, stderr
     assert "Traceback" not in stderr
     line = next(line for line in stderr.splitlines() if line.startswith("error: "))
-    assert line.startswith("error: the judge left 100 % of the answers of a step unscored, last for cannot connect (")
+    assert line.startswith(
+        "error: training stopped: the judge left 100 % of this step's answers unscored (last reason: cannot connect ("
+    )
     done = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert 3 <= done < STEPS
     assert f"the {done} steps done are saved; continue with resume={run}" in stderr
@@ -97,7 +96,7 @@ def test_a_judge_that_dies_returns_and_stays_away_leaves_the_path_as_it_is(
     status, stderr = finish(tmp_path, start(tmp_path, f"resume={run}"))
     assert (status, "Traceback" in stderr) == (1, False)
     line = stderr.splitlines()[-1]
-    assert line.startswith(f"error: the judge at {chat.url}/chat/completions cannot be asked: cannot connect (")
+    assert line.startswith(f"error: the judge at {chat.url}/chat/completions cannot be used: cannot connect (")
     assert listing(run) == before
 
     chat.start()
@@ -111,7 +110,8 @@ def test_a_judge_that_dies_returns_and_stays_away_leaves_the_path_as_it_is(
     check_what_is_stored(records(whole))
     check_metrics(whole)
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert any(path.name.startswith("events.out") for path in kept) and any(path.name == "cache.db" for path in kept)
+    assert any(path.name.startswith("events.out") for path in kept)
+    assert any(path.name == "cache.db" for path in kept)
     assert not [path for path in kept if CANARY.encode() in path.read_bytes()], "the key is in no file"
 
 
@@ -136,15 +136,13 @@ def check_metrics(run: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["train", "evaluate"])
-def test_a_judge_that_cannot_be_asked_stops_everything_before_it_begins(
-    chat: ChatServer, tmp_path: Path, task: str
-) -> None:
+def test_an_unusable_judge_ends_the_task_before_it_begins(chat: ChatServer, tmp_path: Path, task: str) -> None:
     chat.control(key="another")
     overrides = (f"task={task}", "judge=local", "judge.model=judge-1", f"judge.endpoint.url={chat.url}")
     status, stderr = finish(tmp_path, start(tmp_path, "+debug=fast", "threads=1", *overrides))
     assert (status, "Traceback" in stderr) == (1, False)
     assert stderr.splitlines()[-1] == (
-        f"error: the judge at {chat.url}/chat/completions cannot be asked: HTTP 401 Unauthorized: Incorrect API key "
+        f"error: the judge at {chat.url}/chat/completions cannot be used: HTTP 401 Unauthorized: Incorrect API key "
         "provided: ***; check the key in JUDGE_API_KEY"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.stderr", "0.stdout"]

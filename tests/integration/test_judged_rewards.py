@@ -1,4 +1,4 @@
-"""A judge over HTTP among the rewards and in the evaluation: asked ahead, and never mistaken when it fails."""
+"""Tests of rewards and evaluation with a judge over HTTP: questions are sent ahead, and a failure is unscored."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def rewards(make_judge) -> Rewards:
     )
 
 
-def test_all_questions_of_a_step_are_out_before_anyone_waits(chat: ChatServer, rewards: Rewards) -> None:
+def test_all_questions_of_a_step_are_sent_before_a_result_is_awaited(chat: ChatServer, rewards: Rewards) -> None:
     chat.control(delay=1.0)
     scoring = rewards.submit([group(*(answered(0.5, number=8 * p + g) for g in range(8))) for p in range(2)])
     deadline = time.monotonic() + 60
-    while (stats := chat.stats())["most_busy"] < 16:  # nobody has asked for the result
+    while (stats := chat.stats())["most_busy"] < 16:  # the result has not been requested yet
         assert time.monotonic() < deadline, stats
         time.sleep(0.02)
     scores = scoring.result(timeout=60).scores
@@ -57,7 +57,7 @@ def test_all_questions_of_a_step_are_out_before_anyone_waits(chat: ChatServer, r
     assert chat.stats()["requests"] == 16, "for two components"
 
 
-def test_training_and_raw_score_come_from_one_reply_and_a_failure_is_neither(
+def test_training_and_raw_score_come_from_one_reply_and_failures_are_unscored(
     chat: ChatServer, rewards: Rewards
 ) -> None:
     completions = (answered(0.3), answered(0.0), answered(0.9, "500*"), completion("no answer"))
@@ -72,7 +72,7 @@ def test_training_and_raw_score_come_from_one_reply_and_a_failure_is_neither(
     assert chat.stats()["requests"] == 2 + 3
 
 
-def test_copied_rewards_ask_too(chat: ChatServer, rewards: Rewards) -> None:
+def test_copied_rewards_can_ask_the_judge(chat: ChatServer, rewards: Rewards) -> None:
     rewards.submit([group(answered(1.0))]).result(timeout=60)
     twin = copy.deepcopy(rewards)
     assert twin.submit([group(answered(1.0, number=1))]).result(timeout=60).scores[0][0].total == 1.0

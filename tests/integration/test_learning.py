@@ -1,4 +1,4 @@
-"""It optimises: on random weights, the reward for writing digits at least doubles within 40 steps."""
+"""Test that training optimises: on random weights, the reward for digits at least doubles within 40 steps."""
 
 from __future__ import annotations
 

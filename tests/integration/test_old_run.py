@@ -1,4 +1,4 @@
-"""A run folder made before the package was laid out in rooms goes on: its config holds the old names."""
+"""Tests of a run folder of an earlier version, whose config holds former class names."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText
+
+from grit_lightning.system.paths import asset
 
 OLD_RUN = Path(__file__).parents[1] / "support" / "run_of_1e49c7d"
 """Two steps of ``peft=lora peft.rank=2`` on the bundled samples, trained at commit 1e49c7d."""
@@ -39,8 +41,19 @@ def test_an_old_run_is_evaluated(cli: Callable, old_run: Path, tmp_path: Path) -
 def test_an_old_run_is_exported(cli: Callable, old_run: Path, tmp_path: Path) -> None:
     done = cli("task=export", f"ckpt={old_run}", "out=exported", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "exported")
-    assert all(value.isfinite().all() for value in model.parameters())
+    exported = AutoModelForImageTextToText.from_pretrained(tmp_path / "exported").state_dict()
+    before = AutoModelForImageTextToText.from_pretrained(asset("tiny"), dtype=torch.float32).state_dict()
+    learned = torch.load(old_run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    adapted = {name.removeprefix("policy.model.").partition(".lora_")[0] + ".weight" for name in learned}
+    assert len(adapted) == len(learned) / 2
+    assert before.keys() == exported.keys() > adapted
+    scale = 128 / 2  # alpha / rank of its config
+    for name, value in exported.items():
+        expected = before[name]
+        if name in adapted:
+            a, b = (learned[f"policy.model.{name.removesuffix('.weight')}.lora_{half}.default.weight"] for half in "AB")
+            expected = expected + scale * b @ a
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-6)
 
 
 def test_old_rollouts_are_scored_again_and_keep_their_scores(cli: Callable, old_run: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every family from a checkpoint in the released layout: GRPO on photographs, and an export that transformers reads."""
+"""Tests of every model family in the released layout: GRPO on photographs, and an export that transformers loads."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from grit_lightning.types import Sample
+from support.photographs import VSR10
 from support.released import MAKERS
 
-VSR10 = Path(__file__).parents[3] / "shared" / "data" / "vsr10"
 SHORT = ("trainer.max_steps=3", "rollout.num_generations=4", "rollout.max_new_tokens=24", "rollout.stop=q")
 QUICK = ("threads=1", "trainer.accelerator=cpu", "~callbacks.demonstration", "reward=digits", "optimizer.lr=1e-3")
 
@@ -29,7 +29,7 @@ def checkpoint(request, backbone, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path, shapes: Path) -> Path:
-    """The ten photographs of GRIT's training set; where they are not at hand, the bundled samples as if."""
+    """The folder of GRIT's ten VSR photographs; where it is missing, the bundled samples under their file name."""
     if VSR10.is_dir():
         return VSR10
     (shapes / "vsr_cot_train_10.jsonl").symlink_to(next(shapes.glob("*.jsonl")))
@@ -49,7 +49,7 @@ def logits(model: Any, backbone: Any) -> torch.Tensor:
 @pytest.mark.parametrize(
     "peft", [(), ("peft=lora", "peft.rank=4", "peft.parts=[language,vision]")], ids=["full", "lora"]
 )
-def test_three_steps_of_grpo_and_an_export(
+def test_three_grpo_steps_are_exported_for_transformers(
     cli, compose_config, checkpoint: Path, data: Path, tmp_path: Path, peft
 ) -> None:
     model = ("model=pretrained", f"model.checkpoint={checkpoint}", "model.max_pixels=12544", "model.max_tiles=2")

@@ -1,4 +1,4 @@
-"""What cannot work is refused before the first step, in one line, and leaves nothing behind."""
+"""Tests of invalid data and configs: refused before the first step with one line, without writing a file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Spoil = Callable[[Path], None]
 
 
 def edit(change: Callable[[bytes], bytes]) -> Spoil:
-    """Change one line of the counting samples."""
+    """Return a function that changes one line of the counting samples."""
 
     def spoil(folder: Path) -> None:
         lines = (folder / COUNTING).read_bytes().splitlines()
@@ -69,16 +69,16 @@ DATA = {
         fields(question="<|image_pad|>?"),
         AT + r"field 'question' contains the model's control token <\|image_pad\|>$",
     ),
-    "torn line": (edit(lambda line: line[:40]), AT + r"not valid JSON at column \d+ \(.+\); is the line torn\?$"),
+    "torn line": (edit(lambda line: line[:40]), AT + r"not valid JSON at column \d+ \(.+\); is the line cut off\?$"),
     "not UTF-8": (edit(lambda line: b'{"question": "\xff"}'), AT + r"not UTF-8 at byte 15 of the line \(0xff\)$"),
     "empty file": (
         lambda folder: (folder / COUNTING).write_bytes(b""),
-        rf"^\S+/{COUNTING}: the file holds no samples; expected one JSON object a line$",
+        rf"^\S+/{COUNTING}: the file holds no samples; expected one JSON object per line$",
     ),
 }
 
 CONFIG = {
-    "data.root=nowhere": r"^nowhere: the folder of data\.root does not exist; task=fetch gets ",
+    "data.root=nowhere": r"^nowhere: the folder of data\.root does not exist; task=fetch downloads ",
     "data.max_prompt_tokens=10": (
         rf"^\S+/{COUNTING}:1: the prompt of sample \S+ has \d+ tokens; expected at most data\.max_prompt_tokens = 10 "
         r"\(and 19 more problems: task=validate lists them all\)$"
@@ -88,7 +88,7 @@ CONFIG = {
     "rollout.num_generations=1": r"^rollout\.num_generations is 1, expected at least 2: a completion's advantage ",
     "+data.colour=red": r"^data\.colour is unknown: \S+ takes root, train, ",
     "trainer.max_steps=many": r"^trainer\.max_steps is 'many', expected int$",
-    "trainer.max_steps=-1": r"^trainer\.max_steps is -1, for which this schedule has no end: choose ",
+    "trainer.max_steps=-1": r"^trainer\.max_steps is -1, but this schedule needs a last step: choose ",
     "trainer.max_steps=0": r"^trainer\.max_steps is 0, expected at least 1, or -1 ",
     "trainer.precision=16-mixed": r"^trainer\.precision is '16-mixed', expected 32-true or bf16-mixed$",
     "scheduler.num_warmup_steps=-5": r"^scheduler\.num_warmup_steps is -5, expected at least 0$",
@@ -101,7 +101,7 @@ CONFIG = {
     "rollout.stop=''": r"^rollout\.stop is empty, expected the text that ends a completion",
     "prompt.template='What?'": r"^prompt\.template lacks \{question\}, so the model would never see the question$",
     "model.attn_implementation=eager": r"^model\.attn_implementation is 'eager', expected auto \| sdpa \| flex$",
-    "model.checkpoint=/no/such/folder": r"^/no/such/folder: no such folder, and not the form of a hub id",
+    "model.checkpoint=/no/such/folder": r"^/no/such/folder: no such folder, and not a hub id of the form",
     "trainer.accelerator=tpu": r"^Error in call to target 'lightning\..+Trainer': .+",
     "threads=0": r"^threads is 0, expected at least 1, or null$",
     "seed=-1": r"^seed is -1, expected 0 to 4294967295$",
@@ -115,8 +115,8 @@ CONFIG = {
 
 COMPOSITION = {
     "runs=A": r"^runs=A: expected a list, 'runs=\[A\]'$",
-    "colour=red": r"^colour is unknown: --help shows the keys there are; .*\+colour=…$",
-    "data.colour=red": r"^data\.colour is unknown: --help shows the keys there are; .*\+data\.colour=…$",
+    "colour=red": r"^colour is unknown: --help lists the keys; .*\+colour=…$",
+    "data.colour=red": r"^data\.colour is unknown: --help lists the keys; .*\+data\.colour=…$",
     "objective=ppo": r"^objective=ppo is unknown: the options of objective are dapo, dr_grpo, grpo, gspo$",
     "+experiment=mine": r"^experiment=mine is unknown: the options of experiment are ",
     "seed=many": r"^seed=many: Value 'many' of type 'str' could not be converted to Integer$",
@@ -136,7 +136,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def refusal(compose_config, tmp_path: Path, listing) -> Callable[..., str]:
-    """The line with which a training is refused; what lies in the working directory must stay as it is."""
+    """Return a function that gives the line with which a training is refused; it checks that no file changes."""
 
     def line(*overrides: str) -> str:
         before = listing(tmp_path)

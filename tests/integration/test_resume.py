@@ -1,4 +1,4 @@
-"""A run killed with SIGKILL and resumed is the run that was never stopped: same rollouts, same weights."""
+"""Tests of stopped runs: one that is killed and resumed has the rollouts and weights of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from support.processes import start
 
 STEPS = 6
 OPTIONS = (
@@ -32,10 +34,8 @@ def run(*overrides: str) -> None:
 
 
 def stop_after(out: Path, step: int, with_signal: signal.Signals) -> tuple[int, str]:
-    """Start a run and send it a signal once it has written the rollouts of ``step``. Its exit status and stderr."""
-    with subprocess.Popen(
-        command(*OPTIONS, f"out={out}"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
+    """Start a run, signal it once it has written the rollouts of ``step``, and return its exit status and stderr."""
+    with start(*OPTIONS, f"out={out}", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while not (out / "rollouts" / f"step_{step:06d}.jsonl").exists():
             assert process.poll() is None, process.stderr.read()[-3000:]
@@ -70,7 +70,7 @@ def test_killed_and_resumed_equals_never_stopped(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_told_to_stop_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_sigterm_saves_the_run_and_says_how_to_resume(tmp_path: Path) -> None:
     out = tmp_path / "run"
     status, stderr = stop_after(out, 3, signal.SIGTERM)
     assert status == 128 + signal.SIGTERM

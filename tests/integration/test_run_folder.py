@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, and that it can be taken up again."""
+"""Tests of the files that a run writes, and of its continuation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FIELDS = {
 
 @pytest.fixture(scope="module")
 def finished(cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CompletedProcess[str]]:
-    """A run of two steps, from the command line."""
+    """The folder and the process of a run of two steps, started from the command line."""
     folder = tmp_path_factory.mktemp("work")
     done = cli("+debug=fast", "threads=1", "trainer.accelerator=cpu", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -37,7 +37,7 @@ def finished(cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Compl
 
 @pytest.fixture
 def run(finished: tuple[Path, CompletedProcess[str]], tmp_path: Path) -> Path:
-    """The run folder, moved."""
+    """A copy of the run folder at another path."""
     return shutil.copytree(finished[0], tmp_path / "run")
 
 
@@ -46,11 +46,11 @@ def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_its_name_tells_when_and_what(finished) -> None:
+def test_the_folder_name_holds_time_and_run_name(finished) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_debug", finished[0].name)
 
 
-def test_the_console_shows_each_step_and_where_things_are(finished) -> None:
+def test_the_console_shows_each_step_and_the_output_folders(finished) -> None:
     run, done = finished
     steps = r"(step [12]/2  reward \S+  KL \S+  length \S+  tokens/s .+\n){2}"
     assert re.fullmatch(r"INFO: [\d,]+ of [\d,]+ parameters are trained\n" + steps, done.stderr)
@@ -58,7 +58,7 @@ def test_the_console_shows_each_step_and_where_things_are(finished) -> None:
     assert f"tensorboard --logdir {run}/tensorboard\n" in done.stdout
 
 
-def test_it_holds_its_config_and_manifest(run: Path, finished) -> None:
+def test_the_folder_holds_config_and_manifest(run: Path, finished) -> None:
     resolved, composed = OmegaConf.load(run / "config.yaml"), OmegaConf.load(run / "composed.yaml")
     assert resolved.scheduler.num_training_steps == 2
     assert OmegaConf.to_container(composed, resolve=False)["scheduler"]["num_training_steps"] == "${trainer.max_steps}"
@@ -69,7 +69,7 @@ def test_it_holds_its_config_and_manifest(run: Path, finished) -> None:
     assert (run / "run.log").is_file()
 
 
-def test_it_holds_every_rollout(run: Path) -> None:
+def test_the_folder_holds_every_rollout(run: Path) -> None:
     assert sorted(path.name for path in (run / "rollouts").iterdir()) == ["step_000001.jsonl", "step_000002.jsonl"]
     for step in (1, 2):
         lines = (run / "rollouts" / f"step_00000{step}.jsonl").read_text().splitlines()
@@ -82,7 +82,7 @@ def test_it_holds_every_rollout(run: Path) -> None:
             assert 1 <= record["num_tokens"] == len(record["token_ids"]) <= 16
 
 
-def test_its_checkpoint_holds_the_policy_alone(run: Path) -> None:
+def test_the_checkpoint_holds_the_policy_alone(run: Path) -> None:
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 2
@@ -124,11 +124,12 @@ def test_the_curves_are_means_over_the_rollouts(run: Path) -> None:
         ("objective=dapo", "error: objective=dapo cannot be applied to a run that exists, expected KEY=VALUE"),
     ],
 )
-def test_a_resume_that_cannot_be_leaves_no_trace(cli, run: Path, listing, override: str, line: str) -> None:
+def test_a_refused_resume_changes_nothing(cli, run: Path, listing, override: str, line: str) -> None:
     before = listing(run.parent)
     done = cli("resume=run", "trainer.max_steps=3", override, cwd=run.parent)
     assert (done.returncode, listing(run.parent)) == (1, before)
-    assert done.stderr.startswith(line) and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_finished_run_is_not_resumed(cli, run: Path, listing) -> None:

@@ -1,4 +1,4 @@
-"""``task=sft`` from the command line: what it leaves, that it learns, and what it refuses."""
+"""Tests of ``task=sft`` from the command line: it learns, resumes exactly, and refuses samples without a target."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FAST = ("task=sft", "+debug=fast", "threads=1", "trainer.accelerator=cpu", "logg
 
 
 def losses(run: Path) -> list[float]:
-    """Of all steps, also those after a resume."""
+    """Return the logged losses of all steps, including those after a resume."""
     found = []
     for file in sorted(RunFolder(run).metrics.glob("version_*/metrics.csv")):
         with file.open() as stream:
@@ -23,10 +23,11 @@ def losses(run: Path) -> list[float]:
     return found
 
 
-def test_it_learns_the_twenty_samples(cli, tmp_path: Path) -> None:
+def test_sft_learns_the_twenty_samples(cli, tmp_path: Path) -> None:
     done = cli(*FAST, "optimizer.lr=0.003", "trainer.max_steps=20", "data.prompts_per_step=4", "out=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr and "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+    assert "Traceback" not in done.stderr
     course = losses(tmp_path / "run")
     assert len(course) == 20
     assert course[-1] < 0.7 * course[0]
@@ -34,7 +35,7 @@ def test_it_learns_the_twenty_samples(cli, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
 
 
-def test_a_resumed_run_is_the_run_that_was_never_stopped(cli, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(cli, tmp_path: Path) -> None:
     steps = ("scheduler=constant", "optimizer=muon", "out=run")
     assert cli(*FAST, *steps, "trainer.max_steps=4", "out=whole", cwd=tmp_path).returncode == 0
     assert cli(*FAST, *steps, "trainer.max_steps=2", cwd=tmp_path).returncode == 0
@@ -62,5 +63,6 @@ def test_a_sample_without_anything_to_learn_is_refused_before_anything_is_writte
     done = cli(*FAST, "data.root=mine", "out=run", cwd=shapes.parent)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
-    assert f"{file.name}:3" in done.stderr and "completion" in done.stderr
+    assert f"{file.name}:3" in done.stderr
+    assert "completion" in done.stderr
     assert not (shapes.parent / "run").exists()

@@ -1,4 +1,4 @@
-"""What answers at once loads nothing that takes long to load."""
+"""Test that commands about the config import no slow library."""
 
 from __future__ import annotations
 

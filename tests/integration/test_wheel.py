@@ -1,4 +1,4 @@
-"""The wheel holds all that the application needs, and runs from wherever it is unpacked."""
+"""Tests of the wheel: it contains all that the application needs and runs from any folder."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shipped(folder: Path) -> set[str]:
-    """The files of a folder, without what running leaves there."""
+    """Return the relative paths of a folder's files, without ``__pycache__``."""
     files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {str(path.relative_to(folder)) for path in files}
 
 
-def test_it_holds_the_code_the_configs_and_the_assets(wheel: Path) -> None:
+def test_the_wheel_holds_code_configs_and_assets(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {f"grit_lightning/{name}" for name in shipped(PACKAGE)}
     expected |= {f"grit_lightning/conf/{name}" for name in shipped(REPOSITORY / "conf")}
@@ -50,7 +50,7 @@ def test_it_holds_the_code_the_configs_and_the_assets(wheel: Path) -> None:
     assert sum(name.startswith("grit_lightning/assets/shapes20/images/") for name in names) == 20
 
 
-def test_it_runs_from_another_folder(cli, unpacked: Path, tmp_path: Path) -> None:
+def test_the_unpacked_wheel_runs_from_another_folder(cli, unpacked: Path, tmp_path: Path) -> None:
     where = "import grit_lightning, grit_lightning.system.paths as p; print(grit_lightning.__file__, p.conf_dir())"
     found = subprocess.run(
         [sys.executable, "-c", where], cwd=tmp_path, env={"PYTHONPATH": str(unpacked)}, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""The text a judge reads: nothing an answer holds is taken for the template's or for an instruction's end."""
+"""Tests of the judge's prompt: no text in an answer is taken for a placeholder or for the end of its fence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_each_placeholder_takes_its_value_and_other_braces_stay() -> None:
 
 
 @pytest.mark.parametrize("text", ["{reference}", "{question}{fence}", "{0}", "{", r"\1 \g<1>", "%s", "{answer}"])
-def test_what_looks_like_a_placeholder_in_a_value_stays(text: str) -> None:
+def test_a_placeholder_inside_a_value_is_not_filled(text: str) -> None:
     filled = fill("[{question}] [{answer}] [{reference}]", question=text, answer=text, reference="secret")
     assert filled == f"[{text}] [{text}] [secret]"
 
@@ -43,13 +43,13 @@ def test_an_answer_cannot_close_its_fence() -> None:
     assert [number for number, line in enumerate(lines) if lines[0].removeprefix("<<< ") in line] == [0, len(lines) - 1]
 
 
-def test_values_that_join_alike_have_different_marks() -> None:
+def test_values_with_the_same_concatenation_have_different_fences() -> None:
     assert fill("{fence}{question}{reference}{answer}", "a", "b", "") != fill(
         "{fence}{question}{reference}{answer}", "a", "", "b"
     )
 
 
-def test_the_shipped_prompt_holds_each_part_once_and_nothing_else_of_the_users_prompt() -> None:
+def test_the_shipped_prompt_holds_question_reference_and_answer_once_each() -> None:
     shipped = PromptTemplate.read(str(SHIPPED), FIELDS, "judge.prompt")
     text = shipped.fill({"question": "QUESTION?", "reference": "REFERENCE", "answer": "ANSWER\ud800"})
     assert [text.count(part) for part in ("QUESTION?", "REFERENCE", "ANSWER\ud800")] == [1, 1, 1]
@@ -61,7 +61,7 @@ def test_the_version_changes_with_the_text() -> None:
     assert template("a{answer}").version == template("a{answer}").version != template("b{answer}").version
 
 
-def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+def test_an_unreadable_or_incomplete_prompt_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "prompt.txt"
     with pytest.raises(ConfigError, match=r"^judge\.prompt: \S+ cannot be read: "):
         PromptTemplate.read(str(path), FIELDS, "judge.prompt")

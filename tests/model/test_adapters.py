@@ -1,4 +1,4 @@
-"""LoRA: fresh adapters change nothing, the reference is the model as it was, merging changes no output."""
+"""Tests of LoRA: fresh adapters change no output, the reference is the untrained model, merging keeps the output."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def logits(model, prompt) -> torch.Tensor:
     ).logits
 
 
-def test_fresh_adapters_change_nothing_and_alone_are_trained(model, parts, prompts) -> None:
+def test_fresh_adapters_change_no_output_and_only_they_are_trained(model, parts, prompts) -> None:
     before, frozen = logits(model, prompts[0]), set(model.state_dict())
     lora().fit(model, parts)
     assert torch.equal(logits(model, prompts[0]), before)
@@ -88,7 +88,7 @@ def test_adapters_of_a_bf16_model_are_float32(model, parts) -> None:
     assert {parameter.dtype for parameter in model.parameters() if not parameter.requires_grad} == {torch.bfloat16}
 
 
-def test_the_reference_is_the_model_as_it_was(backbone, model, parts, prompts, make_group) -> None:
+def test_the_reference_is_the_model_before_training(backbone, model, parts, prompts, make_group) -> None:
     group = make_group(prompts[0], [5, 3])
     (rows,) = plan_rows([group], 10_000, [False])
     batch = pack(rows, [group], backbone.pad_token_id)
@@ -118,7 +118,7 @@ def test_merging_leaves_an_ordinary_model_with_the_same_output(model, parts, pro
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own
-def test_adapters_that_peft_saved_are_gone_on_from(backbone, model, parts, prompts, tmp_path: Path) -> None:
+def test_training_continues_from_adapters_saved_by_peft(backbone, model, parts, prompts, tmp_path: Path) -> None:
     plain = copy.deepcopy(model)
     made = get_peft_model(plain, LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False))
     expected = logits(made, prompts[0])
@@ -135,7 +135,7 @@ def test_adapters_that_peft_saved_are_gone_on_from(backbone, model, parts, promp
     torch.testing.assert_close(logits(model, prompts[0]), learned, rtol=0, atol=1e-4)
 
 
-def test_what_cannot_be_fitted_is_one_sentence(model, parts, tmp_path: Path) -> None:
+def test_invalid_adapter_options_are_one_sentence(model, parts, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"peft\.parts: eyes is none of vision, projector, language"):
         lora(parts=["eyes"]).fit(model, parts)
     with pytest.raises(ConfigError, match=r"peft\.rank is 0"):
@@ -146,14 +146,14 @@ def test_what_cannot_be_fitted_is_one_sentence(model, parts, tmp_path: Path) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_the_config_composes(compose_config) -> None:
+def test_the_lora_config_sets_the_rank(compose_config) -> None:
     backbone = instantiate(compose_config("peft=lora", "peft.rank=2").model)
     assert {value.shape[0] for name, value in backbone.load_model().named_parameters() if "lora_A" in name} == {2}
 
 
 @pytest.fixture
 def quantized(compose_config):
-    """The backbone with its language model in 4 bits, and that model."""
+    """The backbone with a 4-bit language model, and the loaded model."""
     pytest.importorskip("bitsandbytes")
     backbone = instantiate(compose_config("peft=qlora", "peft.rank=2").model)
     return backbone, backbone.load_model()
@@ -176,7 +176,7 @@ def test_the_language_model_is_held_in_4_bits_and_only_adapters_are_trained(quan
     assert trained_sentence(small).startswith(f"{trained:,} of {total:,} parameters are trained: adapters in ")
 
 
-def test_a_model_in_4_bits_is_nearly_the_model_and_learns(quantized, model, prompts, make_group) -> None:
+def test_a_4_bit_model_approximates_the_model_and_learns(quantized, model, prompts, make_group) -> None:
     backbone, small = quantized
     exact, near = logits(model, prompts[0]), logits(small, prompts[0])
     assert 0 < (near - exact).norm() / exact.norm() < 0.2
@@ -192,7 +192,7 @@ def test_a_model_in_4_bits_is_nearly_the_model_and_learns(quantized, model, prom
     assert not torch.allclose(policy(batch).logprobs_T, before, atol=1e-2)
 
 
-def test_the_bits_that_are_counted_are_those_that_are_held(quantized) -> None:
+def test_the_counted_bits_equal_the_stored_bits(quantized) -> None:
     backbone, small = quantized
     bits = backbone.weight_bits(backbone.outline())
     held = {name: value for name, value in small.named_parameters() if value.dtype == torch.uint8}
@@ -205,7 +205,7 @@ def test_the_bits_that_are_counted_are_those_that_are_held(quantized) -> None:
         assert stored / count == pytest.approx(bits[name], rel=0.01), name
 
 
-def test_without_bitsandbytes_it_says_what_to_install(monkeypatch) -> None:
+def test_without_bitsandbytes_the_error_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setattr(adapters, "is_bitsandbytes_available", lambda: False)
     with pytest.raises(
         ConfigError, match=r"peft\.quantize needs bitsandbytes: pip install 'grit-lightning\[quantize\]'"

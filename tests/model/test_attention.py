@@ -1,4 +1,4 @@
-"""Packed rows part by part and with a block mask, against the whole mask; what else a model's attention does."""
+"""Tests of attention over packed rows, by parts and with a block mask, against attention with the whole mask."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def tensors(key_heads: int, dtype: torch.dtype) -> list[Tensor]:
 
 @pytest.mark.parametrize("key_heads", [HEADS, 2, 1])
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-13), (torch.float32, 1e-5)], ids=str)
-def test_parts_equal_the_whole_mask(key_heads: int, dtype: torch.dtype, atol: float) -> None:
+def test_attention_by_parts_equals_attention_with_the_whole_mask(
+    key_heads: int, dtype: torch.dtype, atol: float
+) -> None:
     real = (segments() != PAD_SEGMENT)[:, None, :, None]
     ours, theirs = tensors(key_heads, dtype), tensors(key_heads, dtype)
     output = PackedLayout(PARTS).attend(0, *ours, SCALE)
@@ -55,7 +57,7 @@ def test_parts_equal_the_whole_mask(key_heads: int, dtype: torch.dtype, atol: fl
 @torch.no_grad()
 @UNFUSED
 @pytest.mark.parametrize("key_heads", [HEADS, 1])
-def test_block_mask_equals_the_whole_mask(key_heads: int) -> None:
+def test_flex_attention_equals_attention_with_the_whole_mask(key_heads: int) -> None:
     real = (segments() != PAD_SEGMENT)[:, None, :, None]
     values = [value.detach() for value in tensors(key_heads, torch.float32)]
     output = FlexLayout(segments()).attend(0, *values, SCALE)
@@ -67,7 +69,7 @@ def test_block_mask_equals_the_whole_mask(key_heads: int) -> None:
 
 @torch.no_grad()
 @UNFUSED
-def test_each_choice_gives_the_same_logprobs(compose_config, prompts, make_group) -> None:
+def test_each_attention_implementation_gives_the_same_logprobs(compose_config, prompts, make_group) -> None:
     groups = [make_group(prompts[0], [7, 1, 12], 0), make_group(prompts[1], [3, 8, 2], 1)]
     logprobs = []
     for choice, layout in {"auto": PackedLayout, "sdpa": None, "flex": FlexLayout}.items():
@@ -77,14 +79,15 @@ def test_each_choice_gives_the_same_logprobs(compose_config, prompts, make_group
         policy.requires_grad_(False)
         batch = pack(rows, groups, backbone.pad_token_id)
         found = packed_layout(policy.model, batch.parts_B, batch.segments_B_S)
-        assert takes_layout(policy.model) and (found is None if layout is None else isinstance(found, layout))
+        assert takes_layout(policy.model)
+        assert found is None if layout is None else isinstance(found, layout)
         logprobs.append(policy(batch).logprobs_T)
     for other in logprobs[1:]:
         torch.testing.assert_close(other, logprobs[0], rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
-def test_called_as_transformers_would_a_model_computes_what_sdpa_does(backbone, prompts) -> None:
+def test_without_a_layout_the_model_computes_what_sdpa_does(backbone, prompts) -> None:
     ours = backbone.load_model()
     plain = AutoModelForImageTextToText.from_pretrained(backbone.weights_folder(), attn_implementation="sdpa")
     ids = prompts[0].input_ids_S[None]
@@ -94,7 +97,7 @@ def test_called_as_transformers_would_a_model_computes_what_sdpa_does(backbone, 
 
 
 @pytest.mark.parametrize("choice", NAMES)
-def test_what_is_saved_does_not_name_it(compose_config, tmp_path, choice: str) -> None:
+def test_a_saved_config_does_not_name_the_attention(compose_config, tmp_path, choice: str) -> None:
     backbone = instantiate(compose_config(f"model.attn_implementation={choice}").model)
     backbone.load_model().save_pretrained(tmp_path)
     assert "shared_prefix" not in (tmp_path / "config.json").read_text()

@@ -1,4 +1,4 @@
-"""The head and softmax as one operation: against a loop, token by token, and against plain autograd."""
+"""Tests of the fused LM head and softmax against a loop over tokens and against plain autograd."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def options(chunk: int = 3, *, entropy: bool = True, temperature: float = TEMPER
 
 
 def drawn(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Hidden states, weights, targets that are not banned, and a gradient of the log-probabilities."""
+    """Return random hidden states and weights, allowed targets, and an upstream gradient of the log-probabilities."""
     generator = torch.Generator().manual_seed(0)
     hidden, weight, upstream = (
         torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype) for shape in ((T, D), (V, D), (T,))
@@ -31,7 +31,7 @@ def drawn(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, T
 
 
 def by_loop(hidden: Tensor, weight: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """One token after the other, over the tokens that are allowed."""
+    """Compute log-probabilities and entropies token by token over the allowed tokens."""
     allowed = [token for token in range(V) if token not in BANNED]
     logprobs, entropies = [], []
     for state, token in zip(hidden, target.tolist(), strict=True):
@@ -47,7 +47,8 @@ def by_loop(hidden: Tensor, weight: Tensor, target: Tensor) -> tuple[Tensor, Ten
 def test_values_and_gradients_equal_a_loop(dtype: torch.dtype, chunk: int) -> None:
     hidden, weight, target, upstream = drawn(dtype)
     logprobs, entropy = token_logprobs(hidden, weight, target, options(chunk))
-    assert logprobs.dtype == dtype and not entropy.requires_grad
+    assert logprobs.dtype == dtype
+    assert not entropy.requires_grad
     (logprobs * upstream).sum().backward()
     other_hidden, other_weight, *_ = drawn()
     expected, expected_entropy = by_loop(other_hidden, other_weight, target)
@@ -59,43 +60,45 @@ def test_values_and_gradients_equal_a_loop(dtype: torch.dtype, chunk: int) -> No
         torch.testing.assert_close(ours.double(), theirs, **TOLERANCES[dtype])
 
 
-def test_its_gradient_is_that_of_finite_differences() -> None:
+def test_the_gradient_equals_finite_differences() -> None:
     hidden, weight, target, _ = drawn()
     function = lambda h, w: token_logprobs(h, w, target, options(entropy=False))[0]  # noqa: E731
     assert torch.autograd.gradcheck(function, (hidden, weight))
 
 
-def test_chunks_do_not_change_a_bit_of_what_log_softmax_gives() -> None:
+def test_one_chunk_equals_log_softmax_bit_by_bit() -> None:
     hidden, weight, target, _ = drawn(torch.float32)
     scores = (hidden @ weight.t() / TEMPERATURE).index_fill(1, BANNED, -math.inf)
     expected = scores.log_softmax(1).gather(1, target[:, None])[:, 0]
     assert torch.equal(token_logprobs(hidden, weight, target, options(T))[0], expected)
 
 
-def test_scores_far_apart_lose_nothing() -> None:
+def test_the_logprob_of_a_nearly_certain_token_keeps_its_precision() -> None:
     # Of a token that is all but certain, log π is tiny; taken as a difference of large scores it would be rounded off.
     hidden, weight = torch.tensor([[64.0]]), torch.tensor([[0.0], [1.0], [0.875]])
     logprobs, _ = token_logprobs(hidden, weight, torch.tensor([1]), HeadOptions(BANNED[:0], 1.0, 1, False))
     assert logprobs.item() == pytest.approx(-math.log1p(math.exp(-8.0)), rel=1e-3)
 
 
-def test_no_entropy_where_none_is_wanted() -> None:
+def test_entropy_is_none_unless_requested() -> None:
     hidden, weight, target, _ = drawn()
     assert token_logprobs(hidden, weight, target, options(entropy=False))[1] is None
 
 
-def test_a_given_token_that_is_never_sampled_has_probability_zero_and_no_gradient() -> None:
+def test_a_banned_token_has_probability_zero_and_no_gradient() -> None:
     hidden, weight, target, _ = drawn()
     target[2] = BANNED[1]
     logprobs, _ = token_logprobs(hidden, weight, target, options())
     assert logprobs[2] == -math.inf
     logprobs.where(torch.arange(T) != 2, 0.0).sum().backward()
-    assert hidden.grad.isfinite().all() and weight.grad.isfinite().all()
-    assert (hidden.grad[2] == 0).all() and (weight.grad[BANNED] == 0).all()
+    assert hidden.grad.isfinite().all()
+    assert weight.grad.isfinite().all()
+    assert (hidden.grad[2] == 0).all()
+    assert (weight.grad[BANNED] == 0).all()
 
 
 @pytest.mark.parametrize("frozen", ["hidden", "weight"])
-def test_what_is_frozen_gets_no_gradient(frozen: str) -> None:
+def test_frozen_tensors_get_no_gradient(frozen: str) -> None:
     hidden, weight, target, upstream = drawn()
     (token_logprobs(hidden, weight, target, options())[0] * upstream).sum().backward()
     expected = {"hidden": weight.grad, "weight": hidden.grad}[frozen]
@@ -107,7 +110,7 @@ def test_what_is_frozen_gets_no_gradient(frozen: str) -> None:
 
 
 class Model(nn.Module):
-    """An embedding, a layer and a head, whose weights may be the embedding's."""
+    """An embedding, a layer and a head, which may share the embedding's weights."""
 
     def __init__(self, *, tied: bool) -> None:
         super().__init__()
@@ -129,20 +132,20 @@ PASSES = [([1, 2, 3], [3, 5, 6]), ([2, 2, 0, 9], [1, 2, 3, 5]), ([7], [8])]
 
 
 def gradients(model: Model, *, plain: bool) -> dict[str, Tensor]:
-    """Of all passes, as a step with several micro-batches sums them."""
+    """Return the gradients summed over all passes, as in a step with several micro-batches."""
     for number, (ids, target) in enumerate(PASSES, start=1):
         (model.logprobs(torch.tensor(ids), torch.tensor(target), plain=plain).sum() * number).backward()
     return {name: value.grad for name, value in model.named_parameters()}
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_passes_sum_up_as_those_of_plain_autograd(tied: bool) -> None:
+def test_gradients_of_several_passes_add_up_as_in_plain_autograd(tied: bool) -> None:
     ours, theirs = (gradients(Model(tied=tied), plain=plain) for plain in (False, True))
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-12, atol=1e-13, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_a_second_pass_adds_to_the_gradient_of_the_first_where_it_is() -> None:
+def test_a_second_pass_adds_to_the_existing_gradient_in_place() -> None:
     model = Model(tied=False)
     gradients(model, plain=False)
     place, before = model.head.weight.grad.data_ptr(), model.head.weight.grad.clone()
@@ -163,7 +166,7 @@ def test_a_gradient_that_is_a_view_stays_one() -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_those_who_wait_for_a_gradient_are_called_once_a_pass_with_the_sum(tied: bool) -> None:
+def test_gradient_hooks_are_called_once_per_pass_with_the_sum(tied: bool) -> None:
     # DDP and FSDP reduce a gradient when it is accumulated.
     model, seen = Model(tied=tied), []
     model.head.weight.register_post_accumulate_grad_hook(lambda value: seen.append(value.grad.clone()))
@@ -174,7 +177,7 @@ def test_those_who_wait_for_a_gradient_are_called_once_a_pass_with_the_sum(tied:
     )
 
 
-def test_gradients_of_the_weights_dtype_under_autocast() -> None:
+def test_gradients_have_the_dtype_of_the_weights_under_autocast() -> None:
     hidden, weight, target, upstream = drawn(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         logprobs, _ = token_logprobs(hidden, weight, target, options())
@@ -189,10 +192,11 @@ def test_gradients_of_the_weights_dtype_under_autocast() -> None:
         torch.testing.assert_close(value.grad, 2 * other, rtol=2e-2, atol=2e-2)
 
 
-def test_heads_that_do_more_than_multiply_are_told_apart() -> None:
+def test_only_a_plain_linear_head_without_bias_has_a_plain_weight() -> None:
     class Other(nn.Linear):
-        """Such as an adapter's, or a quantized one."""
+        """A subclass of ``nn.Linear``, such as an adapted or quantized head."""
 
     plain = nn.Linear(2, 3, bias=False)
     assert plain_weight(plain) is plain.weight
-    assert plain_weight(nn.Linear(2, 3)) is None and plain_weight(Other(2, 3, bias=False)) is None
+    assert plain_weight(nn.Linear(2, 3)) is None
+    assert plain_weight(Other(2, 3, bias=False)) is None

@@ -1,4 +1,4 @@
-"""The shared-prefix layout: masks and rows by hand, log-probabilities against one-by-one sequences."""
+"""Tests of the shared-prefix layout: masks and rows by hand, entropies against a single sequence."""
 
 from __future__ import annotations
 

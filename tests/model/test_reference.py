@@ -1,4 +1,4 @@
-"""The frozen reference."""
+"""Tests of the frozen reference model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gradient of an embedding that is the head's weight, too, against plain autograd."""
+"""Tests of the gradient of an embedding tied to the LM head, against plain autograd."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PASSES = [[[1, 2, 2], [8, 0, 2]], [[3, 3, 3], [0, 0, 0]], [[5, 6, 7], [7, 7, 1]]
 
 
 def gradient(padding: int | None, *, plain: bool) -> Tensor:
-    """Of several passes; each row is looked up, goes through a nonlinearity, and predicts the next token."""
+    """Return the gradient of a tied weight after several passes of embedding, nonlinearity and head."""
     weight = nn.Parameter(torch.randn(V, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
     for ids in map(torch.tensor, PASSES):
         rows = embedding(ids, weight, padding) if plain else look_up(weight, ids, padding)
@@ -27,7 +27,8 @@ def gradient(padding: int | None, *, plain: bool) -> Tensor:
         else:
             logprobs, _ = token_logprobs(hidden, weight, target, HeadOptions(target[:0], 1.0, 2, False))
         logprobs.square().sum().backward()
-    assert weight.grad is not None and not weight._backward_hooks
+    assert weight.grad is not None
+    assert not weight._backward_hooks
     return weight.grad
 
 
@@ -37,7 +38,7 @@ def test_gradient_equals_that_of_plain_autograd(padding: int | None) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
-def test_no_second_gradient_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tied_weight_has_a_single_gradient_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
     def take(weight: Tensor) -> Tensor:
@@ -48,10 +49,11 @@ def test_no_second_gradient_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     original = head._take_gradient
     monkeypatch.setattr(head, "_take_gradient", take)
     assert gradient(None, plain=False).data_ptr() == made[0]
-    assert len(made) == len(PASSES) and len(set(made)) == 1
+    assert len(made) == len(PASSES)
+    assert len(set(made)) == 1
 
 
-def test_only_tied_weights_that_are_trained_are_shared(backbone) -> None:
+def test_the_gradient_is_shared_only_by_trained_tied_weights(backbone) -> None:
     def hooks(**changes) -> int:
         model = backbone.load_model()
         if changes.get("untied"):
@@ -61,7 +63,8 @@ def test_only_tied_weights_that_are_trained_are_shared(backbone) -> None:
         return len(model.get_input_embeddings()._forward_hooks)
 
     assert hooks() == 1
-    assert hooks(untied=True) == 0 and hooks(frozen=True) == 0
+    assert hooks(untied=True) == 0
+    assert hooks(frozen=True) == 0
 
 
 def test_a_models_embedding_has_the_gradient_of_the_whole_model(backbone, prompts, make_group) -> None:

@@ -1,4 +1,4 @@
-"""Samples and completions for the rewards, and the shipped configs."""
+"""Fixtures for reward tests: samples, completions, groups, and composed reward configs."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def make_group(make_sample, make_completion):
 
 @pytest.fixture
 def compose(tmp_path):
-    """Compose a judge and a reward group of conf/ as the command line does."""
+    """Return a function that composes the exact judge and a reward group of ``conf/`` as the command line does."""
     from hydra import compose, initialize_config_dir
 
     def run(reward, *overrides):

@@ -1,4 +1,4 @@
-"""Judge and BLEU rewards, by hand."""
+"""Tests of the judge and BLEU rewards, by hand."""
 
 import math
 from concurrent.futures import Future
@@ -57,8 +57,9 @@ def test_defect_4_a_failed_judge_call_is_unscored_not_0(make_sample, make_comple
     ("reference", "answer", "expected"),
     [("2", "Two.", 1.0), ("yes", " Yes", 1.0), ("hot dog", "a hot dog", 1.0), ("2", "3", 0.0), ("2", "2 cats", 0.0)],
 )
-def test_exact_match_judge(make_sample, make_completion, reference, answer, expected):
-    assert ExactMatch()("How many?", reference, answer) == expected
+def test_with_the_exact_judge_answer_match_is_1_for_equal_answers_only(
+    make_sample, make_completion, reference, answer, expected
+):
     completion = make_completion(f"<answer>{answer}</answer>")
     assert answer_match(make_sample(reference), completion, judge=ExactMatch(), threshold=0.0) == expected
 
@@ -92,7 +93,7 @@ def test_defect_1_an_exact_one_word_answer_gets_full_bleu(make_sample, make_comp
 
 
 class Later:
-    """A judge that asks ahead."""
+    """An asynchronous judge whose futures the test completes."""
 
     def __init__(self):
         self.asked = []
@@ -108,7 +109,9 @@ class Later:
 @pytest.mark.parametrize(
     ("score", "threshold", "expected"), [(0.3, 0.0, 1.0), (0.0, 0.0, 0.0), (0.3, None, 0.3), (None, 0.0, None)]
 )
-def test_a_judge_that_asks_ahead_is_not_waited_for(make_sample, make_completion, score, threshold, expected):
+def test_with_an_asynchronous_judge_answer_match_returns_a_future(
+    make_sample, make_completion, score, threshold, expected
+):
     judge = Later()
     completion = make_completion("<answer>2</answer>")
     value = answer_match(make_sample(), completion, judge=judge, threshold=threshold)

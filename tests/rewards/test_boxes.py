@@ -1,4 +1,4 @@
-"""Box rewards: GRIT's counting rule by hand, and the strict rules beside it."""
+"""Tests of the box rewards: GRIT's counting rule by hand, and the strict validity, IoU and GIoU."""
 
 import pytest
 
@@ -31,14 +31,16 @@ def region(sample, completion, **options):
         ("2.0", "tallyqa", TWO, 1.5),
     ],
 )
-def test_grounded_region(make_sample, make_completion, answer, dataset, text, expected):
+def test_grounded_region_rewards_any_box_and_the_right_number_of_boxes(
+    make_sample, make_completion, answer, dataset, text, expected
+):
     sample, completion = make_sample(answer, dataset), make_completion(text)
     assert region(sample, completion) == expected
     parts = {0.0: 0, 0.5: 1, 1.0: 10, 1.5: 11}[expected]
     assert region(sample, completion, any_box=1, count_match=10) == parts
 
 
-def test_counting_datasets_is_an_option(make_sample, make_completion):
+def test_the_count_bonus_is_given_on_the_configured_datasets_only(make_sample, make_completion):
     sample, completion = make_sample("2", "mine"), make_completion(TWO)
     assert region(sample, completion) == 0.5
     assert region(sample, completion, counting_datasets=["tallyqa", "mine"]) == 1.5
@@ -94,7 +96,7 @@ def test_box_giou_is_in_original_pixels_and_tells_near_from_far(make_sample, mak
     assert value("[0, 0, 100, 100] [0, 0, 100, 100]") == pytest.approx((1 - 1) / 2)  # the second finds no partner
 
 
-def test_a_box_too_large_for_numbers_does_not_escape_its_score(make_sample, make_completion):
+def test_a_box_of_overflowing_area_gets_the_lowest_score(make_sample, make_completion):
     sample = make_sample(boxes=((0.0, 0.0, 64.0, 48.0),))
     for numbers in ("0, 0, 1e200, 1e200", "-1e308, -1e308, 1e308, 1e308", "0, 0, 1e308, 1"):
         completion = make_completion(f'{{"bbox_2d": [{numbers}]}} <rethink>')
@@ -102,6 +104,6 @@ def test_a_box_too_large_for_numbers_does_not_escape_its_score(make_sample, make
         assert box_giou(sample, completion) == pytest.approx(-1.0)
 
 
-def test_without_reference_boxes_their_overlap_is_unscored(make_sample, make_completion):
+def test_without_reference_boxes_iou_and_giou_are_unscored(make_sample, make_completion):
     assert box_iou(make_sample(), make_completion(ONE)) is None
     assert box_giou(make_sample(), make_completion(ONE)) is None

@@ -1,4 +1,4 @@
-"""The shipped configs, composed and instantiated as the command line does."""
+"""Tests of the shipped reward configs, composed and instantiated as the command line does."""
 
 import pytest
 from hydra.utils import instantiate
@@ -63,7 +63,7 @@ def test_digits_is_the_share_of_digits(compose, make_sample, make_completion):
     assert rewards.names == ("digit_share",)
 
 
-def test_a_weight_is_one_override(compose, make_sample, make_completion):
+def test_a_weight_is_changed_by_one_override(compose, make_sample, make_completion):
     rewards = instantiate(compose("grit", "reward.components.grounded_region.weight=2").reward)
     score = rewards.score(make_sample("2"), make_completion(GOOD, range(60)))
     assert score.total == pytest.approx(4.1 + 1.5)
@@ -97,7 +97,9 @@ def test_a_component_without_its_option_fails_before_training(compose):
 def test_composed_rewards_score_on_the_background_thread_too(compose, make_group):
     rewards = instantiate(compose("grit").reward)
     group = make_group(GOOD, "")
-    assert rewards.submit([group]).result(timeout=30).scores == [score_group(rewards, group)]
+    scores = rewards.submit([group]).result(timeout=30).scores
+    assert scores == [score_group(rewards, group)]
+    assert [score.total for score in scores[0]] == pytest.approx([4.1, 0.0])
 
 
 def test_a_users_exception_keeps_its_name_through_hydra(compose, make_sample, make_completion, tmp_path, monkeypatch):

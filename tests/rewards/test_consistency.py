@@ -1,4 +1,4 @@
-"""Whether the text names what its boxes show: which crops are shown under which names, and what comes of the scores."""
+"""Tests of the consistency reward: the crops and names sent to the judge, and the mean of its scores."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from grit_lightning.errors import ConfigError
+from grit_lightning.grounding import parse
 from grit_lightning.judge.exact import ExactMatch
-from grit_lightning.rewards.consistency import Consistency, crop
+from grit_lightning.rewards.consistency import Consistency, crop, name_of
 from grit_lightning.rewards.weighted_sum import Rewards
 from grit_lightning.system.paths import conf_dir
 from grit_lightning.types import Completion, Sample
@@ -23,7 +24,7 @@ COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
 
 @pytest.fixture
 def sample(tmp_path: Path) -> Sample:
-    """Left half red, right half blue, 200 × 100."""
+    """A sample with an image of 200 × 100 pixels: the left half red, the right half blue."""
     image = Image.new("RGB", (200, 100), COLOURS["red"])
     image.paste(COLOURS["blue"], (100, 0, 200, 100))
     image.save(tmp_path / "halves.png")
@@ -59,15 +60,18 @@ def last_picture(chat: ChatServer) -> tuple[str, Image.Image]:
 
 
 @pytest.mark.parametrize(("name", "box"), [("red", [0, 0, 500, 1000]), ("blue", [500, 250, 1000, 750])])
-def test_the_judge_sees_the_box_and_the_name(chat: ChatServer, reward, sample: Sample, name: str, box) -> None:
+def test_the_judge_gets_the_crop_and_the_label_of_a_box(
+    chat: ChatServer, reward, sample: Sample, name: str, box
+) -> None:
     assert total(reward(), sample, boxed((f"{name} [score=0.75 faults=]", box))) == 0.75
     text, picture = last_picture(chat)
-    assert f"\n{name} [score=0.75 faults=]\n" in text and "untrusted" in text
+    assert f"\n{name} [score=0.75 faults=]\n" in text
+    assert "untrusted" in text
     assert picture.size == (100, 100 * (box[3] - box[1]) // 1000)
     assert picture.getcolors() == [(picture.width * picture.height, COLOURS[name])]
 
 
-def test_the_mean_is_over_all_boxes_and_what_is_invalid_unnamed_or_too_many_scores_0(
+def test_invalid_repeated_unnamed_and_surplus_boxes_score_0_in_the_mean(
     chat: ChatServer, reward, sample: Sample
 ) -> None:
     one = ("[score=1 faults=] red", [0, 0, 500, 1000])
@@ -86,11 +90,20 @@ def test_a_box_that_cannot_be_judged_leaves_the_completion_unscored(reward, samp
     assert total(reward(), sample, boxed(one, ("[score=1 faults=500*]", [500, 0, 1000, 1000]))) is None
 
 
-def test_a_box_without_a_label_is_called_what_leads_to_it(chat: ChatServer, reward, sample: Sample) -> None:
-    text = "<think> there is a big red square at 0, 0, 500, 1000 and so on 500, 0, 1000, 1000 </think>"
-    assert total(reward(), sample, text) is not None
-    names = {last_picture(chat)[0].split("<<<")[1].splitlines()[1]}
-    assert names <= {"red square at", "and so on"}
+def test_a_box_without_a_label_is_named_by_the_words_before_it(chat: ChatServer, reward, sample: Sample) -> None:
+    text = (
+        "<think> a big [score=1 faults=] red 0, 0, 500, 1000 and a [score=0.5 faults=] blue 500, 0, 1000, 1000 </think>"
+    )
+    assert total(reward(max_boxes=1), sample, text) == 0.5, "1 for the first of two boxes"
+    assert "\n[score=1 faults=] red\n" in last_picture(chat)[0], "the last three words"
+    assert total(reward(), sample, text) == 0.75
+    assert chat.stats()["requests"] == 2, "the first box was judged before"
+    assert "\n[score=0.5 faults=] blue\n" in last_picture(chat)[0]
+    boxes = parse(text).boxes
+    assert [name_of(text, boxes, index, 9) for index in (0, 1)] == [
+        "<think> a big [score=1 faults=] red",
+        "and a [score=0.5 faults=] blue",
+    ], "no name reaches back beyond the previous box"
 
 
 def test_a_crop_is_never_empty_nor_larger_than_asked() -> None:
@@ -106,8 +119,8 @@ def test_a_crop_is_never_empty_nor_larger_than_asked() -> None:
     assert size((199.9, 99.9, 200, 100)) == (1, 1)
 
 
-def test_it_needs_a_judge_that_sees_and_numbers_above_0(reward) -> None:
-    with pytest.raises(ConfigError, match="needs a judge that sees: expected judge=openai, azure or local"):
+def test_a_text_judge_and_limits_below_1_are_refused(reward) -> None:
+    with pytest.raises(ConfigError, match="needs a vision judge: expected judge=openai, azure or local"):
         reward(judge=ExactMatch())
     with pytest.raises(ConfigError, match="max_boxes is 0, expected at least 1"):
         reward(max_boxes=0)

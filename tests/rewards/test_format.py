@@ -1,4 +1,4 @@
-"""Format rewards: every row of GRIT's table by hand."""
+"""Tests of the format rewards: every row of GRIT's table by hand."""
 
 import itertools
 
@@ -20,7 +20,7 @@ from grit_lightning.rewards.format import answer_format, think_rethink
         ("<answer>1</answer><answer>2</answer><answer>3</answer>", 0.25),
     ],
 )
-def test_answer_format(make_sample, make_completion, text, expected):
+def test_answer_format_rewards_presence_and_uniqueness_of_the_answer_tag(make_sample, make_completion, text, expected):
     assert answer_format(make_sample(), make_completion(text), present=0.25, once=0.25) == expected
     # Unequal sizes tell the two parts apart.
     unequal = {0.0: 0.0, 0.25: 1.0, 0.5: 11.0}[expected]
@@ -52,7 +52,9 @@ T, _T, R, _R = "<think>", "</think>", "<rethink>", "</rethink>"
         (f"{T} a {_T} b c {_T} {R} d {_R}", 4, 0),  # and ends at the first </think>
     ],
 )
-def test_think_rethink(make_sample, make_completion, text, tags, content):
+def test_think_rethink_rewards_tags_in_order_and_enough_words_of_thought(
+    make_sample, make_completion, text, tags, content
+):
     completion = make_completion(text)
     value = think_rethink(make_sample(), completion, tag=0.1, content=0.1, min_words=2)
     assert value == pytest.approx(0.1 * tags + 0.1 * content, abs=1e-15)

@@ -1,4 +1,4 @@
-"""Whatever a model writes, it is read: no exception, no value out of bounds, and in linear time."""
+"""Tests with arbitrary text: no exception, no reward out of bounds, and linear time."""
 
 import itertools
 import random
@@ -43,7 +43,7 @@ def hostile(draw):
     return "".join(pieces)
 
 
-def test_any_text_has_a_structure():
+def test_any_text_is_parsed_into_consistent_sections_and_boxes():
     draw = random.Random(0)
     well_formed = 0
     for _ in range(20_000):

@@ -1,4 +1,4 @@
-"""Repetition, length and digits, by hand and against a plain loop."""
+"""Tests of the repetition, length and digit rewards, by hand and against plain loops."""
 
 import random
 
@@ -28,7 +28,7 @@ def words(n):
         (f"{words(8)} {words(8)}", [*range(8), *range(8)], 0.5 * (1 - 1 / 8 - 1)),
         # Two equal 8-grams, then one more token: t = 1 of 17 − 15 positions.
         (words(8), [*range(8), *range(8), 99], 0.5 * (1 - 1 / 2)),
-        # One word for ever: i = 0 … 84 have a full second 8-gram, of 92 positions; every token position repeats.
+        # One word repeated: i = 0 … 84 have a full second 8-gram, of 92 positions; every token position repeats.
         ("a " * 100, [1] * 100, 0.5 * (1 - 85 / 92 - 85 / 85)),
         # The 8-grams are not adjacent: no repetition.
         (f"{words(8)} x {words(8)}", range(17), 0.5),
@@ -58,14 +58,14 @@ def test_defect_5_an_empty_completion_gets_no_repetition_reward(make_sample, mak
     assert repeat(make_sample(), make_completion(text, token_ids)) == 0.0
 
 
-def test_text_without_its_tokens_is_unscored(make_sample, make_completion):
+def test_repetition_of_text_without_token_ids_is_unscored(make_sample, make_completion):
     assert repeat(make_sample(), make_completion("one two", ())) is None
 
 
 @pytest.mark.parametrize(
     ("text", "expected"), [("", 0.0), ("abc", 0.0), ("0123456789", 1.0), ("a1 2", 0.5), ("²٣", 0.0)]
 )
-def test_digit_share(make_sample, make_completion, text, expected):
+def test_digit_share_is_the_share_of_ascii_digits_among_all_characters(make_sample, make_completion, text, expected):
     assert digit_share(make_sample(), make_completion(text)) == expected
 
 
@@ -98,6 +98,6 @@ def test_length_budget_without_a_soft_part_is_a_step(make_sample, make_completio
     assert values == [1.0, 1.0, 0.0]
 
 
-def test_the_length_of_text_without_its_tokens_is_unscored(make_sample, make_completion):
+def test_length_budget_of_text_without_token_ids_is_unscored(make_sample, make_completion):
     assert length_budget(make_sample(), make_completion("one two", ()), limit=100, soft=0.2) is None
     assert length_budget(make_sample(), make_completion("", ()), limit=100, soft=0.2) == 1.0

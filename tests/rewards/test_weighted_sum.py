@@ -1,4 +1,4 @@
-"""The weighted sum: what a failure, a weight and a thread do to it."""
+"""Tests of the weighted sum of rewards: weights, failures, futures and background scoring."""
 
 import copy
 import logging
@@ -41,7 +41,7 @@ def test_total_is_the_weighted_sum_of_unweighted_components(make_sample, make_co
     assert rewards.weights == {"a": 2.0, "b": -0.5, "c": 0.0}
 
 
-def test_an_exception_is_unscored_counted_and_never_0(make_sample, make_completion, caplog):
+def test_a_failing_component_is_unscored_with_its_reason_and_never_0(make_sample, make_completion, caplog):
     rewards = build(good=(1.0, constant(1.0)), bad=(1.0, broken))
     score = rewards.score(make_sample(), make_completion("x"))
     assert score.components == {"good": 1.0, "bad": None}
@@ -49,7 +49,7 @@ def test_an_exception_is_unscored_counted_and_never_0(make_sample, make_completi
     assert score.errors == {"bad": "Reward bad could not score sample cats/1: RuntimeError: the service is away."}
 
 
-def test_a_failure_of_weight_0_leaves_the_total(make_sample, make_completion):
+def test_a_failing_component_of_weight_0_does_not_change_the_total(make_sample, make_completion):
     score = build(good=(1.0, constant(0.25)), bad=(0.0, broken)).score(make_sample(), make_completion("x"))
     assert score.total == 0.25
     assert score.components["bad"] is None
@@ -74,7 +74,7 @@ def test_none_is_unscored_but_no_error(make_sample, make_completion):
         (10**400, "OverflowError"),
     ],
 )
-def test_what_is_no_finite_number_is_an_error(make_sample, make_completion, value, reason):
+def test_a_value_that_is_no_finite_number_is_an_error(make_sample, make_completion, value, reason):
     score = build(bad=(1.0, constant(value))).score(make_sample(), make_completion("x"))
     assert score.components == {"bad": None}
     assert score.total is None
@@ -96,7 +96,7 @@ def test_score_group_keeps_the_order_of_completions(make_group):
     assert [score.total for score in scores] == [3.0, 0.0, 1.0]
 
 
-def test_submit_scores_beside_the_caller(make_group):
+def test_submit_scores_on_one_background_thread(make_group):
     go, threads = threading.Event(), set()
 
     def waits(sample, completion):
@@ -117,8 +117,11 @@ def test_submit_scores_beside_the_caller(make_group):
 def test_submit_equals_score_group_and_keeps_its_order(make_group):
     rewards = build(length=(0.5, length), bad=(0.0, broken))
     steps = [[make_group("x" * i), make_group("y", "z" * i)] for i in range(20)]
-    futures = [rewards.submit(step) for step in steps]
-    assert [f.result().scores for f in futures] == [[score_group(rewards, g) for g in step] for step in steps]
+    scores = [rewards.submit(step) for step in steps]
+    scores = [future.result().scores for future in scores]
+    assert scores == [[score_group(rewards, group) for group in step] for step in steps]
+    totals = [[[score.total for score in group] for group in step] for step in scores]
+    assert totals == [[[0.5 * i], [0.5, 0.5 * i]] for i in range(20)]
 
 
 def test_rewards_that_have_scored_can_be_copied_and_pickled(make_group):
@@ -157,7 +160,7 @@ def test_a_missing_option_is_a_config_error_not_a_failure_of_every_completion():
         build(bleu=(1.0, answer_bleu))
 
 
-def test_whoever_is_to_be_asked_is_asked_about_all_before_any_answer_is_waited_for(make_group):
+def test_all_futures_of_a_step_are_requested_before_any_is_awaited(make_group):
     asked = []
 
     def later(sample, completion):
@@ -180,7 +183,7 @@ def test_whoever_is_to_be_asked_is_asked_about_all_before_any_answer_is_waited_f
         (lambda future: future.cancel(), "CancelledError: ."),
     ],
 )
-def test_what_comes_later_is_read_like_what_comes_at_once(make_sample, make_completion, settle, error):
+def test_the_result_of_a_future_is_checked_like_a_plain_value(make_sample, make_completion, settle, error):
     future = Future()
     settle(future)
     score = build(later=(1.0, lambda sample, completion: future)).score(make_sample(), make_completion("x"))

@@ -1,4 +1,4 @@
-"""Replayed functions: on a CPU the function itself; on CUDA its recording."""
+"""Tests of replayed functions: a plain call on the CPU, a recorded CUDA graph on a GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from grit_lightning.rollout.cuda_graphs import Replayed
 
 
-def test_without_cuda_it_is_the_function_itself() -> None:
+def test_without_cuda_the_function_is_called_directly() -> None:
     calls: list[Tensor] = []
 
     def double(value: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def test_without_cuda_it_is_the_function_itself() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_cuda_it_is_replayed_with_new_arguments() -> None:
+def test_on_cuda_the_recording_is_replayed_with_new_arguments() -> None:
     weight = torch.randn(8, 8, device="cuda")
     replayed = Replayed(lambda value: value @ weight)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Decoding against ``generate``; neither what has ended, nor compaction, nor a static cache changes a token."""
+"""Tests of decoding against ``generate``: ended completions, compaction and a static cache change no token."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def decoded(
     model, backbone: PretrainedBackbone, prompts: Sequence[Prompt], lengths: Sequence[int], *, static: bool = False,
     generations: int = G,
 ) -> list[list[int]]:  # fmt: skip
-    """Sampled tokens, where completion ``i`` ends with its ``lengths[i]``-th, whatever that is."""
+    """Return sampled tokens; completion ``i`` ends after ``lengths[i]`` tokens, whatever they are."""
     keys = torch.arange(len(prompts) * generations) * 7919
     ends = torch.tensor(lengths)
     banned = torch.tensor(backbone.banned_token_ids)
@@ -69,7 +69,9 @@ LENGTHS = {
 
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
-def test_what_ends_leaves_the_others_as_they_are(backbone, model, prompts, monkeypatch, lengths: list[int]) -> None:
+def test_completions_that_end_early_do_not_change_the_others(
+    backbone, model, prompts, monkeypatch, lengths: list[int]
+) -> None:
     whole = decoded(model, backbone, prompts, [LIMIT] * 12)
     expected = [row[:length] for row, length in zip(whole, lengths, strict=True)]
     kept: list[tuple[int, ...]] = []
@@ -80,7 +82,8 @@ def test_what_ends_leaves_the_others_as_they_are(backbone, model, prompts, monke
     compacted = len(kept)
     monkeypatch.setattr(decoding, "SHRINK", -1.0)
     assert decoded(model, backbone, prompts, lengths) == expected
-    assert len(kept) == compacted and (compacted > 0) == (len(set(lengths)) > 1)
+    assert len(kept) == compacted
+    assert (compacted > 0) == (len(set(lengths)) > 1)
 
 
 def test_a_completion_does_not_depend_on_how_many_share_its_prompt(backbone, model, prompts) -> None:
@@ -90,7 +93,7 @@ def test_a_completion_does_not_depend_on_how_many_share_its_prompt(backbone, mod
 
 @torch.no_grad()
 @pytest.mark.parametrize("together", [True, False], ids=["padded", "alone"])
-def test_greedy_completions_are_those_of_generate(backbone, model, prompts, together: bool) -> None:
+def test_greedy_completions_equal_those_of_generate(backbone, model, prompts, together: bool) -> None:
     plain = AutoModelForImageTextToText.from_pretrained(backbone.weights_folder(), attn_implementation="sdpa").eval()
     batches = [prompts] if together else [[prompt] for prompt in prompts]
     completions = [
@@ -113,7 +116,7 @@ def test_greedy_completions_are_those_of_generate(backbone, model, prompts, toge
 
 
 @torch.no_grad()
-def test_a_model_of_another_attention_is_refused(backbone, prompts) -> None:
+def test_a_model_with_another_attention_is_refused(backbone, prompts) -> None:
     plain = AutoModelForImageTextToText.from_pretrained(backbone.weights_folder(), attn_implementation="sdpa")
     with pytest.raises(ValueError, match="attention"):
         greedy(plain, backbone, prompts, max_new_tokens=2, stop="q")

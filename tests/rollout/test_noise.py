@@ -1,4 +1,4 @@
-"""Counter-based noise: deterministic, independent, and with the distribution it should have."""
+"""Tests of the counter-based sampling noise: deterministic, independent, and Gumbel-distributed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def keys(count: int, seed: int = 0) -> torch.Tensor:
 
 
 def splitmix64(state: int) -> int:
-    """The finalizer in Python's unbounded integers, from the published algorithm."""
+    """Return the SplitMix64 finalizer of ``state``, written from the published algorithm in unbounded integers."""
     mask = (1 << 64) - 1
     z = state & mask
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
@@ -30,7 +30,7 @@ def test_noise_is_splitmix64_of_key_and_counter() -> None:
         torch.testing.assert_close(noise[token], -torch.log(-torch.log(uniform)), rtol=1e-5, atol=1e-6)
 
 
-def test_every_part_of_the_counter_matters() -> None:
+def test_every_part_of_key_and_counter_changes_the_noise() -> None:
     distinct = {sequence_key(s, t, p, g) for s in range(3) for t in range(3) for p in range(3) for g in range(3)}
     assert len(distinct) == 81
     one_key = keys(1)

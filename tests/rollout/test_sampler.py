@@ -1,4 +1,4 @@
-"""Rollouts against plain ``generate``, and their independence of what shares the batch."""
+"""Tests of rollouts: independent of the batch, a function of seed and counters, never a banned token."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def token_ids(groups) -> list[list[tuple[int, ...]]]:
 
 
 @torch.no_grad()
-def test_does_not_depend_on_batch_composition(backbone, model, prompts) -> None:
+def test_rollouts_do_not_depend_on_batch_composition(backbone, model, prompts) -> None:
     pairs = list(enumerate(prompts))
     together = sampler().rollout(model, backbone, pairs, step=2, seed=0)
     assert token_ids(sampler(max_sequences=1).rollout(model, backbone, pairs, step=2, seed=0)) == token_ids(together)
@@ -69,7 +69,7 @@ def test_banned_tokens_are_never_sampled(backbone, model, prompts) -> None:
 
 
 @torch.no_grad()
-def test_a_checkpoints_own_generation_config_has_no_say(backbone, prompts, tmp_path) -> None:
+def test_the_generation_config_of_the_checkpoint_is_ignored(backbone, prompts, tmp_path) -> None:
     folder = tmp_path / "model"
     backbone.load_model().save_pretrained(folder)
     GenerationConfig(do_sample=True, repetition_penalty=3.0, temperature=1e-6, top_k=1).save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""The cache that completions of a prompt share."""
+"""Tests of the key-value cache that completions of a prompt share."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def decoded(
     model, backbone: PretrainedBackbone, prompts: Sequence[Prompt], lengths: Sequence[int], *, static: bool = False,
     generations: int = G,
 ) -> list[list[int]]:  # fmt: skip
-    """Sampled tokens, where completion ``i`` ends with its ``lengths[i]``-th, whatever that is."""
+    """Return sampled tokens; completion ``i`` ends after ``lengths[i]`` tokens, whatever they are."""
     keys = torch.arange(len(prompts) * generations) * 7919
     ends = torch.tensor(lengths)
     banned = torch.tensor(backbone.banned_token_ids)
@@ -53,7 +53,7 @@ def decoded(
 
 
 @pytest.mark.parametrize("static", [False, True])
-def test_the_cache_grows_without_a_trace(backbone, model, prompts, monkeypatch, static: bool) -> None:
+def test_growing_the_cache_does_not_change_completions(backbone, model, prompts, monkeypatch, static: bool) -> None:
     expected = decoded(model, backbone, prompts, [LIMIT] * 12)
     monkeypatch.setattr(shared_prompt_cache, "GROWTH", 3)
     assert decoded(model, backbone, prompts, [LIMIT] * 12, static=static) == expected
@@ -63,7 +63,7 @@ def test_the_cache_grows_without_a_trace(backbone, model, prompts, monkeypatch, 
 
 
 @torch.no_grad()
-def test_under_autocast_attention_is_still_float32(backbone, model, prompts) -> None:
+def test_attention_stays_float32_under_autocast(backbone, model, prompts) -> None:
     seen: list[Tensor] = []
     product = shared_prompt_cache._product
     with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):

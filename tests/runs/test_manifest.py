@@ -1,3 +1,5 @@
+"""Tests of the run manifest: its contents, and what it must not reveal."""
+
 import getpass
 import json
 import os
@@ -19,7 +21,7 @@ def made(**changes) -> dict:
     return manifest(**{"seed": 3, "overrides": ["seed=3"], "data_sha256": {"data/a.jsonl": "ab"}} | changes)
 
 
-def test_inputs_versions_and_machine():
+def test_the_manifest_holds_inputs_package_versions_and_machine():
     result = made()
     assert (result["seed"], result["overrides"], result["data_sha256"]) == (3, ["seed=3"], {"data/a.jsonl": "ab"})
     assert result["packages"]["torch"] == metadata.version("torch")
@@ -30,12 +32,12 @@ def test_inputs_versions_and_machine():
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
-def test_package_that_is_absent_is_null(monkeypatch):
+def test_an_absent_package_has_version_null(monkeypatch):
     monkeypatch.setattr(module, "_PACKAGES", ("no-such-package-here",))
     assert made()["packages"] == {"no-such-package-here": None}
 
 
-def test_environment_host_and_user_are_not_in_it(monkeypatch):
+def test_the_manifest_holds_no_environment_host_or_user(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     monkeypatch.setenv("HOME", "/home/alice")
     text = json.dumps(made(overrides=["out=/home/alice/runs/1"], data_sha256={"/home/alice/a.jsonl": "ab"}))
@@ -47,7 +49,7 @@ def test_environment_host_and_user_are_not_in_it(monkeypatch):
     assert '{"~/a.jsonl": "ab"}' in text
 
 
-def test_gpus_by_name_and_memory(monkeypatch):
+def test_gpus_are_listed_by_name_and_memory(monkeypatch):
     gpu = type("Properties", (), {"name": "NVIDIA H100", "total_memory": 80 * 2**30})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -66,18 +68,18 @@ class TestGit:
         git(tmp_path, "commit", "-q", "-m", "x")
         return tmp_path
 
-    def test_commit_and_changes(self, checkout):
+    def test_git_holds_the_commit_and_whether_files_are_modified(self, checkout):
         assert made()["git"] == {"commit": git(checkout, "rev-parse", "HEAD"), "modified": False}
         (checkout / "manifest.py").write_text("changed")
         assert made()["git"]["modified"] is True
 
-    def test_package_installed_inside_another_repository(self, checkout, monkeypatch):
+    def test_an_untracked_package_inside_another_repository_has_no_git_entry(self, checkout, monkeypatch):
         (checkout / "venv").mkdir()
         (checkout / "venv" / "manifest.py").write_text("")
         monkeypatch.setattr(module, "__file__", str(checkout / "venv" / "manifest.py"))
         assert made()["git"] is None
 
-    def test_no_git(self, checkout, monkeypatch):
+    def test_without_a_git_program_there_is_no_git_entry(self, checkout, monkeypatch):
         monkeypatch.setenv("PATH", "")
         assert made()["git"] is None
 

@@ -1,4 +1,4 @@
-"""The JSON record of a completion."""
+"""Tests of the JSON record of a completion."""
 
 import json
 from dataclasses import replace
@@ -55,7 +55,7 @@ def two_records(step: int = 4) -> list[dict]:
     return records(step, [group(7)], [(SCORED, UNSCORED)], torch.tensor([[0.75, float("nan")]]))
 
 
-def test_record_of_a_scored_completion():
+def test_the_record_of_a_scored_completion_by_hand():
     assert two_records()[0] == {
         "step": 4,
         "slot": 7,
@@ -102,7 +102,7 @@ def test_record_of_a_scored_completion():
     }
 
 
-def test_record_of_an_unscored_completion():
+def test_the_record_of_an_unscored_completion_holds_null_and_the_reason():
     record = two_records()[1]
     assert (record["rewards"], record["reward"], record["advantage"]) == ({"format": 0.0, "judge": None}, None, None)
     assert record["reward_errors"] == {"judge": "timeout after 3 tries"}
@@ -125,13 +125,13 @@ def test_missing_score_is_refused():
         records(0, [group()], [(SCORED,)], torch.zeros(1, 2))
 
 
-def test_rewards_can_be_computed_from_the_file_again(tmp_path):
+def test_sample_and_completion_are_restored_from_the_record(tmp_path):
     store = RolloutStore(tmp_path)
     store.write(4, two_records())
     assert [from_record(record) for record in store.read(4)] == [(SAMPLE, GOOD), (SAMPLE, CUT)]
 
 
-def test_a_samples_own_completion_comes_back_and_older_records_have_none(tmp_path):
+def test_a_reference_completion_is_restored_and_older_records_have_none(tmp_path):
     taught = replace(SAMPLE, completion="<think></think>")
     made = group(completions=(GOOD,))
     (record,) = records(0, [replace(made, prompt=replace(made.prompt, sample=taught))], [(SCORED,)], torch.ones(1, 1))
@@ -140,7 +140,7 @@ def test_a_samples_own_completion_comes_back_and_older_records_have_none(tmp_pat
     assert from_record(record) == (SAMPLE, GOOD)
 
 
-def test_numbers_that_json_does_not_have_become_null(tmp_path):
+def test_non_finite_numbers_become_null(tmp_path):
     huge = replace(GOOD, text=f"<think>{'9' * 400}, 1, 2, 3<rethink>")
     score = Score(components={"mine": float("nan")}, total=float("inf"))
     made = records(0, [group(completions=(huge,))], [(score,)], torch.tensor([[1.0]]))

@@ -1,3 +1,5 @@
+"""Tests of the run folder: creation, opening, the last checkpoint, and the record of resumes."""
+
 import json
 import os
 import re
@@ -31,19 +33,19 @@ def checkpoint(path: Path, age: float = 0.0) -> Path:
 
 
 class TestCreate:
-    def test_folder_and_its_parents_are_made(self, tmp_path):
+    def test_create_makes_the_folder_and_its_parents(self, tmp_path):
         run = create(tmp_path / "a" / "b")
         assert run.path == tmp_path / "a" / "b"
         assert (run.path / "config.yaml").read_text() == "seed: 0\n"
         assert (run.path / "composed.yaml").read_text() == "seed: ${oc.env:S,0}\n"
         assert json.loads((run.path / "manifest.json").read_text()) == {"seed": 0}
 
-    def test_folder_with_other_files_is_taken(self, tmp_path):
+    def test_a_folder_with_unrelated_files_can_become_a_run(self, tmp_path):
         (tmp_path / "train.log").write_text("hello")
         create(tmp_path)
         assert (tmp_path / "train.log").read_text() == "hello"
 
-    def test_run_is_not_taken_for_another(self, run):
+    def test_a_run_folder_is_never_reused_for_another_run(self, run):
         with pytest.raises(ConfigError) as error:
             create(run.path, seed=1)
         assert str(error.value) == (
@@ -52,7 +54,7 @@ class TestCreate:
         assert run.config_file.read_text() == "seed: 0\n"
         assert json.loads(run.manifest_file.read_text()) == {"seed": 0}
 
-    def test_of_two_processes_at_once_one_is_refused(self, tmp_path, monkeypatch):
+    def test_one_of_two_simultaneous_processes_is_refused(self, tmp_path, monkeypatch):
         # Both have looked, and neither has seen the other's manifest yet.
         monkeypatch.setattr(Path, "exists", lambda self: False)
         create(tmp_path)
@@ -61,7 +63,7 @@ class TestCreate:
         assert json.loads((tmp_path / "manifest.json").read_text()) == {"seed": 0}
 
     @pytest.mark.parametrize("name", ["config.yaml", "composed.yaml"])
-    def test_config_of_something_else_is_not_overwritten(self, tmp_path, name):
+    def test_an_unrelated_config_file_is_not_overwritten(self, tmp_path, name):
         (tmp_path / name).write_text("mine")
         with pytest.raises(ConfigError, match=rf"{name} is in the way\.$"):
             create(tmp_path)
@@ -69,12 +71,12 @@ class TestCreate:
         assert (tmp_path / name).read_text() == "mine"
 
     @pytest.mark.parametrize("below", ["", "sub"])
-    def test_file_in_the_way(self, tmp_path, below):
+    def test_a_file_in_place_of_the_folder_is_refused(self, tmp_path, below):
         (tmp_path / "file").write_text("")
         with pytest.raises(ConfigError, match=r"^out=.*file.* cannot be the run folder: .*\.$"):
             create(tmp_path / "file" / below)
 
-    def test_folder_that_may_not_be_written(self, tmp_path, monkeypatch):
+    def test_a_folder_without_write_permission_is_refused(self, tmp_path, monkeypatch):
         def refuse(self, *_, **__):
             raise PermissionError(13, "Permission denied", str(self))
 
@@ -84,26 +86,26 @@ class TestCreate:
 
 
 class TestOpenRun:
-    def test_run(self, run):
+    def test_open_run_returns_the_run_of_a_folder(self, run):
         assert open_run(str(run.path)) == run
 
-    def test_no_folder(self, tmp_path):
+    def test_a_missing_folder_is_a_checkpoint_error(self, tmp_path):
         with pytest.raises(CheckpointError, match=r"nowhere is not a folder\.$"):
             open_run(tmp_path / "nowhere")
 
-    def test_no_run(self, tmp_path):
+    def test_a_folder_without_a_manifest_is_no_run(self, tmp_path):
         with pytest.raises(CheckpointError, match=r"is not a run folder: it has no manifest\.json\.$"):
             open_run(tmp_path)
 
 
 class TestLastCheckpoint:
-    def test_last_is_the_newest_even_where_another_has_a_later_date(self, run):
+    def test_last_ckpt_counts_as_newest_even_if_another_file_is_younger(self, run):
         # A run that was set back to step 10 has newer weights than the step 20 of before.
         last = checkpoint(run.checkpoints / "last.ckpt", age=100)
         checkpoint(run.checkpoints / "step_000020.ckpt")
         assert run.last_checkpoint() == last
 
-    def test_torn_file_is_passed_over(self, run):
+    def test_a_torn_checkpoint_is_skipped(self, run):
         last = checkpoint(run.checkpoints / "last.ckpt")
         last.write_bytes(last.read_bytes()[:-50])
         checkpoint(run.checkpoints / "step_000009.ckpt")
@@ -111,27 +113,27 @@ class TestLastCheckpoint:
         (run.checkpoints / "step_000011.ckpt").write_bytes(b"")
         assert run.last_checkpoint() == newest
 
-    def test_half_written_temporary_is_not_seen(self, run):
+    def test_a_temporary_file_is_no_checkpoint(self, run):
         checkpoint(run.checkpoints / ".last.ckpt.tmp")
         with pytest.raises(CheckpointError, match=r"this run has no checkpoint yet\.$"):
             run.last_checkpoint()
 
-    def test_none_yet(self, run):
+    def test_a_run_without_checkpoints_says_so(self, run):
         with pytest.raises(CheckpointError, match=rf"^{re.escape(str(run.path))}: this run has no checkpoint yet\.$"):
             run.last_checkpoint()
 
-    def test_none_whole(self, run):
+    def test_a_run_whose_checkpoints_are_all_torn_says_so(self, run):
         (run.checkpoints / "last.ckpt").write_bytes(b"half")
         with pytest.raises(CheckpointError, match=r"none of the 1 checkpoints here can be read\.$"):
             run.last_checkpoint()
 
-    def test_no_run(self, tmp_path):
+    def test_a_folder_without_a_manifest_is_no_run(self, tmp_path):
         with pytest.raises(CheckpointError, match="is not a run folder"):
             RunFolder(tmp_path).last_checkpoint()
 
 
 class TestResumes:
-    def test_each_adds_a_line(self, run):
+    def test_each_resume_appends_one_record(self, run):
         run.append_resume(run.checkpoints / "last.ckpt", 12, ["trainer.max_steps=20"])
         run.append_resume(run.checkpoints / "step_000010.ckpt", 10, [])
         first, second = map(json.loads, run.resumes_file.read_text().splitlines())
@@ -139,7 +141,7 @@ class TestResumes:
         assert first == {"checkpoint": "last.ckpt", "step": 12, "overrides": ["trainer.max_steps=20"]}
         assert (second["checkpoint"], second["step"]) == ("step_000010.ckpt", 10)
 
-    def test_overrides_are_given_back_in_order_and_as_they_were(self, run):
+    def test_resume_overrides_are_returned_in_order_and_unchanged(self, run):
         assert run.resume_overrides() == []
         folder = Path.home() / "photos"
         run.append_resume(run.checkpoints / "last.ckpt", 1, [f"data.images={folder}", "seed=1"])

@@ -1,10 +1,10 @@
-"""A server with the chat-completions protocol, in a process of its own, that fails as its questions ask it to.
+"""A chat-completions server in a separate process, whose faults are chosen by the text of each request.
 
-An answer to be judged may hold ``[score=0.5 faults=429,drop]``: the first two requests about it fail so, the third is
-answered with 0.5. ``faults=hang*`` fails for ever. Any other text has a score that is a function of it.
+The judged answer may contain ``[score=0.5 faults=429,drop]``: the first two requests about it fail in these ways, the
+third gets the score 0.5. ``faults=hang*`` fails every time. The score of any other text is a hash of it.
 
-``python chat_server.py PORT`` prints its port. ``GET /stats`` tells what it met; ``POST /control`` changes its manner:
-``delay`` (seconds), ``schemas`` (whether ``response_format`` is known), ``key`` (that it asks for), ``say`` (a reply).
+``python chat_server.py PORT`` prints its port. ``GET /stats`` returns counts; ``POST /control`` changes the behaviour:
+``delay`` (seconds), ``schemas`` (accept ``response_format``), ``key`` (required API key), ``say`` (a fixed reply).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PLAN = re.compile(r"\[score=(\S+) faults=(\S*)\]")
 
 
 def score_of(text: str) -> float:
-    """The score of a text without a plan: four values, each about as often."""
+    """Return the score of a text without a plan: one of four values, about equally frequent."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[0] % 4 / 3
 
 
@@ -155,7 +155,7 @@ def truncated(chat: Chat) -> None:
 
 
 def drip(chat: Chat) -> None:
-    """A byte now and then: no read takes long, the whole takes for ever."""
+    """Send one byte at a time: no single read is slow, but the whole reply takes ten seconds and stays incomplete."""
     chat.send(200, b"", length=1000)
     for _ in range(100):
         chat.wfile.write(b" ")
@@ -211,7 +211,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class ChatServer:
-    """The server as the tests hold it: started, killed, started again at the same port."""
+    """Handle of the server process for tests: start it, kill it, and start it again on the same port."""
 
     def __init__(self) -> None:
         self.port = 0

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: a process of its own, in a folder of its own."""
+"""Fixtures that run the command line in a separate process and folder, as a user does."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from grit_lightning.system.paths import asset
+from support.processes import CliServer
 
 SHAPES = asset("shapes20")
 
@@ -20,26 +21,33 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def cli(_own_process_settings: None) -> Cli:
-    """Run ``python -m grit_lightning`` in ``cwd`` with one thread."""
+def cli(_own_process_settings: None) -> Iterator[Cli]:
+    """Return a function that runs ``python -m grit_lightning`` in ``cwd``, in a separate process with one thread."""
+    server: CliServer | None = None
 
     def run(*arguments: str, cwd: Path, python: tuple[str, ...] = (), **env: str) -> subprocess.CompletedProcess[str]:
+        nonlocal server
+        server = server or CliServer()
+        if not (python or env) and server.can_run():
+            return server.run(arguments, cwd)
         command = [sys.executable, *python, "-m", "grit_lightning", *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1"} | env
         return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
-    return run
+    yield run
+    if server is not None:
+        server.close()
 
 
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
-    """A copy of the twenty bundled samples, to be spoilt: ``data.root=mine``."""
+    """A copy of the twenty bundled samples in the folder ``mine`` that tests may damage."""
     return shutil.copytree(SHAPES, tmp_path / "mine")
 
 
 @pytest.fixture
 def listing() -> Callable[[Path], dict[str, str]]:
-    """All that is in a folder, with the hash of each file."""
+    """Return a function that lists a folder: the SHA-256 of each file by relative path."""
 
     def hashes(folder: Path) -> dict[str, str]:
         return {

@@ -1,4 +1,4 @@
-"""Predictions and evaluations written by hand, to be compared. No model is needed."""
+"""Predictions and evaluations written by hand for comparison tests; no model is needed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTINGS: Mapping[str, Any] = {
 
 
 def answer(sample_id: str, score: float | None, *, index: int = 0, dataset: str = "vsr", **changes: Any) -> Prediction:
-    """A completion that the judge gave this score."""
+    """Return the prediction of a completion with this judge score; ``None`` for an unscored one."""
     said = "unclear" if score is None else "yes" if score else "no"
     return {
         "sample_id": sample_id,
@@ -42,14 +42,14 @@ def answer(sample_id: str, score: float | None, *, index: int = 0, dataset: str 
 
 
 def answers(scores: Mapping[str, float | None], **changes: Any) -> list[Prediction]:
-    """One completion of each sample, by the judge's scores."""
+    """Return one prediction per sample, from judge scores by sample id."""
     return [answer(sample_id, score, **changes) for sample_id, score in scores.items()]
 
 
 def write_evaluation(
     folder: Path, predictions: Sequence[Prediction], settings: Mapping[str, Any] | None = SETTINGS
 ) -> Path:
-    """The folder of a finished evaluation."""
+    """Write the folder of a finished evaluation and return it."""
     folder.mkdir(parents=True)
     write_predictions(folder / "predictions.jsonl", predictions)
     (folder / "metrics.json").write_text("{}")

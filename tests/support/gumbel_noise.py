@@ -1,4 +1,4 @@
-"""Our sampling noise as a logits processor, to compare rollouts with plain ``generate``."""
+"""The sampling noise as a logits processor, to compare rollouts with plain ``generate``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from grit_lightning.rollout.noise import gumbel_noise
 
 
 class GumbelNoise(LogitsProcessor):
-    """Adds :func:`gumbel_noise` to logits that temperature, top-k and top-p have been applied to.
+    """Adds :func:`gumbel_noise` to logits after temperature, top-k and top-p.
 
-    Greedy decoding of its output is sampling.
+    Greedy decoding of the result samples from the softmax of the logits.
 
     Args:
         keys_B: :func:`sequence_key` of each row, int64.
@@ -23,6 +23,6 @@ class GumbelNoise(LogitsProcessor):
         self.prompt_length = prompt_length
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Noisy logits, shape (B, V)."""
+        """Return the noisy logits, shape (B, V)."""
         position = input_ids.shape[1] - self.prompt_length
         return scores + gumbel_noise(self.keys_B, position, scores.shape[1])

@@ -1,7 +1,7 @@
-"""An HTTP server on the loopback that keeps what it is told to serve, and misbehaves as it is told.
+"""A local HTTP server that serves given files and misbehaves in given ways.
 
-``server.files[path]`` is served well: whole, with length and entity tag, and by ranges. ``server.moods[path]`` is what
-it does instead with the next requests of that path, one each; ``Forever(mood)`` is not used up.
+``server.files[path]`` is served correctly: complete, with length and entity tag, and by ranges. ``server.moods[path]``
+lists what happens instead to the next requests of that path, one mood per request; ``Forever(mood)`` is not used up.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def well(handler: Handler) -> None:
 
 
 def whole(handler: Handler) -> None:
-    """A server that knows no ranges."""
+    """Send the whole body, as a server without range support does."""
     body = handler.content() or b""
     handler.answer(200, body, ETag=etag(body))
 
@@ -153,7 +153,7 @@ def zipped(handler: Handler) -> None:
 
 
 def cut(mood: Mood, count: int) -> Mood:
-    """What ``mood`` sends, but no more than ``count`` bytes of the body."""
+    """Send the response of ``mood``, cut off after ``count`` bytes of the body."""
 
     def act(handler: Handler) -> None:
         write = handler.wfile.write
@@ -165,7 +165,7 @@ def cut(mood: Mood, count: int) -> Mood:
 
 
 def without_etag(mood: Mood) -> Mood:
-    """The body as ``mood`` sends it, but for the entity tag."""
+    """Send the response of ``mood`` without its entity tag."""
 
     def act(handler: Handler) -> None:
         send_header = handler.send_header
@@ -176,12 +176,12 @@ def without_etag(mood: Mood) -> Mood:
 
 
 def truncated(count: int) -> Mood:
-    """The length of the whole, ``count`` bytes, and the end."""
+    """Announce the full length, send ``count`` bytes, and close the connection."""
     return cut(whole, count)
 
 
 def unannounced(count: int) -> Mood:
-    """``count`` bytes and the end, as HTTP/1.0 does it: nothing tells the client that this was not all."""
+    """Send ``count`` bytes without a length and close, as in HTTP/1.0: the client cannot see that bytes are missing."""
 
     def act(handler: Handler) -> None:
         handler.head(200, Connection="close")
@@ -192,7 +192,7 @@ def unannounced(count: int) -> Mood:
 
 
 def stalled(count: int) -> Mood:
-    """``count`` bytes, and then nothing until the server is released."""
+    """Send ``count`` bytes, then nothing until the server is released."""
 
     def act(handler: Handler) -> None:
         truncated(count)(handler)
@@ -202,7 +202,7 @@ def stalled(count: int) -> Mood:
 
 
 def reset(count: int) -> Mood:
-    """``count`` bytes, and then the connection is torn down."""
+    """Send ``count`` bytes, then reset the connection."""
 
     def act(handler: Handler) -> None:
         truncated(count)(handler)
@@ -214,13 +214,13 @@ def reset(count: int) -> Mood:
 
 
 def another_range(handler: Handler) -> None:
-    """The right version from its beginning, though its rest was asked for."""
+    """Answer a request for the rest of a file with a range that starts at its beginning."""
     body = handler.content() or b""
     handler.answer(206, body, ETag=etag(body), Content_Range=f"bytes 0-{len(body) - 1}/{len(body)}")
 
 
 def another_version(handler: Handler) -> None:
-    """The rest of what the file is now, though it was asked for only if nothing had changed."""
+    """Send the requested range of the changed file, although the request was conditional on an unchanged one."""
     body = handler.content() or b""
     start = int(handler.headers["Range"].removeprefix("bytes=").removesuffix("-"))
     content_range = f"bytes {start}-{len(body) - 1}/{len(body)}"

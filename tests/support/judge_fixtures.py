@@ -1,4 +1,4 @@
-"""A judge that asks a server on the loopback, which fails on demand."""
+"""Fixtures of a judge that asks a local server, which fails on demand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def chat(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
 
 @pytest.fixture
 def make_judge(chat: ChatServer, tmp_path: Path) -> MakeJudge:
-    """A judge with short waits; keywords change limits, the endpoint or the judge, ``cache=False`` leaves it out."""
+    """Return a function that makes a judge with short waits.
+
+    Keyword arguments change limits, endpoint or judge; ``cache=False`` makes it without a cache.
+    """
 
     def make(*, cache: bool = True, kind: type[Endpoint] = Endpoint, **changes: Any) -> LLMJudge:
         def chosen(defaults: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""InternVL as it was released, but small: its files, and what it computes, in plain torch.
+"""A small InternVL in the released layout: its files, and its computation in plain torch.
 
 The files have the names and fields of ``OpenGVLab/InternVL3-2B-Instruct``. The computation follows the published
 description (arXiv 2312.14238 and 2404.16821 for the vision tower, pixel shuffle and projector; arXiv 2407.10671 for
@@ -43,7 +43,7 @@ def token_id(token: str) -> int:
 
 
 def config() -> dict[str, Any]:
-    """The released ``config.json``, smaller."""
+    """Return the values of the released ``config.json`` with smaller sizes."""
     return {
         "_commit_hash": None,
         "architectures": ["InternVLChatModel"],
@@ -149,7 +149,7 @@ def config() -> dict[str, Any]:
 
 
 def shapes(values: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The released names of weights. A tied language model saves no head."""
+    """Return the shape of each weight by its released name; a tied language model saves no head."""
     text, vision = values["llm_config"], values["vision_config"]
     d, inner, side = vision["hidden_size"], vision["intermediate_size"], vision["image_size"] // vision["patch_size"]
     named: dict[str, tuple[int, ...]] = {
@@ -190,7 +190,7 @@ def shapes(values: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def random_weights(values: dict[str, Any], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Every weight random and far from its neutral value, so that none can be lost unnoticed."""
+    """Return random weights, all far from their neutral values, so that a lost weight changes the logits."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(name: str, shape: tuple[int, ...]) -> Tensor:
@@ -203,7 +203,7 @@ def random_weights(values: dict[str, Any], dtype: torch.dtype = torch.float32) -
 
 
 def write(folder: Path, values: dict[str, Any], weights: dict[str, Tensor], shards: int = 1) -> Path:
-    """A checkpoint folder with the files of a released one."""
+    """Write a checkpoint folder with the files of a released one and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(values, indent=2))
     (folder / "modeling_internvl_chat.py").write_text("raise SystemExit('remote code was run')\n")
@@ -224,7 +224,7 @@ def write(folder: Path, values: dict[str, Any], weights: dict[str, Tensor], shar
 
 
 def write_tokenizer(folder: Path) -> None:
-    """The released ones have the files of a slow Qwen2 tokenizer, and Qwen's chat template."""
+    """Write the tokenizer files of a released checkpoint: those of a slow Qwen2 tokenizer, and Qwen's chat template."""
     model = json.loads((TINY / "tokenizer.json").read_text())["model"]
     assert len(model["vocab"]) == BASE_VOCABULARY
     plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
@@ -262,14 +262,14 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def conversation(question: str, image_tokens: int) -> str:
-    """The released template ``internvl2_5`` for one image and a question, ready for the answer."""
+    """Return the text of the released template ``internvl2_5`` for one image and a question, up to the answer."""
     image = f"<img>{'<IMG_CONTEXT>' * image_tokens}</img>\n"
     turns = f"<|im_start|>user\n{image}{question}<|im_end|>\n<|im_start|>assistant\n"
     return f"<|im_start|>system\n{SYSTEM_MESSAGE}<|im_end|>\n{turns}"
 
 
 def logits(values: dict[str, Any], weights: dict[str, Tensor], pixels: Tensor, ids: Tensor) -> Tensor:
-    """Next-token logits of a sequence, shape (length, vocabulary).
+    """Return the next-token logits of a sequence, shape (length, vocabulary).
 
     Args:
         values: the config.
@@ -295,7 +295,7 @@ def logits(values: dict[str, Any], weights: dict[str, Tensor], pixels: Tensor, i
 
 
 def vision_tower(values: dict[str, Any], w: dict[str, Tensor], pixels: Tensor) -> Tensor:
-    """Patch features of the selected layer, shape (tiles, patches, channels): the class token is left out."""
+    """Return patch features of the selected layer, without the class token, shape (tiles, patches, channels)."""
     vision = values["vision_config"]
     eps, embeddings = vision["layer_norm_eps"], "vision_model.embeddings."
     patches = F.conv2d(
@@ -339,7 +339,7 @@ def full_attention(vision: dict[str, Any], w: dict[str, Tensor], name: str, hidd
 
 
 def projected(values: dict[str, Any], w: dict[str, Tensor], features: Tensor) -> Tensor:
-    """Image features in the language model's space, shape (tiles · tokens, hidden).
+    """Return image features in the space of the language model, shape (tiles · tokens, hidden).
 
     Pixel shuffle, version 2: the four patches of a 2 × 2 square become one token, row by row (arXiv 2404.16821 §3.1).
     """
@@ -361,7 +361,7 @@ def projected(values: dict[str, Any], w: dict[str, Tensor], features: Tensor) ->
 def causal_attention(
     text: dict[str, Any], w: dict[str, Tensor], name: str, hidden: Tensor, cos: Tensor, sin: Tensor
 ) -> Tensor:
-    """Grouped-query attention: consecutive query heads share a key and value head."""
+    """Return causal grouped-query attention, in which consecutive query heads share a key and value head."""
     length, d = hidden.shape
     heads, groups = text["num_attention_heads"], text["num_key_value_heads"]
     query, key, value = (
@@ -379,7 +379,7 @@ def causal_attention(
 
 
 def rotary(text: dict[str, Any], length: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, shape (length, head / 2). Beyond the trained length the base grows ("dynamic NTK" scaling)."""
+    """Return rotary cosines and sines, shape (length, head / 2); dynamic NTK beyond the trained length."""
     size, base = text["hidden_size"] // text["num_attention_heads"], text["rope_theta"]
     trained, factor = text["max_position_embeddings"], text["rope_scaling"]["factor"]
     if length > trained:
@@ -390,7 +390,7 @@ def rotary(text: dict[str, Any], length: int) -> tuple[Tensor, Tensor]:
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Each pair of one channel of the first half and one of the second, turned by its position's angle."""
+    """Rotate each pair of a channel of the first half and one of the second half by the angle of its position."""
     first, second = x.chunk(2, dim=-1)
     cos, sin = cos[:, None], sin[:, None]
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -1,4 +1,4 @@
-"""Predictions and evaluators for tests of what is made of them."""
+"""Predictions and evaluators for tests of metrics, tables and comparisons."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def grounded(think: str = BOX, answer: str = "1") -> str:
 
 
 def evaluator(**changes: Any) -> Evaluator:
-    """Greedy and exact, but for what is changed."""
+    """Return an evaluator with greedy decoding and the exact judge; keyword arguments change its options."""
     values: dict[str, Any] = {
         "max_new_tokens": 4,
         "stop": "</answer>",
@@ -38,7 +38,7 @@ def evaluator(**changes: Any) -> Evaluator:
 
 
 def predicted(prompt: Prompt, *completions: Completion, judge: Judge | None = None, **changes: Any) -> list[Prediction]:
-    """The predictions of one sample."""
+    """Return the predictions of one sample, scored by the judge."""
     return evaluator(judge=judge or ExactMatch(), **changes).begin_scoring(prompt, completions, VERSION)()
 
 
@@ -53,7 +53,7 @@ def record(
     sample_id: str = "f/1",
     **changes: Any,
 ) -> Prediction:
-    """The prediction of a sample with an image of 100 × 100 pixels, whose boxes the model writes in 200 × 100."""
+    """Return the prediction of a sample with an image of 100 × 100 pixels and a box space of 200 × 100."""
     return records([text], dataset, answer, boxes, judge, tokens, finish, sample_id, **changes)[0]
 
 
@@ -68,7 +68,7 @@ def records(
     sample_id: str = "f/1",
     **changes: Any,
 ) -> list[Prediction]:
-    """The same of several completions of the sample."""
+    """Return the predictions of several completions of such a sample; see :func:`record`."""
     sample = Sample(sample_id, "How many?", answer, Path("x.png"), (100, 100), boxes, dataset, "heldout", "f.jsonl:1")
     prompt = Prompt(sample, "How many?", torch.zeros(4), torch.zeros(3, 4), {}, (200, 100))
     completions = [Completion(tuple(range(tokens)), text, finish, (200, 100)) for text in texts]

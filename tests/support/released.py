@@ -1,4 +1,4 @@
-"""Tiny random checkpoints with the files, names and fields of the released ones, a folder for each family."""
+"""Tiny random checkpoints with the files, names and fields of the released ones, for each family."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ TURNS = (
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""What the released templates of Qwen3-VL and InternVL3 make of a user's turn; neither adds a system message."""
+"""Chat template of Qwen3-VL and InternVL3 for a user's turn; neither adds a system message."""
 
 
 def tokenizer(image: str, *more: str) -> PreTrainedTokenizerBase:
-    """The bundled tokenizer with further special tokens, and an image written as ``image``."""
+    """Return the bundled tokenizer with further special tokens and a template that renders an image as ``image``."""
     made = AutoTokenizer.from_pretrained(TINY)
     made.add_tokens(list(more), special_tokens=True)
     made.chat_template = TURNS.replace("IMAGE", image)
@@ -59,7 +59,7 @@ def text_config(made: PreTrainedTokenizerBase, **more: Any) -> dict[str, Any]:
 
 
 def write(folder: Path, config: PreTrainedConfig, made: PreTrainedTokenizerBase, files: dict[str, Any]) -> Path:
-    """A checkpoint folder. Every weight is random: norms that are 1 and biases that are 0 would hide mistakes."""
+    """Write a checkpoint folder with random weights; norms of 1 and biases of 0 would hide mistakes."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
@@ -74,7 +74,7 @@ def write(folder: Path, config: PreTrainedConfig, made: PreTrainedTokenizerBase,
 
 
 def qwen3_vl(folder: Path) -> Path:
-    """As Qwen/Qwen3-VL-4B-Instruct."""
+    """Write a tiny checkpoint in the layout of Qwen/Qwen3-VL-4B-Instruct."""
     made = tokenizer("<|vision_start|><|image_pad|><|vision_end|>", "<tool_response>")
     token = made.convert_tokens_to_ids
     config = Qwen3VLConfig(
@@ -120,7 +120,7 @@ def qwen3_vl(folder: Path) -> Path:
 
 
 def internvl(folder: Path) -> Path:
-    """As OpenGVLab/InternVL3-2B-hf."""
+    """Write a tiny checkpoint in the layout of OpenGVLab/InternVL3-2B-hf."""
     made = tokenizer(
         "<IMG_CONTEXT>\n", "<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "<ref>", "</ref>", "<box>", "</box>", "<video>"
     )
@@ -160,7 +160,7 @@ def internvl(folder: Path) -> Path:
 
 
 def full_size(folder: Path, text: dict[str, Any], vision: dict[str, Any], source: Path, **more: Any) -> Path:
-    """A folder with the sizes of a real checkpoint, no weights, and all else of a tiny one."""
+    """Write a folder with the sizes of a real checkpoint, the other files of a tiny one, and no weights."""
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     config = json.loads((folder / "config.json").read_text()) | more
     config["text_config"].pop("layer_types")  # one for each layer, all the same
@@ -181,7 +181,7 @@ QWEN2_5_VL_3B = {
         "fullatt_block_indexes": [7, 15, 23, 31],
     },
 }  # fmt: skip
-"""Of Qwen/Qwen2.5-VL-3B-Instruct's config.json."""
+"""Sizes from config.json of Qwen/Qwen2.5-VL-3B-Instruct."""
 
 INTERNVL3_2B = {
     "text": {
@@ -194,7 +194,7 @@ INTERNVL3_2B = {
     },
     "image_seq_length": 256,
 }  # fmt: skip
-"""Of OpenGVLab/InternVL3-2B-hf's config.json."""
+"""Sizes from config.json of OpenGVLab/InternVL3-2B-hf."""
 
 
 MAKERS: dict[str, Callable[[Path], Path]] = {"qwen3_vl": qwen3_vl, "internvl": internvl}

@@ -1,4 +1,4 @@
-"""Scores of one group, for comparison with what is scored in the background."""
+"""Scores of one group computed in the foreground, for comparison with background scoring."""
 
 from __future__ import annotations
 

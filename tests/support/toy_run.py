@@ -1,6 +1,6 @@
-"""A run small enough for the tests: manual optimization, and every step a pure function of its number.
+"""A tiny Lightning run for tests: manual optimization, and every step a pure function of its number.
 
-As a program, ``toy_run.py DIRPATH STEPS``, it is killed half-way through its third write of a checkpoint.
+Run as ``toy_run.py DIRPATH STEPS``, the process is killed in the middle of its third checkpoint write.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from grit_lightning.training.callbacks.checkpoints import StepCheckpoint
 
 
 class Toy(pl.LightningModule):
-    """Momentum makes the optimizer's state matter; ``at[step]`` is called in the step, before its update."""
+    """A linear model trained with momentum, so that optimizer state matters.
+
+    ``at[step]`` is called within the step, before its update.
+    """
 
     def __init__(self, at: dict[int, Callable[[], None]] | None = None) -> None:
         super().__init__()
@@ -75,7 +78,7 @@ class _Endless(torch.utils.data.IterableDataset):
 
 
 def _kill_within_write(number: int) -> None:
-    """Let the process be killed when the ``number``-th checkpoint is half written."""
+    """Patch ``torch.save`` to kill the process when the ``number``-th checkpoint is half written."""
     save, calls = torch.save, 0
 
     def torn(checkpoint: object, file: object) -> None:

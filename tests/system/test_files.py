@@ -1,8 +1,26 @@
+"""Tests of atomic writes, unused names and locks."""
+
+import itertools
 import os
+import subprocess
+import sys
+import threading
 
 import pytest
 
-from grit_lightning.system.files import append_line, replacing, replacing_folder, sha256, write_atomic
+from grit_lightning.errors import ConfigError
+from grit_lightning.system.files import (
+    append_line,
+    build_folder_once,
+    free_path,
+    held,
+    replacing,
+    replacing_folder,
+    sha256,
+    versions_of,
+    write_atomic,
+    write_bytes_atomic,
+)
 
 
 def test_write_atomic_replaces_and_leaves_no_other_file(tmp_path):
@@ -13,7 +31,7 @@ def test_write_atomic_replaces_and_leaves_no_other_file(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_old_content_stands_until_the_new_is_whole(tmp_path):
+def test_the_old_content_stays_until_the_new_is_complete(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with replacing(path) as temporary:
@@ -22,7 +40,7 @@ def test_old_content_stands_until_the_new_is_whole(tmp_path):
     assert path.read_text() == "new"
 
 
-def test_failure_keeps_the_old_content(tmp_path):
+def test_a_failure_keeps_the_old_content(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
@@ -32,7 +50,7 @@ def test_failure_keeps_the_old_content(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_what_a_killed_writer_left_does_not_leak_into_the_next_write(tmp_path):
+def test_leftovers_of_a_killed_writer_do_not_enter_the_next_write(tmp_path):
     (tmp_path / ".a.txt.tmp").write_text("left over")
     with replacing(tmp_path / "a.txt") as temporary, temporary.open("a") as file:
         file.write("new")
@@ -49,10 +67,19 @@ def test_content_is_synced_before_the_rename(tmp_path, monkeypatch):
     assert calls == ["fsync", "replace", "fsync"]
 
 
-def test_append_line(tmp_path):
+def test_bytes_are_written_unchanged(tmp_path):
+    write_bytes_atomic(tmp_path / "a", b"\xff\r\n\0")
+    assert (tmp_path / "a").read_bytes() == b"\xff\r\n\0"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_append_line_adds_one_line_and_syncs_it(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append((tmp_path / "log").read_bytes()), fsync(fd)))
     append_line(tmp_path / "log", "a")
-    append_line(tmp_path / "log", "b")
-    assert (tmp_path / "log").read_text() == "a\nb\n"
+    append_line(tmp_path / "log", "ü")
+    assert (tmp_path / "log").read_bytes() == "a\nü\n".encode()
+    assert synced == [b"a\n", "a\nü\n".encode()], "each line is on disk before the call returns"
 
 
 def test_sha256_of_a_known_text(tmp_path):
@@ -60,7 +87,7 @@ def test_sha256_of_a_known_text(tmp_path):
     assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_a_folder_appears_whole(tmp_path):
+def test_a_folder_appears_only_when_it_is_complete(tmp_path):
     folder = tmp_path / "below" / "folder"
     with replacing_folder(folder) as temporary:
         (temporary / "a").write_text("1")
@@ -69,7 +96,7 @@ def test_a_folder_appears_whole(tmp_path):
     assert os.listdir(folder.parent) == ["folder"]
 
 
-def test_an_empty_folder_is_taken_and_a_full_one_is_not(tmp_path):
+def test_an_empty_folder_is_replaced_and_a_full_one_is_not(tmp_path):
     (tmp_path / "empty").mkdir()
     with replacing_folder(tmp_path / "empty") as temporary:
         (temporary / "a").write_text("1")
@@ -80,7 +107,7 @@ def test_an_empty_folder_is_taken_and_a_full_one_is_not(tmp_path):
     assert os.listdir(tmp_path) == ["empty"]
 
 
-def test_a_failure_and_what_a_killed_writer_left_leave_no_folder(tmp_path):
+def test_a_failure_removes_the_temporary_folder_and_older_leftovers(tmp_path):
     (tmp_path / ".folder.tmp").mkdir()
     (tmp_path / ".folder.tmp" / "left").write_text("over")
     with pytest.raises(KeyboardInterrupt), replacing_folder(tmp_path / "folder") as temporary:
@@ -98,3 +125,131 @@ def test_a_folder_is_synced_before_the_rename(tmp_path, monkeypatch):
         (temporary / "a").write_text("1")
         (temporary / "b").write_text("2")
     assert calls == ["fsync", "fsync", "fsync", "replace", "fsync"]
+
+
+def test_versions_are_numbered_from_2_before_the_suffix(tmp_path):
+    names = [path.name for path in itertools.islice(versions_of(tmp_path / "step.ckpt", ".ckpt"), 3)]
+    assert names == ["step.ckpt", "step_v2.ckpt", "step_v3.ckpt"]
+    assert next(itertools.islice(versions_of(tmp_path / "a"), 1, None)) == tmp_path / "a_v2"
+
+
+def test_a_free_path_with_a_suffix_is_numbered_before_it(tmp_path):
+    path = tmp_path / "step.ckpt"
+    assert free_path(path, ".ckpt") == path
+    path.touch()
+    assert free_path(path, ".ckpt") == tmp_path / "step_v2.ckpt"
+    (tmp_path / "step_v2.ckpt").touch()
+    assert free_path(path, ".ckpt") == tmp_path / "step_v3.ckpt"
+    path.unlink()
+    assert free_path(path, ".ckpt") == path
+
+
+def test_a_dot_in_the_name_of_a_folder_is_no_suffix(tmp_path):
+    (tmp_path / "lr_0.5").mkdir()
+    assert free_path(tmp_path / "lr_0.5") == tmp_path / "lr_0.5_v2"
+
+
+def test_a_second_holder_of_a_lock_is_refused_and_the_lock_file_removed_afterwards(tmp_path):
+    lock = tmp_path / ".lock"
+    with held(lock, busy="wait for the other process"):
+        assert lock.exists()
+        with (
+            pytest.raises(ConfigError, match=r"^wait for the other process$"),
+            held(lock, busy="wait for the other process"),
+        ):
+            pytest.fail("both hold the lock")
+        assert lock.exists(), "the refused holder does not remove the lock file"
+    assert not lock.exists()
+    with held(lock, busy="busy"):
+        pass
+
+
+def test_the_lock_file_is_removed_after_an_exception_too(tmp_path):
+    with pytest.raises(KeyboardInterrupt), held(tmp_path / ".lock", busy="busy"):
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+    with held(tmp_path / ".lock", busy="busy"):
+        pass
+
+
+def test_a_lock_is_refused_to_another_process(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from grit_lightning.system.files import held\n"
+        "with held(Path(sys.argv[1]), busy='busy here'): print('held')"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / ".lock")]
+    with held(tmp_path / ".lock", busy="busy"):
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].endswith("ConfigError: busy here")
+    assert subprocess.run(command, capture_output=True, text=True, timeout=60).stdout == "held\n"
+
+
+def test_without_a_busy_message_the_second_holder_waits(tmp_path):
+    entered, leave, order = threading.Event(), threading.Event(), []
+
+    def first():
+        with held(tmp_path / ".lock"):
+            entered.set()
+            assert leave.wait(timeout=30)
+            order.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert entered.wait(timeout=30)
+    threading.Timer(0.2, leave.set).start()
+    with held(tmp_path / ".lock"):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_a_folder_is_built_once_and_its_lock_file_removed(tmp_path):
+    folder, built = tmp_path / "below" / "model", []
+
+    def build(path):
+        built.append(path)
+        with replacing_folder(path) as temporary:
+            (temporary / "a").write_text("1")
+
+    for _ in range(3):
+        build_folder_once(folder, build)
+    assert built == [folder]
+    assert (folder / "a").read_text() == "1"
+    assert os.listdir(folder.parent) == ["model"]
+
+
+def test_a_folder_that_exists_is_not_built(tmp_path):
+    (tmp_path / "model").mkdir()
+    build_folder_once(tmp_path / "model", lambda path: pytest.fail(f"{path} was built again"))
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_failed_build_is_repeated_by_the_next_call(tmp_path):
+    def fail(path):
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        build_folder_once(tmp_path / "model", fail)
+    assert os.listdir(tmp_path) == []
+    build_folder_once(tmp_path / "model", lambda path: path.mkdir())
+    assert (tmp_path / "model").is_dir()
+
+
+def test_simultaneous_callers_build_a_folder_once(tmp_path):
+    built, barrier = [], threading.Barrier(4)
+
+    def build(path):
+        built.append(path)
+        path.mkdir()
+
+    def call():
+        barrier.wait(timeout=30)
+        build_folder_once(tmp_path / "model", build)
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert built == [tmp_path / "model"]

@@ -1,4 +1,4 @@
-"""``task=compare`` from the command line, on evaluations written by hand."""
+"""Tests of ``task=compare`` on evaluations written by hand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FILES = ["comparison.csv", "comparison.md", "comparison.png", "flips.jsonl"]
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with two evaluations, and the working directory."""
+    """The working directory of the test, which holds the evaluations ``a`` and ``b``."""
     first = answers({"v/1": 1.0, "v/2": 0.0, "v/3": 0.0}) + answers({"t/1": 1.0, "t/2": 1.0}, dataset="tallyqa")
     second = answers({"v/1": 0.0, "v/2": 1.0, "v/3": 1.0}) + answers({"t/1": 1.0, "t/2": 1.0}, dataset="tallyqa")
     version = known_prompts()["plain"]
@@ -46,7 +46,7 @@ def run_task(compose_config: Any, *overrides: str) -> Compared:
     return compare_evaluations(cfg, **{key: value for key, value in cfg.task.items() if key != "_target_"})
 
 
-def test_two_evaluations(cli: Any, place: Path, listing: Any) -> None:
+def test_two_evaluations_are_compared_on_screen_and_in_four_files(cli: Any, place: Path, listing: Any) -> None:
     before = {name: listing(place / name) for name in "ab"}
     done = cli("task=compare", "runs=[a,b]", "task.flips=2", "name=mine", cwd=place)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
@@ -61,7 +61,7 @@ def test_two_evaluations(cli: Any, place: Path, listing: Any) -> None:
         "  tiny, prompt plain, greedy, up to 112 tokens, judged by exact match, 5 samples\n"
     )
     assert re.search(r"^accuracy +0\.600 \(.+\) +0\.800 \(.+\) +\+0\.200 \(.+\)$", done.stdout, re.M)
-    assert "\nb against a: right → wrong 1, wrong → right 2, of 5 in both\n" in done.stdout
+    assert "\nb against a: right → wrong 1, wrong → right 2, of 5 samples in both\n" in done.stdout
     assert "\nThe first 2 of 3 samples that flipped, with the reference answer in brackets:\n  v/1: " in done.stdout
     assert "v/3" not in done.stdout
     assert done.stdout.endswith(f"\nwritten to {folder}\n")
@@ -82,7 +82,7 @@ def test_two_evaluations(cli: Any, place: Path, listing: Any) -> None:
         assert image.format == "PNG"
 
 
-def test_what_cannot_be_read_and_what_is_not_the_same_is_said(cli: Any, place: Path) -> None:
+def test_unreadable_lines_and_different_settings_cause_warnings(cli: Any, place: Path) -> None:
     with (place / "b" / "predictions.jsonl").open("a") as file:
         file.write(json.dumps(answer("v/1", 1.0)) + "\n" + json.dumps(answer("v/9", 1.0))[:-20])
     sampled = [answer(f"v/{line}", score, index=index) for line in (1, 2) for index, score in enumerate([1.0, 0, 1.0])]
@@ -91,19 +91,20 @@ def test_what_cannot_be_read_and_what_is_not_the_same_is_said(cli: Any, place: P
     assert done.returncode == 0, done.stderr
     lines = [line.removeprefix("WARNING: ") for line in done.stderr.splitlines()]
     file = place / "b" / "predictions.jsonl"
-    assert lines[0] == f"left out: {file}:6: completion 0 of sample v/1 is there twice; the first counts"
+    assert lines[0] == f"left out: {file}:6: completion 0 of sample v/1 appears twice; the first is used"
     assert lines[1].startswith(f"left out: {file}:7: not valid JSON (")
     assert lines[2:] == [
-        "c was judged by gpt-4o, prompt 0a1b, a by exact match: their accuracies differ by judge, too",
-        "c was decoded in another way (3 completions of each) than a (decoding not recorded)",
-        "other samples: 0 only in c, 3 only in a; differences are over those in both, means over each one's own",
+        "c was judged by gpt-4o, prompt 0a1b, a by exact match: accuracies may differ because of the judge",
+        "c was decoded differently (3 completions per sample) than a (decoding not recorded)",
+        "different samples: 0 only in c, 3 only in a; differences are over the samples in both, "
+        "means over all of each run",
     ]
     page = (place / "found" / "comparison.md").read_text()
     assert "Not quite comparable:\n\n- c was judged by gpt-4o" in page
     assert "pass@k" in done.stdout
 
 
-def test_runs_by_their_newest_evaluations(compose_config: Any, place: Path, capsys: Any) -> None:
+def test_runs_are_compared_by_their_newest_evaluations(compose_config: Any, place: Path, capsys: Any) -> None:
     for name, score in (("one", 0.0), ("two", 1.0)):
         (place / name).mkdir()
         (place / name / "manifest.json").write_text("{}")
@@ -136,7 +137,7 @@ def test_a_published_figure_is_shown_where_the_protocol_is_the_same(
 
 
 def test_an_evaluation_by_a_published_protocol_ends_with_the_figure(cli: Any, shapes: Path, tmp_path: Path) -> None:
-    """The bundled model under the name of the one that was published, on samples under that set's name."""
+    """The bundled model stands in for the published model, and bundled samples for its data set, under their names."""
     checkpoint = shutil.copytree(TINY, tmp_path / "Qwen2.5-VL-3B-Instruct")
     (file,) = shapes.glob("shapes_vsr_train*.jsonl")
     (shapes / "vsr_val.jsonl").write_text(file.read_text())
@@ -172,15 +173,15 @@ def test_an_evaluation_by_a_published_protocol_ends_with_the_figure(cli: Any, sh
             ("runs=[a,torn.jsonl]",),
             r"^\S+/torn\.jsonl: holds no prediction that can be used: \S+/torn\.jsonl:1: not va",
         ),
-        (("runs=[a,other.jsonl]",), r"^\S+/other\.jsonl: no sample of it is in \S+/a/predictions\.jsonl, so there is "),
+        (("runs=[a,other.jsonl]",), r"^\S+/other\.jsonl: shares no sample with \S+/a/predictions\.jsonl, so there is "),
         (("runs=[a,b]", "task.flips=-1"), r"^task\.flips is -1, expected a whole number of at least 0$"),
         (("runs=[a,b]", "task.flips=x"), r"^task\.flips is 'x', expected int$"),
         (("runs=[a,b]", "out=a"), r"^out=\S+/a is taken: choose another out=…$"),
         (("runs=[a,b]", "out=torn.jsonl/x"), r"^out=\S+/x cannot be made: \S+/torn\.jsonl is in the way$"),
-        (("runs=a",), r"^runs"),
+        (("runs=a",), r"^runs=a: expected a list, 'runs=\[a\]'$"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_and_left_alone(
+def test_an_invalid_comparison_is_refused_and_changes_nothing(
     compose_config: Any, place: Path, listing: Any, overrides: tuple[str, ...], message: str
 ) -> None:
     (place / "empty").mkdir()
@@ -203,7 +204,7 @@ def test_an_error_is_one_line(cli: Any, place: Path) -> None:
     assert not (place / "runs").exists()
 
 
-def test_a_place_that_is_read_only_is_refused(compose_config: Any, place: Path, monkeypatch: Any) -> None:
+def test_a_read_only_output_folder_is_refused(compose_config: Any, place: Path, monkeypatch: Any) -> None:
     # Not by its mode: nothing would be read-only to root.
     monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (place, os.W_OK))
     with pytest.raises(UserError, match=r"/found cannot be written: \S+ is read-only; give another folder as out=…$"):

@@ -1,4 +1,4 @@
-"""``task=convert``: what it writes is a checkpoint, and what it cannot convert is one line."""
+"""Tests of ``task=convert``: it writes a checkpoint, or one line about the reason why it cannot."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_folder_is_converted(cli, work: Path) -> None:
+def test_a_folder_of_the_original_layout_is_converted(cli, work: Path) -> None:
     done = cli(*FAST, "task.checkpoint=original", "out=native", cwd=work)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"original, converted to the layout of transformers\n\nwritten to {work / 'native'}\n"
@@ -42,7 +42,7 @@ def test_a_hub_id_is_converted_from_the_hubs_cache(cli, work: Path) -> None:
     assert AutoConfig.from_pretrained(work / "fetched").model_type == "internvl"
     missing = cli(*FAST, "task.checkpoint=someone/Else", "out=new", cwd=work, **offline)
     assert missing.returncode == 1
-    assert missing.stderr.startswith("error: someone/Else: is no folder, and cannot be fetched: ")
+    assert missing.stderr.startswith("error: someone/Else: is not a folder, and cannot be downloaded: ")
     assert len(missing.stderr.splitlines()) == 1
 
 
@@ -50,12 +50,12 @@ def test_a_hub_id_is_converted_from_the_hubs_cache(cli, work: Path) -> None:
     ("arguments", "message"),
     [
         (("out=new",), "error: task.checkpoint has no default: give task.checkpoint=VALUE"),
-        (("task.checkpoint=./nowhere", "out=new"), "error: ./nowhere: no such folder, and not the form of a hub id"),
+        (("task.checkpoint=./nowhere", "out=new"), "error: ./nowhere: no such folder, and not a hub id of the form"),
         (("task.checkpoint=original", "out=original"), "original is taken: choose another out=…"),
         (("task.checkpoint=cut", "out=new"), "safetensors: has "),
     ],
 )
-def test_what_cannot_be_converted_is_one_line(cli, work: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_a_conversion_that_cannot_work_is_one_line(cli, work: Path, arguments: tuple[str, ...], message: str) -> None:
     shutil.copytree(work / "original", work / "cut", dirs_exist_ok=True)
     shard = work / "cut" / "model-00002-of-00002.safetensors"
     shard.write_bytes(shard.read_bytes()[:-100])

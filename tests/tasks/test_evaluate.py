@@ -1,4 +1,4 @@
-"""``task=evaluate`` and the demonstration, from the command line: what is written, and what a run is left as."""
+"""Tests of ``task=evaluate`` and of evaluations in training, from the command line: files, output and refusals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +27,7 @@ from grit_lightning.evaluation.metrics import summary
 from grit_lightning.evaluation.predictions import Prediction
 from grit_lightning.evaluation.predictions import read_predictions as read_with_problems
 from grit_lightning.tasks.evaluate import evaluate_model
+from support.processes import start
 
 FAST = ("+debug=fast", "threads=1", "trainer.accelerator=cpu", "data.heldout.count=2", "reward=digits")
 FILES = ["config.yaml", "evaluation.json", "metrics.json", "predictions.jsonl"]
@@ -41,12 +41,13 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 def assert_succeeded(done: CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr and "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.fixture(scope="module")
 def finished(cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CompletedProcess[str]]:
-    """A run whose steps are so large that the model answers otherwise after them."""
+    """A run with a learning rate so large that the model's answers change."""
     folder = tmp_path_factory.mktemp("work")
     done = cli(*FAST, "optimizer.lr=0.05", "out=run", "callbacks.heldout.every_n_steps=1", cwd=folder)
     assert_succeeded(done)
@@ -55,7 +56,7 @@ def finished(cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Compl
 
 @pytest.fixture
 def run(finished, tmp_path: Path) -> Path:
-    """The run folder, moved."""
+    """A copy of the run folder at another path."""
     return shutil.copytree(finished[0], tmp_path / "moved")
 
 
@@ -71,7 +72,7 @@ def test_a_training_ends_with_a_demonstration(finished) -> None:
     assert tokens[0] != tokens[1]
 
 
-def test_a_training_answers_held_out_questions_on_its_way(finished) -> None:
+def test_a_training_answers_held_out_questions_every_n_steps(finished) -> None:
     run, done = finished
     files = [run / "eval" / "training" / f"step_00000{step}.jsonl" for step in (1, 2)]
     assert read_predictions(files[1]) == read_predictions(run / "eval" / "after.jsonl")
@@ -119,13 +120,15 @@ def test_a_runs_checkpoint_answers_as_the_run_did_at_its_end(cli, run: Path, lis
     assert {name: after[name] for name in before} == before, "nothing of the run itself is touched"
 
 
-def test_another_prompt_and_other_values_for_a_runs_checkpoint(cli, run: Path) -> None:
+def test_a_runs_checkpoint_is_evaluated_with_another_prompt_and_limits(cli, run: Path) -> None:
     options = ("prompt=plain", "rollout.max_new_tokens=5", "data.heldout.count=1", "evaluation.batch_size=1")
-    for name, more in (("short", ()), ("short_v2", ("rollout.max_new_tokens=4",))):
+    for name, limit, more in (("short", 5, ()), ("short_v2", 4, ("rollout.max_new_tokens=4",))):
         done = cli("task=evaluate", "ckpt=moved", "threads=1", "name=short", *options, *more, cwd=run.parent)
         assert_succeeded(done)
         predictions = read_predictions(run / "eval" / name / "predictions.jsonl")
-        assert [one["num_tokens"] <= 5 for one in predictions] == [True, True]
+        assert [one["num_tokens"] <= limit for one in predictions] == [True, True]
+        settings = json.loads((run / "eval" / name / "evaluation.json").read_text())
+        assert settings["decoding"]["max_new_tokens"] == limit
     after = {one["sample_id"].rpartition("/")[2]: one for one in read_predictions(run / "eval" / "after.jsonl")}
     assert not {one["prompt_sha256"] for one in predictions} & {one["prompt_sha256"] for one in after.values()}
     settings = json.loads((run / "eval" / "short" / "evaluation.json").read_text())
@@ -134,7 +137,7 @@ def test_another_prompt_and_other_values_for_a_runs_checkpoint(cli, run: Path) -
     assert (cfg.optimizer.lr, cfg.model.prompt) == (0.05, "{question}"), "all else is the run's"
 
 
-def test_the_configs_own_model(cli, tmp_path: Path) -> None:
+def test_without_a_run_the_configured_model_is_evaluated(cli, tmp_path: Path) -> None:
     options = ("threads=1", "trainer.accelerator=cpu", "rollout.max_new_tokens=4", "data.heldout.count=30")
     done = cli("task=evaluate", "prompt=grounded_prefilled", *options, cwd=tmp_path)
     assert_succeeded(done)
@@ -146,7 +149,7 @@ def test_the_configs_own_model(cli, tmp_path: Path) -> None:
     assert re.fullmatch(r"(answering: \d+/60 samples\n)+", done.stderr)
 
 
-def test_it_is_named_after_what_was_chosen(cli, run: Path) -> None:
+def test_the_folder_is_named_after_step_prompt_and_decoding(cli, run: Path) -> None:
     options = ("threads=1", "data.heldout.count=1", "prompt=plain", "evaluation=sampled", "rollout.max_new_tokens=4")
     assert_succeeded(cli("task=evaluate", "ckpt=moved/checkpoints/last.ckpt", *options, cwd=run.parent))
     predictions = read_predictions(run / "eval" / "step_000002_plain_sampled" / "predictions.jsonl")
@@ -160,13 +163,13 @@ TINY = ("task=evaluate", "threads=1", "trainer.accelerator=cpu", "rollout.max_ne
 
 @pytest.fixture(scope="module")
 def undisturbed(cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluation of sixty samples of several sizes."""
+    """The folder of an uninterrupted evaluation of sixty samples of several sizes."""
     folder = tmp_path_factory.mktemp("evaluated")
     assert_succeeded(cli(*TINY, "out=alone", cwd=folder))
     return folder / "alone"
 
 
-def test_a_finished_evaluation_is_not_done_again(cli, undisturbed: Path, listing) -> None:
+def test_a_finished_evaluation_is_not_repeated(cli, undisturbed: Path, listing) -> None:
     before = listing(undisturbed)
     done = cli(*TINY, "out=alone", "evaluation.batch_size=5", cwd=undisturbed.parent)
     assert_succeeded(done)
@@ -193,25 +196,27 @@ def test_another_evaluation_in_its_folder_is_refused(cli, undisturbed: Path, lis
 @pytest.mark.parametrize(
     "options", [("evaluation.batch_size=1",), ("evaluation.batch_size=7",), ("trainer.devices=2",)]
 )
-def test_batches_and_processes_change_nothing(cli, undisturbed: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_batch_size_and_processes_do_not_change_predictions(
+    cli, undisturbed: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
     assert_succeeded(cli(*TINY, *options, "out=other", cwd=tmp_path))
     for file in ("predictions.jsonl", "metrics.json"):
         assert (tmp_path / "other" / file).read_bytes() == (undisturbed / file).read_bytes()
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_goes_on(undisturbed: Path, tmp_path: Path) -> None:
-    """Killed again and again, each time after a few more answers; now and then with another number of processes."""
-    command = [sys.executable, "-m", "grit_lightning", *TINY, "out=killed", "evaluation.batch_size=4"]
+def test_an_evaluation_killed_at_any_moment_continues(undisturbed: Path, tmp_path: Path) -> None:
+    """The evaluation is killed repeatedly, each time after a few more answers, with one or two processes."""
+    command = [*TINY, "out=killed", "evaluation.batch_size=4"]
     draw = random.Random(0)
     folder = tmp_path / "killed"
     killed = 0
     for attempt in range(30):
         devices = f"trainer.devices={1 + attempt % 3 // 2}"
-        process = subprocess.Popen(
-            [*command, devices],
+        process = start(
+            *command,
+            devices,
             cwd=tmp_path,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
@@ -233,7 +238,7 @@ def test_killed_at_any_moment_it_goes_on(undisturbed: Path, tmp_path: Path) -> N
 
 
 def answered(folder: Path) -> list[bytes]:
-    """The lines on disk, torn ones too."""
+    """Return the lines of all prediction files on disk, torn ones included."""
     lines: list[bytes] = []
     for part in folder.glob("predictions*.jsonl"):
         with suppress(FileNotFoundError):  # the parts go when all is done
@@ -241,15 +246,16 @@ def answered(folder: Path) -> list[bytes]:
     return lines
 
 
-def test_two_at_once_do_not_mix(cli, undisturbed: Path) -> None:
+def test_a_second_evaluation_of_the_same_folder_is_refused(cli, undisturbed: Path) -> None:
     with FileLock(undisturbed / ".lock"):
         done = cli(*TINY, "out=alone", cwd=undisturbed.parent)
     assert done.returncode == 1
-    assert done.stderr == f"error: another process is evaluating into {undisturbed}: wait for it, or give out=…\n"
+    busy = f"another process is evaluating into {undisturbed}: wait for it, or choose another out=…"
+    assert done.stderr == f"error: {busy}\n"
     (undisturbed / ".lock").unlink()
 
 
-def test_a_run_that_cannot_be_written_is_evaluated_elsewhere(cli, run: Path, listing) -> None:
+def test_a_run_evaluated_into_another_folder_stays_unchanged(cli, run: Path, listing) -> None:
     before = listing(run)
     done = cli("task=evaluate", "ckpt=moved", "threads=1", "out=elsewhere", cwd=run.parent)
     assert_succeeded(done)
@@ -281,7 +287,7 @@ def test_metrics_of_a_file_need_no_model(cli, undisturbed: Path, stored: Path, l
     assert tables[0] == tables[1]
 
 
-def test_what_is_wrong_with_a_file_is_named_and_the_rest_counts(cli, stored: Path) -> None:
+def test_problems_of_a_prediction_file_are_named_and_the_rest_counts(cli, stored: Path) -> None:
     lines = stored.read_text().splitlines()
     stored.write_text("\n".join([*lines, lines[3], lines[0].replace("tallyqa_heldout_30/1", "other/1"), lines[5][:50]]))
     done = cli(
@@ -289,7 +295,7 @@ def test_what_is_wrong_with_a_file_is_named_and_the_rest_counts(cli, stored: Pat
     )
     assert done.returncode == 1, "ids of thirty-one others"
     assert done.stderr == (
-        f"error: {stored}: no prediction is on a sample of the data: one is on shapes_tallyqa_heldout_30/1, "
+        f"error: {stored}: no prediction is for a sample of the data: the file has sample shapes_tallyqa_heldout_30/1, "
         "the data has shapes_tallyqa_heldout_31/1\n"
     )
     options = ("data=shapes_val", "data.heldout.count=30")
@@ -297,8 +303,8 @@ def test_what_is_wrong_with_a_file_is_named_and_the_rest_counts(cli, stored: Pat
     assert done.returncode == 0, done.stderr
     warnings = done.stderr.splitlines()
     assert [line.split(": ", 3)[-1] for line in warnings] == [
-        "completion 0 of sample shapes_tallyqa_heldout_30/4 is there twice; the first counts",
-        "not valid JSON (Unterminated string starting at: line 1 column 46 (char 45)); is the line torn?",
+        "completion 0 of sample shapes_tallyqa_heldout_30/4 appears twice; the first is used",
+        "not valid JSON (Unterminated string starting at: line 1 column 46 (char 45)); is the line cut off?",
         "sample shapes_other/1 is not in the data",
     ]
     assert re.search(r"^samples +60 ", done.stdout, re.M)
@@ -307,7 +313,7 @@ def test_what_is_wrong_with_a_file_is_named_and_the_rest_counts(cli, stored: Pat
     assert done.stderr.endswith("sample shapes_tallyqa_heldout_30/1 has no prediction\n")
 
 
-def test_a_file_of_something_else(cli, tmp_path: Path) -> None:
+def test_a_file_without_predictions_is_refused(cli, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text("{}\n[]\n")
     done = cli("task=evaluate", "predictions=x.jsonl", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
@@ -352,8 +358,12 @@ def untouched(folder: Path) -> None:
             ("ckpt=moved",),
             r"^\S+: this run has no checkpoint yet",
         ),
-        (of_something_else, ("ckpt=moved",), r"^\S+/last\.ckpt: holds no weights of a policy, expected a checkpoint "),
-        (of_fewer_weights, ("ckpt=moved",), r"^the checkpoint does not fit the model: 1 names differ, as model\.lang"),
+        (of_something_else, ("ckpt=moved",), r"^\S+/last\.ckpt: holds no policy weights, expected a checkpoint "),
+        (
+            of_fewer_weights,
+            ("ckpt=moved",),
+            r"^the checkpoint does not fit the model: 1 weight names differ, e.g. model\.lang",
+        ),
         (
             of_another_shape,
             ("ckpt=moved",),
@@ -365,7 +375,7 @@ def untouched(folder: Path) -> None:
         (
             lambda folder: (folder / "checkpoints" / "torn.ckpt").touch(),
             ("ckpt=moved/checkpoints/torn.ckpt",),
-            r"^\S+/torn\.ckpt is not a checkpoint of the run \S+/moved that can be read\.$",
+            r"^\S+/torn\.ckpt is not a readable checkpoint of the run \S+/moved\.$",
         ),
         (untouched, ("task.max_samples=0",), r"^task\.max_samples is 0, expected at least 1, or null$"),
         (untouched, ("out=moved/manifest.json/x",), r"^out=\S+/x cannot be made: \S+/manifest\.json is in the way$"),
@@ -376,7 +386,7 @@ def untouched(folder: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused_and_left_alone(
+def test_an_invalid_evaluation_is_refused_and_changes_nothing(
     compose_config, run: Path, listing, monkeypatch, spoil, overrides, message
 ) -> None:
     monkeypatch.chdir(run.parent)
@@ -394,9 +404,9 @@ def test_what_cannot_be_evaluated_is_refused_and_left_alone(
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("+experiment=tiny", "error: +experiment=tiny cannot be given with a run: it has a config of its own\n"),
+        ("+experiment=tiny", "error: +experiment=tiny cannot be given with a run: the run has its own config\n"),
         ("name=a/b", "error: name is 'a/b', expected the name of a folder in {run}/eval\n"),
-        ("~callbacks", "error: ~callbacks cannot be given with a run: it has a config of its own\n"),
+        ("~callbacks", "error: ~callbacks cannot be given with a run: the run has its own config\n"),
     ],
 )
 def test_a_recipe_for_a_run_that_has_its_own_is_refused(cli, run: Path, override: str, line: str) -> None:

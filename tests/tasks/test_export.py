@@ -1,7 +1,8 @@
-"""``task=export``: the folder holds what the run learned, and plain transformers reads it."""
+"""Tests of ``task=export``: the folder holds the trained weights, and plain transformers loads it."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def work(cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("dtype", "exact"), [("float32", True), ("float16", False)])
-def test_the_folder_holds_what_was_learned(cli, work: Path, dtype: str, exact: bool) -> None:
+def test_the_exported_folder_holds_the_trained_weights(cli, work: Path, dtype: str, exact: bool) -> None:
     done = cli("task=export", "ckpt=run", f"out={dtype}", f"task.dtype={dtype}", cwd=work)
     assert done.returncode == 0, done.stderr
     assert f"written to {work / dtype}" in done.stdout
@@ -44,7 +45,7 @@ def test_the_folder_holds_what_was_learned(cli, work: Path, dtype: str, exact: b
     assert "for 2 steps" in card
 
 
-def test_an_exported_folder_is_a_checkpoint_like_any_other(cli, work: Path) -> None:
+def test_an_exported_folder_answers_as_the_run_does(cli, work: Path) -> None:
     assert cli("task=export", "ckpt=run", "out=again", cwd=work).returncode == 0
     evaluate = ("task=evaluate", "data.heldout.count=2", "rollout.max_new_tokens=16", "threads=1")
     exported = ("model=pretrained", "model.checkpoint=again", "model.max_pixels=100352")
@@ -58,19 +59,28 @@ def test_an_exported_folder_is_a_checkpoint_like_any_other(cli, work: Path) -> N
     assert texts[0] == texts[1]
 
 
-def test_the_card_says_what_was_measured(cli, work: Path) -> None:
+def test_the_model_card_lists_evaluations(cli, work: Path) -> None:
     evaluate = ("task=evaluate", "data.heldout.count=2", "rollout.max_new_tokens=16", "threads=1", "name=mine")
     assert cli(*evaluate, "ckpt=run", cwd=work).returncode == 0
     assert cli("task=export", "ckpt=run", "out=measured", cwd=work).returncode == 0
     card = (work / "measured" / "README.md").read_text()
-    assert "| accuracy | grounding IoU | grounded format |" in card
-    assert "| mine (" in card
+    header, row = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in card.splitlines()
+        if line.startswith(("|  | accuracy", "| mine ("))
+    )
+    metrics = json.loads((work / "run" / "eval" / "mine" / "metrics.json").read_text())["metrics"]["overall"]
+    expected = {"accuracy": "accuracy", "grounding IoU": "grounding_iou", "grounded format": "grounded_format"}
+    for title, key in expected.items():
+        assert row[header.index(title)] == f"{metrics[key]:.3f}"
+    assert row[header.index("samples")] == "4"
 
 
-def test_a_hub_that_cannot_be_reached_leaves_the_folder(cli, work: Path) -> None:
+def test_a_failed_upload_keeps_the_folder(cli, work: Path) -> None:
     done = cli("task=export", "ckpt=run", "out=kept", "task.push=me/model", cwd=work, HF_ENDPOINT="http://127.0.0.1:9")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: ") and "is written, but could not be uploaded to me/model" in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "is written, but could not be uploaded to me/model" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert (work / "kept" / "model.safetensors").is_file()
 
@@ -80,12 +90,12 @@ def test_a_hub_that_cannot_be_reached_leaves_the_folder(cli, work: Path) -> None
     [
         (("out=new",), "error: ckpt is null"),
         (("ckpt=run", "out=new", "task.push=model"), "task.push is 'model', expected ORGANISATION/NAME"),
-        (("ckpt=nowhere", "out=new"), "error: "),
+        (("ckpt=nowhere", "out=new"), "/nowhere is not a folder."),
         (("ckpt=run", "out=run"), "is taken"),
         (("ckpt=run", "out=new", "task.dtype=int8"), "task.dtype is 'int8', expected float32 | bfloat16 | float16"),
     ],
 )
-def test_what_cannot_be_exported_is_one_line(cli, work: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_an_export_that_cannot_work_is_one_line(cli, work: Path, arguments: tuple[str, ...], message: str) -> None:
     done = cli("task=export", *arguments, cwd=work)
     assert done.returncode == 1
     assert message in done.stderr
@@ -93,7 +103,7 @@ def test_what_cannot_be_exported_is_one_line(cli, work: Path, arguments: tuple[s
     assert not (work / "new").exists()
 
 
-def test_adapters_trained_beside_4_bits_are_merged_into_the_weights_as_they_were(cli, work: Path) -> None:
+def test_adapters_trained_on_4_bits_are_merged_into_the_unquantized_weights(cli, work: Path) -> None:
     pytest.importorskip("bitsandbytes")
     options = ("peft=qlora", "peft.rank=2", "peft.alpha=6", "optimizer.lr=0.05")
     done = cli(*FAST, *options, "out=small", cwd=work)

@@ -1,4 +1,4 @@
-"""``task=fetch`` as a user meets it, from a server on the loopback: failing, killed, going on, and then trained on."""
+"""Tests of ``task=fetch`` from a local server: with failures, killed and continued, and followed by training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from grit_lightning.errors import ConfigError
 from grit_lightning.tasks.fetch import fetch_data
 from support import hostile_server as hostile
 from support.hostile_server import Forever, HostileServer
+from support.processes import start
 
 VSR = [f"00000000000{number}.jpg" for number in range(4)]
 TALLYQA = ["VG_100K/7.jpg", "VG_100K_2/8.jpg", "VG_100K_2/9.jpg"]
@@ -41,7 +41,7 @@ def jsonl(dataset: str, images: list[str]) -> bytes:
 
 @pytest.fixture
 def hub(server: HostileServer) -> HostileServer:
-    """The files of GRIT's training samples at the places where they lie in the world."""
+    """A server with the files of GRIT's training samples at the paths of the public servers."""
     server.files["/hub/vsr_cot_train_10.jsonl"] = jsonl("vsr", VSR)
     server.files["/hub/tallyqa_train_10.jsonl"] = jsonl("tallyqa", TALLYQA)
     folders = ["train2017", "val2017", "train2017", "val2017"]
@@ -66,7 +66,7 @@ def options(hub: HostileServer) -> list[str]:
 
 @pytest.fixture
 def run(compose_config, options: list[str], tmp_path: Path) -> Callable[..., object]:
-    """The task in this process."""
+    """Return a function that runs the task in this process."""
 
     def run_(*overrides: str, root: str = "data") -> object:
         cfg = compose_config(*options, f"data.root={tmp_path / root}", *overrides)
@@ -91,7 +91,9 @@ def test_grit20_is_fetched_to_the_cache_and_trained_on(cli, hub, options, tmp_pa
     cache = {"GRIT_LIGHTNING_CACHE": str(tmp_path / "cache")}
     absent = cli("data=grit20", cwd=tmp_path, **cache)
     assert absent.returncode == 1
-    assert re.fullmatch(r"error: \S+/cache/GRIT_data: .+; task=fetch gets those of data=grit20 and .+\n", absent.stderr)
+    assert re.fullmatch(
+        r"error: \S+/cache/GRIT_data: .+; task=fetch downloads the files of data=grit20 and .+\n", absent.stderr
+    )
 
     done = cli(*options, "data=grit20", cwd=tmp_path, **cache)
     assert (done.returncode, done.stderr) == (0, "")
@@ -123,13 +125,11 @@ def test_grit20_is_fetched_to_the_cache_and_trained_on(cli, hub, options, tmp_pa
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_stopped_and_run_again_it_finishes(cli, hub, options, tmp_path, how) -> None:
+def test_a_stopped_fetch_finishes_when_run_again(cli, hub, options, tmp_path, how) -> None:
     slow, part = f"/coco/train2017/{VSR[0]}", 2000
     hub.moods[slow] = [hostile.stalled(part)]
-    command = [sys.executable, "-m", "grit_lightning", *options, "data=grit20", "data.root=data", "task.timeout=100"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
-    )
+    command = [*options, "data=grit20", "data.root=data", "task.timeout=100"]
+    process = start(*command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     others = {f"images/{name}" for name in [*VSR[1:], *TALLYQA]}
     remnant = tmp_path / "data" / "images" / f".{VSR[0]}.part"
     deadline = time.monotonic() + 100
@@ -143,7 +143,7 @@ def test_stopped_and_run_again_it_finishes(cli, hub, options, tmp_path, how) -> 
         assert process.returncode == -signal.SIGKILL
     else:
         assert process.returncode == 1
-        assert error == "stopped: the same command goes on from here\n"
+        assert error == "stopped: run the same command to continue\n"
     assert not (tmp_path / "data" / "images" / VSR[0]).exists()
 
     hub.requests.clear()
@@ -154,7 +154,7 @@ def test_stopped_and_run_again_it_finishes(cli, hub, options, tmp_path, how) -> 
     assert (tmp_path / "data" / "images" / VSR[0]).read_bytes() == jpeg(0)
 
 
-def test_what_is_missing_is_named_and_what_was_got_stays(cli, hub, options, tmp_path) -> None:
+def test_missing_files_are_named_and_fetched_ones_kept(cli, hub, options, tmp_path) -> None:
     del hub.files[f"/vg/{TALLYQA[0]}"]
     hub.moods[f"/coco/train2017/{VSR[0]}"] = [Forever(hostile.status(503))]
     hub.moods[f"/coco/train2017/{VSR[2]}"] = [hostile.reset(1000)]
@@ -166,7 +166,7 @@ def test_what_is_missing_is_named_and_what_was_got_stays(cli, hub, options, tmp_
     problems = [line for line in done.stdout.splitlines() if re.match(r"data/\S+:\d+: ", line)]
     assert problems == [
         f"data/vsr_cot_train_10.jsonl:1: data/images/{VSR[0]}: "
-        f"{hub.url}/coco/train2017/{VSR[0]}: HTTP 503 Service Unavailable (asked 2 times); "
+        f"{hub.url}/coco/train2017/{VSR[0]}: HTTP 503 Service Unavailable (2 attempts); "
         f"{hub.url}/coco/val2017/{VSR[0]}: HTTP 404 Not Found",
         f"data/tallyqa_train_10.jsonl:1: data/images/{TALLYQA[0]}: "
         f"{hub.url}/vg/VG_100K/7.jpg: HTTP 404 Not Found; {hub.url}/vg/VG_100K_2/7.jpg: HTTP 404 Not Found",
@@ -175,7 +175,9 @@ def test_what_is_missing_is_named_and_what_was_got_stays(cli, hub, options, tmp_
     assert files_in(tmp_path / "data") == COMPLETE - {f"images/{VSR[0]}", f"images/{TALLYQA[0]}"}
 
 
-def test_the_six_evaluation_sets(run, hub, tmp_path, capsys, compose_config, caplog) -> None:
+def test_the_evaluation_sets_are_fetched_as_far_as_addresses_are_known(
+    run, hub, tmp_path, capsys, compose_config, caplog
+) -> None:
     for name in ("vsr", "tallyqa"):
         hub.files[f"/hub/{name}_val.jsonl"] = jsonl(name, VSR[:2] if name == "vsr" else TALLYQA[:1])
     hub.files["/hub/gqa_val.jsonl"] = jsonl("gqa", ["images/8.jpg"])
@@ -186,10 +188,11 @@ def test_the_six_evaluation_sets(run, hub, tmp_path, capsys, compose_config, cap
         run("data=grit_eval")
     assert ended.value.code == 1
     root = tmp_path / "data"
-    hint = "yourself, or give their address as '++task.images.{0}=[\"http://…/{{name}}\"]'"
+    hint = "or give their address as '++task.images.{0}=[\"http://…/{{name}}\"]'"
     assert capsys.readouterr().out.splitlines()[-4:] == [
-        f"2 images of mme: to be placed in {root}/mme {hint.format('mme')}",
-        f"2 images of mathvista_mini: to be placed in {root}/mathvista_mini {hint.format('mathvista_mini')}",
+        f"2 images of mme: no download address is known; place them in {root}/mme {hint.format('mme')}",
+        "2 images of mathvista_mini: no download address is known; "
+        f"place them in {root}/mathvista_mini {hint.format('mathvista_mini')}",
         f"{root}/ovd_position_val.jsonl: {hub.url}/hub/ovd_position_val.jsonl: HTTP 404 Not Found",
         f"0 already there, 15 fetched, 5 missing, in {root}",
     ]
@@ -205,7 +208,7 @@ def test_the_six_evaluation_sets(run, hub, tmp_path, capsys, compose_config, cap
     data = instantiate(compose_config("data=grit_eval", f"data.root={root}").data)
     assert [sample.dataset for sample in data.val_samples()] == ["vsr", "vsr", "tallyqa", "gqa"]
     assert caplog.messages[-1] == (
-        f"data.val: left out, since absent: {root}/mme, {root}/mathvista_mini, {root}/ovd_position_val.jsonl"
+        f"data.val: skipped because missing: {root}/mme, {root}/mathvista_mini, {root}/ovd_position_val.jsonl"
     )
 
     # An address of one's own.
@@ -216,14 +219,14 @@ def test_the_six_evaluation_sets(run, hub, tmp_path, capsys, compose_config, cap
     assert (root / "mme" / "images" / "9.jpg").read_bytes() == jpeg(102)
 
 
-def test_one_evaluation_set_alone(run, hub, tmp_path) -> None:
+def test_one_evaluation_set_can_be_fetched_alone(run, hub, tmp_path) -> None:
     hub.files["/hub/vsr_val.jsonl"] = jsonl("vsr", VSR[:2])
     reports = run("data=grit_eval", "data.val=[{file: vsr_val.jsonl, images: images}]")
     assert [report.entry.file.name for report in reports][-1] == "vsr_val.jsonl"
     assert files_in(tmp_path / "data") == {*COMPLETE, "vsr_val.jsonl"}
 
 
-def test_data_that_has_everything_asks_for_nothing(compose_config, options, hub) -> None:
+def test_complete_data_causes_no_request(compose_config, options, hub) -> None:
     cfg = compose_config(*options, "data=shapes20")
     reports = fetch_data(cfg, **{key: value for key, value in cfg.task.items() if key != "_target_"})
     assert [set(report.row().values()) for report in reports] == [
@@ -240,13 +243,13 @@ def test_data_that_has_everything_asks_for_nothing(compose_config, options, hub)
         (["data=grit20", "task.bases.coco=mirror"], r"^task\.images\.vsr\[0\] is '{coco}.+', which gives mirror/train"),
         (
             ["data=grit20", "task.files='{huh}/{name}'"],
-            r"^task\.files is '{huh}/{name}', expected an address that holds",
+            r"^task\.files is '{huh}/{name}', expected an address with no placeholder ",
         ),
         (["data=grit20", "+task.colour=red"], r"^task\.colour is unknown: grit_lightning\.tasks\.fetch\.fetch takes "),
         (["data=shapes_lessons", "task.parallel=2"], r"^this data has no files to fetch: choose data=grit20 or "),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_asked_for(
+def test_invalid_options_are_refused_before_the_first_request(
     compose_config, options, hub, tmp_path, overrides, message
 ):
     where = [f"data.root={tmp_path}/data"] if "data=grit20" in overrides else []
@@ -257,15 +260,15 @@ def test_what_cannot_work_is_refused_before_anything_is_asked_for(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_root_that_cannot_be_made(run, hub, tmp_path) -> None:
+def test_a_root_that_cannot_be_created_is_refused(run, hub, tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigError, match=r"^data\.root=\S+/file/data cannot be made: Not a directory "):
         run("data=grit20", root="file/data")
     assert hub.requests == []
 
 
-def test_the_addresses_of_the_world(compose_config) -> None:
-    """No test goes there; these are what the data's authors name."""
+def test_the_shipped_addresses_are_those_of_the_data_authors(compose_config) -> None:
+    """No test sends a request to these addresses, which are named by the authors of the data."""
     task = compose_config("task=fetch", "data=grit20").task
     assert task.bases == {
         "hub": "https://huggingface.co/datasets/yfan1997/GRIT_data/resolve/main",

@@ -1,4 +1,4 @@
-"""``task=score`` from the command line: a real run scored again, by its own rewards and by others."""
+"""Tests of ``task=score``: a real run is scored again by its own rewards and by others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -21,6 +20,7 @@ from omegaconf import OmegaConf
 from grit_lightning.app import main as app
 from grit_lightning.errors import UserError
 from grit_lightning.tasks.score import score_rollouts
+from support.processes import start
 
 FAST = ("+debug=fast", "threads=1", "trainer.accelerator=cpu", "rollout.num_generations=4", "rollout.max_new_tokens=40")
 FILES = ["comparison.csv", "comparison.md", "config.yaml", "scores.jsonl"]
@@ -28,7 +28,8 @@ FILES = ["comparison.csv", "comparison.md", "config.yaml", "scores.jsonl"]
 
 def assert_succeeded(done: CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr and "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def finished(cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
-    """The run folder, moved; its checkpoints are left behind, as no model is needed."""
+    """A copy of the run folder at another path, without checkpoints, because scoring needs no model."""
     return shutil.copytree(finished, tmp_path / "moved", ignore=shutil.ignore_patterns("*.ckpt"))
 
 
@@ -84,7 +85,7 @@ def test_the_same_rewards_give_the_very_same_scores_without_torch(cli, run: Path
     assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"scores"}
 
 
-def test_a_reward_of_ones_own_in_a_config_of_ones_own(cli, run: Path) -> None:
+def test_a_user_reward_in_a_user_config_scores_a_run(cli, run: Path) -> None:
     (run.parent / "my_module.py").write_text(
         "def my_reward(sample, completion, *, per_token: float) -> float | None:\n"
         "    return per_token * len(completion.token_ids) if sample.dataset == 'tallyqa' else None\n"
@@ -122,7 +123,7 @@ def test_a_reward_of_ones_own_in_a_config_of_ones_own(cli, run: Path) -> None:
     assert used.rollouts == str(run)
 
 
-def test_a_file_of_a_run_and_a_file_of_its_own(cli, run: Path, tmp_path: Path) -> None:
+def test_a_single_file_is_scored_inside_and_outside_a_run(cli, run: Path, tmp_path: Path) -> None:
     torn = run / "rollouts" / "step_000002.jsonl"
     torn.write_bytes(torn.read_bytes()[:-30])
     for repeat in ("digits", "digits_v2"):
@@ -140,7 +141,7 @@ def test_a_file_of_a_run_and_a_file_of_its_own(cli, run: Path, tmp_path: Path) -
     assert all(line["new"] == line["old"] for line in scores(tmp_path / "compared"))
 
 
-def test_predictions_of_an_evaluation(cli, run: Path) -> None:
+def test_predictions_of_an_evaluation_are_scored_without_comparison(cli, run: Path) -> None:
     predictions = run / "eval" / "after.jsonl"
     done = cli("task=score", f"rollouts={predictions}", "name=held_out", cwd=run.parent)
     assert_succeeded(done)
@@ -149,10 +150,10 @@ def test_predictions_of_an_evaluation(cli, run: Path) -> None:
     for line, record in zip(lines, map(json.loads, predictions.read_text().splitlines()), strict=True):
         assert (line["old"], line["step"], line["sample_id"]) == (None, None, record["sample_id"])
         assert line["new"]["rewards"]["answer_match"] is not None
-    assert "There are no groups with two completions scored in both, so no ranking to compare." in done.stdout
+    assert "No group has two completions that both scorings scored, so there is no ranking to compare." in done.stdout
 
 
-def test_stopped_by_ctrl_c_it_leaves_nothing_and_can_be_run_again(cli, run: Path, listing) -> None:
+def test_ctrl_c_leaves_nothing_and_scoring_can_be_repeated(cli, run: Path, listing) -> None:
     (run.parent / "slow.py").write_text(
         "import pathlib, time\n\n"
         "def reward(sample, completion, *, seconds: float) -> float:\n"
@@ -162,16 +163,14 @@ def test_stopped_by_ctrl_c_it_leaves_nothing_and_can_be_run_again(cli, run: Path
     )
     component = "+reward.components.slow={weight: 1, fn: {_target_: slow.reward, _partial_: true, seconds: %s}}"
     before = listing(run)
-    command = [sys.executable, "-m", "grit_lightning", "task=score", "rollouts=moved", component % 1]
-    process = subprocess.Popen(
-        command, cwd=run.parent, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
-    )
+    command = ["task=score", "rollouts=moved", component % 1]
+    process = start(*command, cwd=run.parent, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (run.parent / "begun").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (1, "stopped: nothing was written; the same command begins anew\n")
+    assert (process.returncode, stderr) == (1, "stopped: nothing was written; run the same command to start again\n")
     assert listing(run) == before
     (run / "scores").mkdir()  # what a kill in the middle of writing leaves
     (run / "scores" / ".again.tmp").mkdir()
@@ -234,7 +233,7 @@ def with_a_reward_that_is_gone(run: Path) -> None:
         (untouched, ("rollouts=moved", "task.excerpt=x"), r"^task\.excerpt is 'x', expected int$"),
     ],
 )
-def test_what_cannot_be_scored_is_refused_and_left_alone(
+def test_an_input_that_cannot_be_scored_is_refused_and_unchanged(
     compose_config, run: Path, listing, monkeypatch, spoil, overrides, message
 ) -> None:
     monkeypatch.chdir(run.parent)
@@ -254,10 +253,10 @@ def test_what_cannot_be_scored_is_refused_and_left_alone(
         ("out=moved", r"error: out=\S+/moved is taken: choose another out=…\n"),
         ("out=moved/manifest.json/x", r"error: out=\S+/x cannot be made: \S+/manifest\.json is in the way\n"),
         ("name=a/b", r"error: name is 'a/b', expected the name of a folder in \S+/moved/scores\n"),
-        ("+experiment=tiny", r"error: \+experiment=tiny cannot be given with a run: it has a config of its own\n"),
+        ("+experiment=tiny", r"error: \+experiment=tiny cannot be given with a run: the run has its own config\n"),
     ],
 )
-def test_a_place_that_cannot_be_written_to_is_refused(cli, run: Path, listing, option: str, line: str) -> None:
+def test_an_unusable_output_folder_is_refused(cli, run: Path, listing, option: str, line: str) -> None:
     before = listing(run.parent)
     done = cli("task=score", "rollouts=moved", option, cwd=run.parent)
     assert (done.returncode, done.stdout) == (1, "")
@@ -265,7 +264,7 @@ def test_a_place_that_cannot_be_written_to_is_refused(cli, run: Path, listing, o
     assert listing(run.parent) == before
 
 
-def test_a_run_that_is_read_only_needs_another_folder(compose_config, run: Path, listing, monkeypatch) -> None:
+def test_a_read_only_run_needs_another_output_folder(compose_config, run: Path, listing, monkeypatch) -> None:
     # Not by its mode: nothing would be read-only to root.
     monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (run, os.W_OK))
     before = listing(run.parent)

@@ -1,4 +1,4 @@
-"""What is logged of a judge, and when it ends a training."""
+"""Tests of the judge watch: its metrics, and when it ends a training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from grit_lightning.training.judge_watch import JudgeWatch
 
 
 class Scripted(LLMJudge):
-    """A judge whose counts are given."""
+    """A judge that returns given counts, one set per step."""
 
     def __init__(self, *steps: Counts, max_unscored: float = 0.25, patience: int = 2) -> None:
         self.price = Price(prompt=2.0, completion=10.0)
@@ -32,7 +32,7 @@ class Scripted(LLMJudge):
 
 
 class TwoAlike:
-    """A strategy of two processes that did the same."""
+    """A strategy of two processes with identical values."""
 
     root_device = torch.device("cpu")
 
@@ -44,7 +44,7 @@ def counts(questions: int, unscored: int, **others: Any) -> Counts:
     return Counts(questions=questions, unscored=unscored, **others)
 
 
-def test_metrics_are_sums_over_processes() -> None:
+def test_judge_metrics_are_summed_over_processes() -> None:
     step = counts(
         8, 1, known=2, requests=7, failures=2, prompt_tokens=500, completion_tokens=50, latencies=[0.1, 0.4, 0.2]
     )
@@ -70,7 +70,7 @@ def test_a_step_without_questions_or_replies_has_no_latency_and_no_shares() -> N
     assert "judge/latency_p50" not in metrics
 
 
-def test_it_ends_after_so_many_bad_steps_in_a_row() -> None:
+def test_training_ends_after_patience_bad_steps_in_a_row() -> None:
     bad, fair, silent = counts(4, 2), counts(4, 1), counts(0, 0)
     watch = JudgeWatch(Scripted(bad, fair, bad, silent, bad))
     for _ in range(4):
@@ -78,15 +78,14 @@ def test_it_ends_after_so_many_bad_steps_in_a_row() -> None:
     with pytest.raises(JudgeError) as error:
         watch.step(TwoAlike())
     assert str(error.value) == (
-        "the judge left 50 % of the answers of a step unscored, last for HTTP 503; more than judge.max_unscored=0.25 "
-        "in 2 steps in a row: the training stops"
+        "training stopped: the judge left 50 % of this step's answers unscored (last reason: HTTP 503), above "
+        "judge.max_unscored=0.25 in 2 steps in a row"
     )
 
 
-def test_everything_may_stay_unscored_where_that_is_asked_for() -> None:
+def test_max_unscored_of_1_never_ends_training() -> None:
     watch = JudgeWatch(Scripted(*[counts(4, 4)] * 5, max_unscored=1.0, patience=1))
-    for _ in range(5):
-        watch.step(TwoAlike())
+    assert [watch.step(TwoAlike())["judge/unscored"] for _ in range(5)] == [1.0] * 5
 
 
 def test_a_judge_that_cannot_fail_is_not_watched() -> None:

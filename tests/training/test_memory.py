@@ -1,4 +1,4 @@
-"""The estimate of memory: real sizes on the meta device, and each part against a direct count."""
+"""Tests of the memory estimate: real sizes on the meta device, and each part against a direct count."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SETUP = Setup(reference=True, optimizer_values=2.0, bf16=True, gradient_checkpoi
 
 @pytest.fixture
 def real(compose_config, tmp_path: Path):
-    """A backbone of a real size, its weights never made."""
+    """Return a function that builds a backbone of a real size without its weights."""
 
     def make(family: str, *overrides: str):
         sizes = {"qwen2_5_vl": QWEN2_5_VL_3B, "internvl": INTERNVL3_2B}[family]
@@ -38,7 +38,7 @@ def real(compose_config, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("family", "billions"), [("qwen2_5_vl", 3.75), ("internvl", 2.09)])
-def test_real_sizes(real, family: str, billions: float) -> None:
+def test_the_estimate_of_real_models_counts_every_parameter(real, family: str, billions: float) -> None:
     model = real(family).outline()
     count = sum(value.numel() for value in model.parameters())
     assert count / 1e9 == pytest.approx(billions, abs=0.005)
@@ -49,7 +49,7 @@ def test_real_sizes(real, family: str, billions: float) -> None:
     assert parts["peak"] > 20 * count
 
 
-def test_with_adapters_only_they_have_gradients_and_no_second_model_is_held(real) -> None:
+def test_with_adapters_only_they_have_gradients_and_optimizer_states(real) -> None:
     model = real("qwen2_5_vl", "peft=lora", "model.dtype=bfloat16").outline()
     total = sum(value.numel() for value in model.parameters())
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
@@ -59,7 +59,7 @@ def test_with_adapters_only_they_have_gradients_and_no_second_model_is_held(real
     assert (parts["reference"], parts["gradients"], parts["optimizer"]) == (0, 4 * trained, 8 * trained)
 
 
-def test_sharding_divides_what_is_held_but_not_activations(backbone) -> None:
+def test_sharding_divides_weights_and_states_but_not_activations(backbone) -> None:
     one, four = (estimate(backbone.outline(), STEP, dataclasses.replace(SETUP, shards=shards)) for shards in (1, 4))
     for name in ("weights", "reference", "gradients", "optimizer"):
         assert four[name] == one[name] / 4
@@ -68,7 +68,7 @@ def test_sharding_divides_what_is_held_but_not_activations(backbone) -> None:
 
 
 @torch.no_grad()
-def test_the_cache_is_that_of_a_rollout(backbone, prompts) -> None:
+def test_the_estimated_key_value_cache_equals_that_of_a_rollout(backbone, prompts) -> None:
     model = backbone.load_model()
     step = dataclasses.replace(STEP, prompts=1, generations=2, prompt_tokens=prompts[0].num_tokens, new_tokens=0)
     cache = model.model(
@@ -83,7 +83,7 @@ def test_the_cache_is_that_of_a_rollout(backbone, prompts) -> None:
     assert estimate(model, step, fp32)["cache of keys and values"] == held * (layers + 1) / layers
 
 
-def test_rows_and_sequences_are_those_of_a_step() -> None:
+def test_rows_and_sequences_of_a_step_by_hand() -> None:
     assert STEP.row_tokens == 4400
     assert STEP.rows == 1
     assert STEP.sequences == 128
@@ -91,7 +91,7 @@ def test_rows_and_sequences_are_those_of_a_step() -> None:
     assert dataclasses.replace(STEP, max_sequences=10).sequences == 8
 
 
-def test_peak_rss_grows_by_what_is_touched_and_does_not_fall():
+def test_peak_rss_grows_by_the_touched_memory_and_does_not_fall():
     # A process of its own: here the peak may have been reached long before, and would not grow.
     program = (
         "from grit_lightning.training.memory import peak_rss_gib as peak\n"
@@ -121,13 +121,13 @@ def test_on_a_cpu_the_peak_is_the_resident_set_of_the_process():
     assert after == pytest.approx(by_the_system, abs=0.01)
 
 
-def test_on_a_gpu_it_is_the_tensors_that_count(monkeypatch):
+def test_on_a_gpu_the_peak_is_that_of_allocated_tensors(monkeypatch):
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**30 if device.index == 1 else 0)
     assert peak_memory_gib(torch.device("cuda", 1)) == 3.0
 
 
 @pytest.mark.parametrize(("platform", "unit"), [("darwin", 1), ("linux", 1024)])
-def test_without_proc_it_is_getrusage_in_the_units_of_the_platform(monkeypatch, platform, unit):
+def test_without_proc_the_peak_comes_from_getrusage_in_platform_units(monkeypatch, platform, unit):
     def refuse(self):
         raise FileNotFoundError
 

@@ -1,4 +1,4 @@
-"""The objective against loops over tokens written from the papers, hand-calculated values, and known gradients."""
+"""Tests of the objective against token loops written from the papers, hand-calculated values and known gradients."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_k1_and_k3_are_unbiased() -> None:
 
 
 def loop_loss(steps, advantages_, keep, options: Objective, limit: int) -> torch.Tensor:
-    """The formulas of the papers, one token at a time. ``steps``: per completion (logp, old, ref) tensors."""
+    """Compute the papers' loss token by token; ``steps`` holds the tensors (logp, old, ref) of each completion."""
     kept = [i for i in range(len(steps)) if keep[i]]
     all_tokens = sum(len(steps[i][0]) for i in kept)
     total = torch.zeros((), dtype=torch.float64)

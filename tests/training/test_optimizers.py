@@ -1,4 +1,4 @@
-"""Muon and AdamW as one optimizer: each parameter is updated as by its own."""
+"""Tests of the optimizers and schedules: MuonAdamW, 8-bit AdamW and the piecewise linear schedule."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def net() -> Net:
     return Net()
 
 
-def test_only_matrices_inside_the_network_are_muons() -> None:
+def test_muon_updates_only_hidden_matrices() -> None:
     assert [name for name, value in net().named_parameters() if is_hidden_matrix(name, value)] == ["hidden.weight"]
 
 
-def test_updates_are_those_of_the_two_optimizers() -> None:
+def test_updates_equal_those_of_muon_and_adamw_used_separately() -> None:
     one, two = net(), net()
     together = MuonAdamW(one.named_parameters(), **OPTIONS)
     others = [value for name, value in two.named_parameters() if name != "hidden.weight"]
@@ -61,7 +61,7 @@ def test_updates_are_those_of_the_two_optimizers() -> None:
         assert torch.equal(first, second), name
 
 
-def test_a_saved_state_goes_on_as_if_never_stopped() -> None:
+def test_training_from_a_saved_state_equals_uninterrupted_training() -> None:
     whole, stopped = net(), net()
     optimizer = MuonAdamW(whole.named_parameters(), **OPTIONS)
     train(whole, [optimizer], range(6))
@@ -75,7 +75,7 @@ def test_a_saved_state_goes_on_as_if_never_stopped() -> None:
         assert torch.equal(left, right)
 
 
-def test_a_schedule_moves_both_rates() -> None:
+def test_a_schedule_scales_both_learning_rates() -> None:
     optimizer = MuonAdamW(net().named_parameters(), **OPTIONS)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
     optimizer.step()
@@ -86,7 +86,7 @@ def test_a_schedule_moves_both_rates() -> None:
 ADAMW = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}
 
 
-def test_adamw_of_8_bits_follows_that_of_32_in_a_quarter_of_the_memory() -> None:
+def test_adamw_of_8_bits_follows_adamw_of_32_in_a_quarter_of_the_memory() -> None:
     pytest.importorskip("bitsandbytes")
     weights = [nn.Parameter(torch.randn(64, 128, generator=torch.Generator().manual_seed(0))) for _ in range(2)]
     small, plain = adamw_8bit([("weight", weights[0])], **ADAMW), torch.optim.AdamW(weights[1:], **ADAMW)
@@ -101,7 +101,7 @@ def test_adamw_of_8_bits_follows_that_of_32_in_a_quarter_of_the_memory() -> None
     assert sum(kept) < 0.3 * 2 * weights[0].nbytes + 2 * 256 * 4  # and the values of each code
 
 
-def test_without_bitsandbytes_it_says_what_to_install(monkeypatch) -> None:
+def test_without_bitsandbytes_the_error_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setattr(optimizers, "is_bitsandbytes_available", lambda: False)
     with pytest.raises(ConfigError, match=r"optimizer=adamw8bit needs bitsandbytes: pip install"):
         adamw_8bit([], **ADAMW)
@@ -133,6 +133,6 @@ def test_steps_that_do_not_ascend_are_refused(points: list[list[float]]) -> None
         rates(1, points)
 
 
-def test_the_piecewise_linear_schedule_composes(compose_config) -> None:
+def test_the_piecewise_linear_config_builds_a_schedule(compose_config) -> None:
     schedule = instantiate(compose_config("scheduler=piecewise_linear").scheduler)
     assert schedule(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)).get_last_lr() == [2.0]

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: its gradient against a loop over examples, and what may not change it."""
+"""Tests of supervised fine-tuning: its gradient against a loop over examples, its targets and its lessons."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sample(**fields: Any) -> Sample:
 
 
 class Run:
-    """A run of one step without files: the weights before and after."""
+    """A run of one step that writes no files: its weights before and after."""
 
     def __init__(self, cfg: Any, data: Any = None) -> None:
         values = config.check(cfg)
@@ -78,7 +78,7 @@ def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
 
 
 def loop_loss(model: Any, backbone: Any, prompts: list[Prompt]) -> Tensor:
-    """Mean −log p of the target tokens, one example at a time, the model left to itself."""
+    """Return the mean −log p of the target tokens from one plain forward pass per example."""
     total, count = torch.zeros(()), 0
     for prompt in prompts:
         target = torch.tensor(backbone.target(target_text(prompt.sample, prompt.box_space), prompt).token_ids)
@@ -110,7 +110,7 @@ def test_gradient_does_not_depend_on_the_split_into_passes(compose_config: Calla
     assert_same(whole.change, split.change)
 
 
-def test_a_shared_image_is_computed_once_and_changes_nothing(backbone: Any) -> None:
+def test_a_shared_image_is_packed_once_and_keeps_every_token(backbone: Any) -> None:
     image = Image.effect_noise((112, 84), 80).convert("RGB")
     questions = ("How many red circles are there?", "How many red stars are there?", "What is above the blue star?")
     examples = []
@@ -160,7 +160,7 @@ def test_targets_end_the_turn(make_prompt: Callable[..., Prompt], backbone: Any)
         ({"completion": "Yes", "boxes": ()}, "Yes"),
     ],
 )
-def test_target_text(fields: dict[str, Any], text: str) -> None:
+def test_target_text_is_the_given_completion_or_made_of_boxes_in_box_space(fields: dict[str, Any], text: str) -> None:
     assert target_text(sample(**fields), (200, 100)) == text
 
 
@@ -170,11 +170,11 @@ def test_nothing_to_learn_is_an_error_that_names_the_line() -> None:
 
 
 @pytest.mark.parametrize("text", ["1,2,3", "1.2.3,4,5,6", "a1,2,3,4", "no numbers", ""])
-def test_what_is_no_box_is_left_alone(text: str) -> None:
+def test_numbers_that_are_no_box_are_not_rescaled(text: str) -> None:
     assert rescale_boxes(text, source=(10, 10), target=(100, 100)) == text
 
 
-def test_lessons_come_without_end_and_once(compose_config: Callable[..., Any]) -> None:
+def test_lessons_are_endless_and_never_repeat(compose_config: Callable[..., Any]) -> None:
     cfg = compose_config("data=shapes_lessons", "prompt=plain", "data.scenes_per_step=2", "task=sft")
     cfg.data.few_shapes = [{"until_step": 2, "shapes": 1}]
     values = config.check(cfg)
@@ -193,12 +193,15 @@ def test_lessons_come_without_end_and_once(compose_config: Callable[..., Any]) -
     assert [prompt.text for _, prompt in again.prompts] == [prompt.text for _, prompt in batches[0].prompts]
 
 
-def test_a_completion_field_is_read(tmp_path: Path) -> None:
+def test_the_completion_field_of_a_record_is_read(tmp_path: Path) -> None:
     from grit_lightning.data.records import read_samples
 
     line = {"question": "Q", "answer": 1, "image": "a.png", "width": 10, "height": 10, "completion": "I see [1,2,3,4]."}
     file = tmp_path / "a.jsonl"
     file.write_text(json.dumps(line) + "\n" + json.dumps({**line, "completion": ["x"]}) + "\n")
     good, bad = read_samples(file, tmp_path)
-    assert isinstance(good, Sample) and good.completion == "I see [1,2,3,4]."
-    assert isinstance(bad, DataError) and "completion" in str(bad) and ":2" in str(bad)
+    assert isinstance(good, Sample)
+    assert good.completion == "I see [1,2,3,4]."
+    assert isinstance(bad, DataError)
+    assert "completion" in str(bad)
+    assert ":2" in str(bad)

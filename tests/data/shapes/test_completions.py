@@ -1,4 +1,4 @@
-"""Grounded completions of the shapes world."""
+"""Tests of the grounded completions of the shapes world."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ def test_completions_have_the_form_of_grit_and_point_at_the_targets(kind):
         assert text == grounded_completion(question, (2 * width, 3 * height))
 
 
-def test_corpus():
+def test_the_corpus_alternates_both_kinds_of_grounded_answers():
     texts = list(corpus(4, 10))
     assert texts == list(corpus(4, 10))
     first = make_question(4, 0, "tallyqa", "train", EARLY)
     assert texts[0] == f"{first.text}\n{grounded_completion(first, first.scene.size)}"
     assert [text.startswith("How many") for text in texts] == [True, False] * 5
     assert len(set(texts)) == 10
+    form = r".+\?\n<think> .+ </think> <rethink> .+ </rethink> <answer> .+ </answer>"
+    assert [bool(re.fullmatch(form, text)) for text in texts] == [True] * 10

@@ -1,4 +1,4 @@
-"""Pictures of the shapes world."""
+"""Tests of the drawing of scenes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_boxes_enclose_the_drawn_object_tightly(form, side):
     assert tuple(np.asarray(draw_scene(Scene(size, background, (shape,))))[centre]) == COLOURS["red"]
 
 
-def test_the_background_tells_where_a_pixel_is():
+def test_the_background_colour_encodes_the_pixel_position():
     picture = np.asarray(draw_scene(Scene((168, 140), (100, 250, 100), ()))).astype(int)
     down, across = np.mgrid[:140, :168]
     assert (picture[..., 0] == 100 + 3 * across // 5).all()

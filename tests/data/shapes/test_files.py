@@ -1,4 +1,4 @@
-"""Data sets of the shapes world on disk, and the command that writes them."""
+"""Tests of the shapes data sets on disk and of the command that writes them."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ def test_other_content_is_never_overwritten(tmp_path, capsys):
     assert capsys.readouterr().err == f"error: {caught.value}\n"
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_a_folder_that_cannot_be_created_is_a_data_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"file/out: cannot write the data set \(Not a directory\)"):
         draw_dataset(count=1, seed=0, split="train").write(tmp_path / "file" / "out")
 
 
-def test_the_command_line(tmp_path, capsys):
+def test_the_command_writes_the_files_and_prints_their_paths(tmp_path, capsys):
     assert main([str(tmp_path), "--count", "1", "--split", "heldout"]) == 0
     names = [f"shapes_{kind}_heldout_1.jsonl" for kind in KINDS]
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / name) for name in names]

@@ -1,4 +1,4 @@
-"""Lessons for the base model."""
+"""Tests of the lessons on which the bundled model is pre-trained."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def curriculum(**values) -> Curriculum:
     return Curriculum(**(defaults | values))
 
 
-def test_lessons_are_pure_true_and_of_training_scenes():
+def test_lessons_are_deterministic_correct_and_from_training_layouts():
     plan = curriculum(few_shapes=((20, 1), (40, 3)), answering=((0, 0.5),), grounded_share=0.5)
+    listings = 0
     for index in range(80):
         taught = lessons(3, index, plan)
         assert taught == lessons(3, index, plan)
@@ -37,12 +38,14 @@ def test_lessons_are_pure_true_and_of_training_scenes():
             written = [tuple(json.loads(found)["bbox_2d"]) for found in re.findall(r"\{.*?\}", lesson.completion)]
             assert set(written) <= set(boxes)
             if "every" in lesson.prompt:
+                listings += 1
                 named = re.findall(r"(\w+ \w+)(?= \{)|(?<=\} )(\w+ \w+)", lesson.completion)
                 assert [first or last for first, last in named] == [boxes[box] for box in written]
                 assert sorted(written) == sorted(boxes)
+    assert listings >= 80, "two of three lessons before scene 40"
 
 
-def test_where_lessons_name_every_shape_asked_for_and_no_other():
+def test_where_lessons_name_exactly_the_matching_shapes():
     plan = curriculum(few_shapes=((100, 5),), answering=((0, 0.5),), grounded_share=0.25)
     nowhere = 0
     for index in range(300):
@@ -58,14 +61,15 @@ def test_where_lessons_name_every_shape_asked_for_and_no_other():
     assert 0 < nowhere < 60
 
 
-def test_the_habit_of_lessons_is_as_configured():
+def test_the_shares_of_lesson_kinds_are_as_configured():
     plan = curriculum(few_shapes=(), answering=((0, 0.5),), grounded_share=0.25)
     taught = [lessons(0, index, plan) for index in range(800)]
     assert all(x.prompt.endswith("Think with boxes.") and x.completion.startswith("<think>") for x, *_ in taught)
     third = [lesson for *_, lesson in taught if "every shape" not in lesson.prompt]
     asked = [lesson for lesson in third if lesson.prompt.startswith("Q: ")]
     plain = [lesson for lesson in third if not lesson.prompt.startswith("Q: ")]
-    assert 350 < len(third) < 450 and 150 < len(asked) < 250
+    assert 350 < len(third) < 450
+    assert 150 < len(asked) < 250
     grounded = sum(lesson.completion.startswith("<think>") for lesson in asked)
     assert grounded / len(asked) == pytest.approx(0.25, abs=0.08)
     assert not any("<" in lesson.completion or "bbox" in lesson.completion for lesson in plain)
@@ -77,7 +81,7 @@ def test_the_share_of_answering_lessons_changes_with_the_scenes():
     assert listed == [False] * 10 + [True] * 10
 
 
-def test_late_lessons_are_easier_and_list_no_shapes():
+def test_difficulty_and_listings_follow_their_schedules():
     plan = curriculum(few_shapes=(), answering=((0, 0.0),), difficulties=((0, EARLY), (100, STANDARD)), listings=50)
     taught = [lessons(0, index, plan) for index in range(200)]
     assert all((third.prompt in LISTINGS) == (index < 50) for index, (*_, third) in enumerate(taught))

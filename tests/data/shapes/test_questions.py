@@ -1,4 +1,4 @@
-"""Questions about scenes and their answers."""
+"""Tests of questions about scenes and their answers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_spatial_answers_are_right_and_balanced():
 
 
 def is_beyond(phrase: str, subject: Shape, reference: Shape) -> bool:
-    """The relation, judged from the boxes alone, wholly apart along its axis."""
+    """Tell from the boxes alone whether the relation holds: the boxes do not overlap along its axis."""
     (a1, b1, a2, b2), (u1, v1, u2, v2) = subject.box, reference.box
     return {"left": a2 <= u1, "right": a1 >= u2, "above": b2 <= v1, "below": b1 >= v2}[
         re.search("left|right|above|below", phrase)[0]
@@ -64,7 +64,7 @@ def is_beyond(phrase: str, subject: Shape, reference: Shape) -> bool:
 
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES.values(), ids=DIFFICULTIES)
-def test_scenes_are_as_hard_as_asked_for(difficulty):
+def test_scenes_have_the_requested_difficulty(difficulty):
     counting, spatial = (questions(kind, 60, difficulty=difficulty) for kind in KINDS)
     assert {shape.side for q in (*counting, *spatial) for shape in q.scene.shapes} == set(difficulty.sides_px)
     assert {len(q.scene.shapes) for q in spatial} == set(difficulty.spatial_shapes)
@@ -76,7 +76,7 @@ def test_scenes_are_as_hard_as_asked_for(difficulty):
 
 
 @pytest.mark.parametrize("difficulty", [STANDARD, HARD], ids=["standard", "hard"])
-def test_how_many_objects_there_are_does_not_tell_how_many_are_counted(difficulty):
+def test_the_number_of_shapes_does_not_reveal_the_counted_number(difficulty):
     totals: dict[int, Counter] = {}
     for question in questions("tallyqa", 400, difficulty=difficulty):
         totals.setdefault(question.answer, Counter())[len(question.scene.shapes)] += 1

@@ -1,7 +1,8 @@
-"""Layouts of the shapes world and their splits."""
+"""Tests of the layouts of the shapes world and of their splits."""
 
 from __future__ import annotations
 
+from itertools import permutations
 from random import Random
 
 from grit_lightning.data.shapes.drawing import draw_scene
@@ -33,8 +34,13 @@ def test_training_and_held_out_examples_share_no_image_and_no_layout():
 
 
 def test_the_split_of_a_layout_does_not_depend_on_the_order_of_its_objects():
-    shapes = make_scene(Random("order"), [("red", "triangle"), ("blue", "circle"), ("green", "square")]).shapes
-    assert layout_split((112, 112), shapes) == layout_split((112, 112), shapes[::-1])
+    splits = []
+    for number in range(20):
+        scene = make_scene(Random(number), [("red", "triangle"), ("blue", "circle"), ("green", "square")])
+        found = {layout_split(scene.size, shapes) for shapes in permutations(scene.shapes)}
+        assert len(found) == 1, scene
+        splits += found
+    assert set(splits) == {"train", "heldout"}
 
 
 def test_objects_keep_their_distance():

@@ -1,4 +1,4 @@
-"""Comparisons sample by sample: by hand, and against loops."""
+"""Tests of the comparison of evaluations sample by sample, by hand and against loops."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ B = column("b", answers({"f/4": 1.0, "f/3": 0.0, "f/2": 0.25, "f/1": 0.0, "only/
 # ---- differences ----
 
 
-def test_differences_by_hand() -> None:
+def test_paired_differences_by_hand() -> None:
     found = compared(A, B)
     assert found.metrics["a"]["overall"]["accuracy"] == pytest.approx(0.5), "over all its own"
     (pair,) = found.pairs
@@ -59,7 +59,7 @@ def test_differences_by_hand() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_differences_by_dataset_are_those_of_a_loop(seed: int) -> None:
+def test_differences_by_dataset_equal_a_loop(seed: int) -> None:
     draw = random.Random(seed)
     sizes = {"vsr": 30, "tallyqa": 12, "gqa": 5}
 
@@ -117,7 +117,7 @@ def test_several_completions_of_a_sample_are_one_sample() -> None:
 # ---- flips ----
 
 
-def test_a_sample_is_right_where_more_than_half_of_what_was_judged_is() -> None:
+def test_a_sample_is_right_if_more_than_half_of_its_judged_completions_are() -> None:
     def verdict(*scores: float | None) -> bool | None:
         (sample,) = sample_values([answer("f/1", score, index=index) for index, score in enumerate(scores)])
         return is_mostly_right(sample)
@@ -127,7 +127,7 @@ def test_a_sample_is_right_where_more_than_half_of_what_was_judged_is() -> None:
     assert (verdict(1.0, 0.0, 0.1), verdict(None, None)) == (True, None)
 
 
-def test_flips_are_those_samples_that_another_column_has_otherwise() -> None:
+def test_flips_are_the_samples_right_in_one_column_and_wrong_in_another() -> None:
     first = answers({"f/1": 1.0, "f/2": 0.0, "f/3": 1.0, "f/4": None, "f/5": 1.0, "f/6": 0.0})
     second = answers({"f/1": 0.0, "f/2": 0.0, "f/3": None, "f/4": 1.0, "f/6": 0.0, "f/7": 1.0})
     third = answers({"f/1": 1.0, "f/2": 0.5, "f/3": 1.0, "f/4": 0.0, "f/5": 1.0, "f/6": 0.0})
@@ -154,21 +154,21 @@ def test_flips_are_those_samples_that_another_column_has_otherwise() -> None:
 # ---- which samples are the same ----
 
 
-def test_an_id_that_stands_for_something_else_is_no_pair() -> None:
+def test_equal_ids_of_different_questions_are_not_paired() -> None:
     other = [answer("f/1", 1.0, question="Is it?"), answer("f/2", 1.0, answer="no"), *answers({"f/3": 1.0})]
     first = column("a", answers({"f/1": 0.0, "f/2": 0.0, "f/3": 0.0}))
     found = compared(first, column("b", other))
     assert found.pairs[0].samples == 1
     assert [flip.sample_id for flip in found.flips] == ["f/3"]
     (caveat,) = found.pairs[0].caveats
-    assert caveat.startswith("the data differs: 2 of the samples in both b and a by their id are other questions or")
-    with pytest.raises(DataError, match=r"^/x/c.jsonl: no sample of it is in /x/a.jsonl, so there is nothing to comp"):
+    assert caveat.startswith("the data differs: 2 sample ids in both b and a belong to different questions or")
+    with pytest.raises(DataError, match=r"^/x/c.jsonl: shares no sample with /x/a.jsonl, so there is nothing to comp"):
         compared(first, column("c", other[:2]))
 
 
-def test_other_samples_are_counted() -> None:
+def test_samples_of_only_one_column_are_counted_in_a_caveat() -> None:
     (caveat,) = compared(A, B).pairs[0].caveats
-    assert caveat.startswith("other samples: 2 only in b, 1 only in a; differences are over those in both")
+    assert caveat.startswith("different samples: 2 only in b, 1 only in a; differences are over the samples in both")
 
 
 # ---- what is not the same ----
@@ -193,22 +193,22 @@ ONES = answers({"f/1": 1.0})
         ({"decoding": {"sampling": DRAWN}}, {"decoding": {"sampling": {**DRAWN, "temperature": 2}}}, "temperature 2"),
     ],
 )
-def test_other_decoding_is_named_and_another_prompt_is_not(first: Any, second: Any, expected: str) -> None:
+def test_different_decoding_is_a_caveat_and_a_different_prompt_is_not(first: Any, second: Any, expected: str) -> None:
     found = caveats(column("a", ONES, made(**first)), column("b", ONES, made(**second)))
     assert [bool(re.search(expected, line)) for line in found] == ([True] if expected else [])
 
 
-def test_where_decoding_is_not_recorded_completions_are_counted() -> None:
+def test_without_recorded_decoding_completions_per_sample_are_compared() -> None:
     twice = [answer("f/1", 1.0, index=index) for index in (0, 1)]
     assert caveats(column("a", ONES, None), column("b", ONES)) == []
     (line,) = caveats(column("a", ONES, None), column("b", twice, None))
-    assert line == "b was decoded in another way (2 completions of each) than a (decoding not recorded)"
+    assert line == "b was decoded differently (2 completions per sample) than a (decoding not recorded)"
 
 
-def test_another_judge_is_named() -> None:
+def test_a_different_judge_is_a_caveat() -> None:
     by_gpt = [answer("f/1", 1.0, judge="gpt-4o, prompt 0a1b")]
     (line,) = caveats(column("a", ONES), column("b", by_gpt))
-    assert line == "b was judged by gpt-4o, prompt 0a1b, a by exact match: their accuracies differ by judge, too"
+    assert line == "b was judged by gpt-4o, prompt 0a1b, a by exact match: accuracies may differ because of the judge"
     mixed = column("c", [*by_gpt, answer("f/2", 1.0)])
     assert "c was judged by gpt-4o, prompt 0a1b and exact match" in caveats(column("a", ONES), mixed)[0]
     assert len(caveats(mixed, mixed)) == 1, "within one column already"
@@ -249,7 +249,7 @@ def test_the_table_has_values_differences_and_accuracy_by_dataset() -> None:
     assert rows["vsr"] == ["0.500 (0.000 to 1.000)", "1.000 (1.000 to 1.000)", "+0.500 (+0.000 to +1.000)"]
     assert [cell.split()[0] for cell in rows["macro"]] == ["0.750", "0.750", "+0.000"]
     assert rows["samples"] == ["4", "4", "4 in both"]
-    assert "b against a: right → wrong 1, wrong → right 1, of 4 in both" in text
+    assert "b against a: right → wrong 1, wrong → right 1, of 4 samples in both" in text
     assert text.endswith(
         "The first 1 of 2 samples that flipped, with the reference answer in brackets:\n"
         "  v/2: Is v/2 so? [yes] a wrong: no; b right: yes"

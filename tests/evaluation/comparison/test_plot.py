@@ -1,4 +1,4 @@
-"""What the picture of a comparison shows, read off the figure before it is saved."""
+"""Tests of the comparison plot, which read values from the figure before it is saved."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def comparison(settings: dict | None = None) -> EvaluationComparison:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that are saved."""
+    """Collect the figures that are saved."""
     saved: list[Figure] = []
     save = plot.save_figure
 
@@ -45,7 +45,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 
 def points(axes: Axes) -> dict[str, list[float]]:
-    """The values of each run, row by row."""
+    """Return the drawn values of each run, row by row."""
     return {str(line.get_label()): list(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"}
 
 
@@ -54,7 +54,7 @@ def bars(axes: Axes) -> list[tuple[float, float]]:
     return [tuple(line.get_xdata()) for line in lines if line.get_linewidth() == 2]
 
 
-def test_it_shows_values_and_paired_differences(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_the_plot_shows_values_and_paired_differences(tmp_path: Path, drawn: list[Figure]) -> None:
     found = comparison()
     plot_comparison(tmp_path / "comparison.png", found)
     values, changes = drawn[0].axes
@@ -83,7 +83,7 @@ def test_runs_lie_beside_each_other_within_a_row(tmp_path: Path, drawn: list[Fig
     assert second[0] - first[0] == pytest.approx(0.35)
 
 
-def test_a_published_figure_stands_in_the_row_it_is_of(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_a_published_figure_is_drawn_in_the_row_of_its_metric(tmp_path: Path, drawn: list[Figure]) -> None:
     protocol = {
         "judge": "gpt-4o, prompt 0a1b",
         "weights": {"checkpoint": "Qwen/Qwen2.5-VL-3B-Instruct"},

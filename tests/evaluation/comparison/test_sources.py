@@ -1,4 +1,4 @@
-"""What is compared: where predictions are found, what they are called, how they say they were made."""
+"""Tests of the sources of a comparison: finding predictions, naming columns, and describing the settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_an_evaluation_and_a_file(tmp_path: Path) -> None:
+def test_an_evaluation_folder_and_its_file_are_the_same_source(tmp_path: Path) -> None:
     folder = write_evaluation(tmp_path / "a", ONES)
     file = folder / "predictions.jsonl"
     assert find(folder) == Source(folder, file, EvaluationFolder(folder))
@@ -38,7 +38,7 @@ def test_an_evaluation_and_a_file(tmp_path: Path) -> None:
     assert find(folder / "other.jsonl").folder is None, "the settings are not of that file"
 
 
-def test_a_run_stands_for_its_newest_finished_evaluation(run: Path) -> None:
+def test_a_run_is_represented_by_its_newest_finished_evaluation(run: Path) -> None:
     write_predictions(run / "eval" / "after.jsonl", ONES)
     assert find(run) == Source(run, run / "eval" / "after.jsonl", None)
     (run / "eval" / "training").mkdir()  # held-out samples every few steps
@@ -48,7 +48,7 @@ def test_a_run_stands_for_its_newest_finished_evaluation(run: Path) -> None:
     assert find(run) == Source(run, new / "predictions.jsonl", EvaluationFolder(new))
 
 
-def test_what_holds_no_predictions_is_named(run: Path, tmp_path: Path) -> None:
+def test_a_path_without_predictions_is_refused_by_name(run: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"run: this run has not been evaluated yet: task=evaluate ckpt=/\S+/run$"):
         find(run)
     with pytest.raises(DataError, match="nowhere: does not exist; expected a run, the folder of an evaluation, or a f"):
@@ -73,7 +73,7 @@ def test_an_evaluation_that_was_stopped_is_read_as_far_as_it_got(tmp_path: Path)
     assert len(problems) == 1
 
 
-def test_how_predictions_were_made(tmp_path: Path) -> None:
+def test_how_describes_weights_prompt_decoding_and_judge(tmp_path: Path) -> None:
     column, problems = read(find(write_evaluation(tmp_path / "a", ONES)), "a")
     assert problems == []
     assert column.how() == "tiny, prompt grounded, greedy, up to 112 tokens, judged by exact match, 2 samples"
@@ -86,7 +86,7 @@ def test_how_predictions_were_made(tmp_path: Path) -> None:
     twice = [answer("f/1", 1.0, index=index, prompt_version=known_prompts()["plain"]) for index in (0, 1)]
     column, _ = read(find(write_evaluation(tmp_path / "b", twice, made)), "b")
     assert column.how() == (
-        "Qwen/Q trained for 80 steps, prompt plain, 2 completions of each (temperature 0.7, top_k 0, top_p 1.0, "
+        "Qwen/Q trained for 80 steps, prompt plain, 2 completions per sample (temperature 0.7, top_k 0, top_p 1.0, "
         "seed 3), up to 64 tokens, judged by exact match, 1 sample"
     )
     alone = tmp_path / "alone.jsonl"
@@ -94,10 +94,10 @@ def test_how_predictions_were_made(tmp_path: Path) -> None:
     column, _ = read(find(alone), "alone")
     assert column.how() == "prompt 0a1b and grounded, decoding not recorded, judged by x and y, 2 samples"
     write_predictions(alone, twice)
-    assert "2 completions of each" in read(find(alone), "alone")[0].how()
+    assert "2 completions per sample" in read(find(alone), "alone")[0].how()
 
 
-def test_settings_that_cannot_be_read_are_a_problem_and_no_more(tmp_path: Path) -> None:
+def test_unreadable_settings_are_a_problem_but_no_error(tmp_path: Path) -> None:
     folder = write_evaluation(tmp_path / "a", ONES)
     (folder / "evaluation.json").write_text("{")
     column, problems = read(find(folder), "a")
@@ -121,11 +121,11 @@ def test_settings_that_cannot_be_read_are_a_problem_and_no_more(tmp_path: Path) 
         (["/a/m/x", "/b/m/x", "/b/n/x"], ["a/m/x", "b/m/x", "b/n/x"]),
     ],
 )
-def test_names_are_as_short_as_they_can_be(entries: list[str], names: list[str]) -> None:
+def test_column_names_are_short_and_distinct(entries: list[str], names: list[str]) -> None:
     assert column_names([Source(Path(entry), Path(entry), None) for entry in entries]) == names
 
 
-def test_a_run_goes_by_its_own_name() -> None:
+def test_a_run_is_named_by_its_folder() -> None:
     file = Path("eval/greedy/predictions.jsonl")
     runs = [Source(Path(name), Path(name) / file, None) for name in ("/r/x", "/r/y")]
     assert column_names(runs) == ["x", "y"]

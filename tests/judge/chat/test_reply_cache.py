@@ -1,4 +1,4 @@
-"""Replies on disk: readable, bounded, shared, and never the reason why a run fails."""
+"""Tests of the reply cache: readable, bounded, shared by processes, and never a reason for a run to fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cache_in(folder: Path, max_bytes: int = 10**8) -> ReplyCache:
     return ReplyCache(CacheOptions(folder=str(folder), max_bytes=max_bytes))
 
 
-def test_what_is_put_is_there_for_the_next_who_opens_it(tmp_path: Path) -> None:
+def test_a_stored_reply_is_found_after_reopening_the_cache(tmp_path: Path) -> None:
     cache = cache_in(tmp_path)
     assert cache.get("key") is None
     cache.put("key", REPLY, {"model": "m", "asked": "text"})
@@ -36,7 +36,7 @@ def test_what_is_put_is_there_for_the_next_who_opens_it(tmp_path: Path) -> None:
     other.close()
 
 
-def test_people_can_read_it(chat: ChatServer, make_judge, tmp_path: Path) -> None:
+def test_cache_entries_are_human_readable_json(chat: ChatServer, make_judge, tmp_path: Path) -> None:
     make_judge()("How many?", "2", "answer [score=0.25 faults=]")
     close_all()
     connection = sqlite3.connect(tmp_path / "cache" / "cache.db")
@@ -44,16 +44,18 @@ def test_people_can_read_it(chat: ChatServer, make_judge, tmp_path: Path) -> Non
     connection.close()
     about = json.loads(value)
     assert about["reply"] == {"text": '{"score": 0.25}', "prompt_tokens": 100, "completion_tokens": 7}
-    assert about["model"] == "judge-1" and len(about["prompt_version"]) == 12
+    assert about["model"] == "judge-1"
+    assert len(about["prompt_version"]) == 12
     assert "answer [score=0.25 faults=]" in about["asked"]
 
 
-def test_it_stays_below_its_size(tmp_path: Path) -> None:
+def test_the_least_recently_used_replies_are_dropped_to_stay_below_max_bytes(tmp_path: Path) -> None:
     cache = cache_in(tmp_path, max_bytes=400_000)
     for number in range(300):
         cache.put(f"key {number}", Reply("x" * 5000, 0, 0), {})
         cache.get("key 0")  # in use, so it stays
-    assert cache.get("key 299") is not None and cache.get("key 0") is not None
+    assert cache.get("key 299") is not None
+    assert cache.get("key 0") is not None
     assert cache.get("key 1") is None
     cache.close()
     assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 800_000
@@ -73,7 +75,7 @@ cache.close()
 """
 
 
-def test_several_processes_write_at_once(tmp_path: Path) -> None:
+def test_several_processes_write_at_once_without_losing_a_reply(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name]) for name in "ab"]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
     cache = cache_in(tmp_path)
@@ -89,7 +91,7 @@ class Bomb:
 @pytest.mark.parametrize(
     "value", ["", "no JSON", "[]", "{}", '{"reply": 1}', '{"reply": {"text": "x"}}', 7, b"x", Bomb()]
 )
-def test_what_something_else_wrote_is_no_reply(tmp_path: Path, value: object) -> None:
+def test_an_entry_that_is_no_reply_counts_as_missing(tmp_path: Path, value: object) -> None:
     foreign = diskcache.Cache(str(tmp_path))
     foreign.set("key", value)
     foreign.close()
@@ -113,24 +115,25 @@ def test_a_cached_reply_without_a_score_is_asked_again(chat: ChatServer, make_ju
     assert chat.stats()["requests"] == 1
 
 
-def test_a_cache_that_cannot_be_used_is_said_once_and_done_without(
+def test_an_unusable_cache_causes_one_warning_and_judging_continues(
     chat: ChatServer, make_judge, tmp_path: Path, caplog
 ) -> None:
     (tmp_path / "cache").write_text("in the way")
     judge = make_judge()
     assert [judge("How many?", "2", f"{n} [score=0.25 faults=]") for n in range(3)] == [0.25] * 3
     messages = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len(messages) == 1 and messages[0].startswith(f"the judge's cache {tmp_path / 'cache'} cannot be used: ")
+    assert len(messages) == 1
+    assert messages[0].startswith(f"the judge's cache {tmp_path / 'cache'} cannot be used: ")
 
 
-def test_a_database_that_is_broken_is_done_without(chat: ChatServer, make_judge, tmp_path: Path, caplog) -> None:
+def test_judging_continues_without_a_broken_database(chat: ChatServer, make_judge, tmp_path: Path, caplog) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "cache.db").write_bytes(b"no database at all" * 1000)
     assert make_judge()("How many?", "2", "[score=0.25 faults=]") == 0.25
     assert "cannot be used" in caplog.text
 
 
-def test_other_words_models_parameters_and_prompts_have_other_keys(make_judge, tmp_path: Path) -> None:
+def test_the_key_depends_on_words_model_parameters_and_prompt(make_judge, tmp_path: Path) -> None:
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("Score. {question} {reference} {answer}")
     judges = [
@@ -145,6 +148,6 @@ def test_other_words_models_parameters_and_prompts_have_other_keys(make_judge, t
     assert make_judge(attempts=7)._question("q", "r", "a").key == judges[0]._question("q", "r", "a").key
 
 
-def test_a_size_of_nothing_is_refused(tmp_path: Path) -> None:
+def test_max_bytes_below_1_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^judge\.cache\.max_bytes is 0, expected at least 1$"):
         CacheOptions(folder=str(tmp_path), max_bytes=0)

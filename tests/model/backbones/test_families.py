@@ -1,4 +1,4 @@
-"""Every family against plain transformers: prompts, positions, rollouts, packed log-probabilities, exported weights."""
+"""Tests of every model family against plain transformers: positions, rollouts, packed log-probabilities and boxes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from support.released import MAKERS
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
 def backbone(request, compose_config: Callable[..., Any], tmp_path_factory) -> PretrainedBackbone:
-    """A tiny checkpoint of each family."""
+    """The backbone of a tiny checkpoint of each family."""
     if request.param == "qwen2_5_vl":
         return instantiate(compose_config().model)
     folder = MAKERS[request.param](tmp_path_factory.mktemp(request.param))
@@ -43,13 +43,13 @@ def backbone(request, compose_config: Callable[..., Any], tmp_path_factory) -> P
 
 
 def image_arguments(backbone: PretrainedBackbone, ids: torch.Tensor, prompt: Prompt) -> dict[str, torch.Tensor]:
-    """What the plain model is given of an image, positions left to it."""
+    """Return the image arguments of the plain model, which computes the positions itself."""
     is_image = {"mm_token_type_ids": (ids == backbone.image_token_id).int()}
     return {**prompt.vision, **(is_image if "image_grid_thw" in prompt.vision else {})}
 
 
 def one_by_one(model, backbone, groups, temperature: float) -> list[torch.Tensor]:
-    """log π of each completion from the plain forward of [prompt | completion], positions left to the model."""
+    """Return the log-probabilities of each completion from one plain forward pass of [prompt | completion]."""
     results = []
     for group in groups:
         for completion in group.completions:
@@ -144,13 +144,13 @@ def test_positions_and_placeholders_are_those_of_transformers(backbone, size: tu
         assert torch.equal(prompt.position_ids_A_S, torch.arange(prompt.num_tokens)[None])
 
 
-def test_the_parts_are_all_of_the_model_and_do_not_overlap(backbone) -> None:
+def test_each_parameter_belongs_to_exactly_one_part(backbone) -> None:
     for name, _ in backbone.load_model().named_parameters():
         owners = [part for part, beginnings in backbone.family.parts.items() if name.startswith(beginnings)]
         assert len(owners) == 1, name
 
 
-def test_a_completion_is_read_as_it_was_written_but_for_its_end(backbone, prompts) -> None:
+def test_a_completion_is_decoded_as_written_without_its_end_token(backbone, prompts) -> None:
     text = "<think> a <ref>dog</ref><box>[[1, 2, 30, 40]]</box> </think>"
     if backbone.family.name == "InternVL":
         assert {"<ref>", "</ref>", "<box>", "</box>"} <= set(backbone.control_tokens)
@@ -160,8 +160,8 @@ def test_a_completion_is_read_as_it_was_written_but_for_its_end(backbone, prompt
 
 
 @pytest.mark.parametrize("size", [(224, 112), (30, 500), (640, 480), (1333, 751), (113, 207), (20, 20)])
-def test_boxes_come_back_from_the_models_space_within_half_of_its_pixels(backbone, size: tuple[int, int]) -> None:
-    """From a sample's boxes through written tokens to a prediction's; most of these images are resized."""
+def test_boxes_survive_the_box_space_of_the_model_within_half_a_pixel(backbone, size: tuple[int, int]) -> None:
+    """Boxes of a sample are written as tokens and read back as a prediction; most of these images are resized."""
     drawn = random.Random(0)
     width, height = size
     boxes = [(0.0, 0.0, float(width), float(height))]
@@ -182,7 +182,7 @@ def test_boxes_come_back_from_the_models_space_within_half_of_its_pixels(backbon
         assert max(off) <= 0.5 + 1e-9, (before, after)
 
 
-def test_no_token_of_images_or_turns_is_sampled(backbone) -> None:
+def test_tokens_of_images_and_turns_are_never_sampled(backbone) -> None:
     words, banned = len(backbone.tokenizer), set(backbone.banned_token_ids)
     names = set(backbone.tokenizer.convert_ids_to_tokens([index for index in banned if index < words]))
     assert {"<|im_start|>", backbone.family.image_token, *filter(None, backbone.family.around_image)} <= names

@@ -1,4 +1,4 @@
-"""The bundled checkpoint: what its module makes, what plain transformers reads, and what its card says it can do."""
+"""Tests of the bundled checkpoint: its module reproduces it, transformers loads it, its model card is right."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def trained(compose_config: Callable[..., Any]) -> Any:
     return instantiate(compose_config("model.random_weights_seed=null").model)
 
 
-def test_the_bundled_folder_can_be_made_again(trained: Any, tmp_path: Path) -> None:
+def test_the_bundled_folder_is_reproduced_by_its_module(trained: Any, tmp_path: Path) -> None:
     tiny.write(tmp_path)
     made = {path.name: path.read_text() for path in tmp_path.iterdir()}
     folder = Path(trained.checkpoint)
@@ -40,7 +40,7 @@ def test_the_bundled_folder_can_be_made_again(trained: Any, tmp_path: Path) -> N
     assert made == bundled
 
 
-def test_every_text_of_the_world_round_trips(trained: Any) -> None:
+def test_every_text_of_the_shapes_world_round_trips_through_the_tokenizer(trained: Any) -> None:
     plan = Curriculum(
         few_shapes=((40, 2),),
         answering=((0, 0.5),),
@@ -57,7 +57,7 @@ def test_every_text_of_the_world_round_trips(trained: Any) -> None:
         assert trained.tokenizer.decode(ids) == text
 
 
-def test_the_tags_are_one_token_each(trained: Any) -> None:
+def test_each_tag_is_one_token(trained: Any) -> None:
     assert trained.tokenizer.tokenize("<think>a</think><rethink></rethink><answer></answer>") == [
         "<think>", "a", "</think>", "<rethink>", "</rethink>", "<answer>", "</answer>",
     ]  # fmt: skip
@@ -83,7 +83,7 @@ def test_plain_transformers_loads_the_weights(trained: Any, make_prompt: Callabl
 
 
 @pytest.mark.slow
-def test_an_evaluation_of_64_questions_gives_what_the_card_says(compose_config: Callable[..., Any]) -> None:
+def test_an_evaluation_of_64_questions_agrees_with_the_model_card(compose_config: Callable[..., Any]) -> None:
     values = config.check(
         compose_config("model.random_weights_seed=null", "prompt=grounded_prefilled", "data.heldout.count=32")
     )

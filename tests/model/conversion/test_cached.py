@@ -1,4 +1,4 @@
-"""Converting once, into a cache: whole or not at all, whoever asks and whatever dies."""
+"""Tests of the conversion cache: a checkpoint is converted once and atomically, also when processes race or die."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def folders(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.iterdir() if path.is_dir())
 
 
-def test_only_the_original_layout_is_taken_for_it(source: Path, cache: Path, backbone) -> None:
+def test_only_the_original_layout_is_recognised_as_original(source: Path, cache: Path, backbone) -> None:
     assert is_original(str(source))
     assert not is_original(str(native_folder(str(source))))
     assert not is_original(backbone.checkpoint)
@@ -66,7 +66,7 @@ def test_a_checkpoint_is_converted_once_and_again_when_it_changes(
 ) -> None:
     first = native_folder(str(source))
     assert AutoConfig.from_pretrained(first).model_type == "internvl"
-    assert capsys.readouterr().err == f"{source}: converting to the layout of transformers, once: {first}\n"
+    assert capsys.readouterr().err == f"{source}: converting once to the layout of transformers, into {first}\n"
     assert native_folder(str(source)) == first
     assert capsys.readouterr().err == ""
     (source / "README.md").write_text("no part of the checkpoint")
@@ -77,7 +77,7 @@ def test_a_checkpoint_is_converted_once_and_again_when_it_changes(
     assert first != second
 
 
-def test_processes_that_ask_at_once_share_one_conversion(source: Path, cache: Path) -> None:
+def test_simultaneous_processes_share_one_conversion(source: Path, cache: Path) -> None:
     both = [start(CALL, source) for _ in range(2)]
     results = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], results
@@ -86,7 +86,7 @@ def test_processes_that_ask_at_once_share_one_conversion(source: Path, cache: Pa
     assert folders(cache) == [Path(results[0][0].strip()).name]
 
 
-def test_a_killed_conversion_is_done_again_and_leaves_nothing(source: Path, cache: Path) -> None:
+def test_a_killed_conversion_is_repeated_and_its_leftovers_removed(source: Path, cache: Path) -> None:
     killed = start(KILLED, source)
     killed.communicate(timeout=300)
     assert killed.returncode == -signal.SIGKILL
@@ -112,21 +112,21 @@ def test_a_native_checkpoint_is_not_converted(backbone, cache: Path) -> None:
 
 
 @pytest.mark.parametrize("checkpoint", ["/nowhere/at/all", "./nowhere", "a/b/c"])
-def test_what_is_neither_a_folder_nor_a_hub_id_is_one_sentence(checkpoint: str) -> None:
+def test_a_checkpoint_that_is_neither_folder_nor_hub_id_is_one_sentence(checkpoint: str) -> None:
     with pytest.raises(CheckpointError) as error:
         conversion.source_folder(checkpoint)
-    assert str(error.value) == f"{checkpoint}: no such folder, and not the form of a hub id, ORGANISATION/NAME"
+    assert str(error.value) == f"{checkpoint}: no such folder, and not a hub id of the form ORGANISATION/NAME"
 
 
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (RepositoryNotFoundError, "a/b: is no folder, and the hub has no such model, or a private one"),
-        (GatedRepoError, "a/b: its owner grants access on the hub: ask for it, and log in"),
-        (RemoteEntryNotFoundError, "a/b: is no folder, and cannot be fetched: 404 Not Found"),
+        (RepositoryNotFoundError, "a/b: is not a folder, and not a public model on the hub"),
+        (GatedRepoError, "a/b: access is restricted: request it on the hub, then log in"),
+        (RemoteEntryNotFoundError, "a/b: is not a folder, and cannot be downloaded: 404 Not Found"),
     ],
 )
-def test_what_the_hub_does_not_give_is_one_sentence(monkeypatch, error: type[Exception], message: str) -> None:
+def test_a_refusal_of_the_hub_is_one_sentence(monkeypatch, error: type[Exception], message: str) -> None:
     def refuse(*_: object) -> None:
         raise error("404\nNot Found", response=httpx.Response(404, request=httpx.Request("GET", "http://hub")))
 

@@ -1,4 +1,4 @@
-"""Converted InternVL checkpoints against an independent implementation of what was released."""
+"""Tests of converted InternVL checkpoints against an independent implementation of the released model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def top(**fields: object) -> Change:
 
 
 def nothing(values: Values) -> None:
-    """As released."""
+    """Change nothing: the config as released."""
 
 
 def stored(folder: Path) -> dict[str, Tensor]:
@@ -54,7 +54,7 @@ def make(folder: Path, change: Change = nothing, shards: int = 1, dtype: torch.d
 
 
 def inputs(folder: Path, tiles: int) -> tuple[Tensor, Tensor]:
-    """Pixels of noise and a sequence with their placeholders."""
+    """Return random pixels, shape (tiles, 3, 56, 56), and the ids of a sequence with their placeholders."""
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randn(tiles, 3, 56, 56, generator=generator)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -145,7 +145,7 @@ def test_the_index_names_every_tensor_where_it_is(tmp_path: Path) -> None:
     assert index["metadata"]["total_size"] == sum(value.nbytes for value in stored(tmp_path / "native").values())
 
 
-def test_the_config_says_what_the_original_did(tmp_path: Path) -> None:
+def test_the_native_config_holds_the_original_values(tmp_path: Path) -> None:
     convert(make(tmp_path / "original"), tmp_path / "native")
     config = json.loads((tmp_path / "native" / "config.json").read_text())
     assert config["architectures"] == ["InternVLForConditionalGeneration"]
@@ -163,7 +163,7 @@ def test_the_config_says_what_the_original_did(tmp_path: Path) -> None:
     assert generation["pad_token_id"] == original.token_id("<|endoftext|>")
 
 
-def test_what_a_config_leaves_out_has_the_default_of_the_original_code(tmp_path: Path) -> None:
+def test_omitted_config_fields_take_the_defaults_of_the_original_code(tmp_path: Path) -> None:
     values = original.config()
     vision(norm_type="rms_norm", qk_normalization=True, qkv_bias=False)(values)
     weights = original.random_weights(values)
@@ -177,7 +177,7 @@ def test_what_a_config_leaves_out_has_the_default_of_the_original_code(tmp_path:
         assert (tmp_path / "a" / name).read_text() == (tmp_path / "b" / name).read_text()
 
 
-def test_no_token_changes_its_id_and_the_processor_finds_its_own(tmp_path: Path) -> None:
+def test_token_ids_are_unchanged_and_the_processor_finds_its_special_tokens(tmp_path: Path) -> None:
     convert(make(tmp_path / "original"), tmp_path / "native")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "native")
     assert len(tokenizer) == original.VOCABULARY, "no token without a row in the embedding"
@@ -205,7 +205,7 @@ def test_a_prompt_has_the_ids_of_the_released_conversation_template(tmp_path: Pa
     assert original.SYSTEM_MESSAGE in prompt
 
 
-def test_a_system_message_of_ones_own_takes_the_place_of_the_released_one(tmp_path: Path) -> None:
+def test_a_given_system_message_replaces_the_one_of_the_checkpoint(tmp_path: Path) -> None:
     source = make(tmp_path / "original", top(system_message='Say "box".\n'))
     convert(source, tmp_path / "native")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "native")
@@ -237,10 +237,14 @@ def test_one_tile_where_the_original_has_no_dynamic_image_size(tmp_path: Path) -
     assert len(processor(images=Image.new("RGB", (300, 56)), return_tensors="pt")["pixel_values"]) == 1
 
 
-def test_the_folder_is_a_checkpoint_like_any_other(tmp_path: Path) -> None:
+def test_transformers_loads_the_folder_and_generates(tmp_path: Path) -> None:
     convert(make(tmp_path / "original"), tmp_path / "native")
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "native", dtype="auto")
     assert model.dtype == torch.bfloat16
     pixels, ids = inputs(tmp_path / "native", tiles=1)
     out = model.generate(input_ids=ids[None], pixel_values=pixels, max_new_tokens=3, do_sample=False)
-    assert out.shape[1] > len(ids)
+    assert out[0, : len(ids)].tolist() == ids.tolist()
+    assert 1 <= out.shape[1] - len(ids) <= 3
+    with torch.no_grad():
+        expected = model(input_ids=ids[None], pixel_values=pixels).logits[0, -1].argmax()
+    assert out[0, len(ids)] == expected

@@ -1,4 +1,4 @@
-"""What cannot be converted is one sentence, before anything is written."""
+"""Tests of checkpoints that cannot be converted: the error is one sentence, and nothing is written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INDEX = "model.safetensors.index.json"
 
 
 def values(section: str | None = None, **fields: object) -> Spoil:
-    """Change fields of the config."""
+    """Return a function that changes fields of the config or of one of its sections."""
 
     def spoil(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text())
@@ -67,8 +67,8 @@ def without_image_token(folder: Path) -> None:
 NORM = "mlp1.0.weight"
 REFUSED: dict[str, tuple[Spoil, str]] = {
     "no config": (gone("config.json"), r"/config\.json: cannot be read: No such file or directory"),
-    "config cut short": (text("config.json", '{"a'), r"/config\.json: is no JSON: .+"),
-    "config is a list": (text("config.json", "[]"), r"/config\.json: is no JSON object"),
+    "config cut short": (text("config.json", '{"a'), r"/config\.json: is not valid JSON: .+"),
+    "config is a list": (text("config.json", "[]"), r"/config\.json: is not a JSON object"),
     "native": (
         values(architectures=["InternVLForConditionalGeneration"], model_type="internvl"),
         ": is in the native layout already, there is nothing to convert",
@@ -96,23 +96,23 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
     ),
     "norm of queries": (
         values("vision_config", qk_normalization=True, layer_norm_eps=1e-5),
-        r": vision_config\.layer_norm_eps is 1e-05, but the native norm of queries and keys has 1e-06",
+        r": vision_config\.layer_norm_eps is 1e-05, expected 1e-06, as in the native norm of queries and keys",
     ),
     "no thumbnail": (
         values(use_thumbnail=False),
-        ": use_thumbnail is false, but the native image processor always adds one",
+        ": use_thumbnail is false, but the native processor always adds a thumbnail",
     ),
-    "wrong type": (values("vision_config", hidden_size="wide"), r"/config\.json: cannot be understood: .+"),
+    "wrong type": (values("vision_config", hidden_size="wide"), r"/config\.json: is not a valid InternVL config: .+"),
     "no weights": (gone(INDEX), rf": holds no weights, neither model\.safetensors nor {re.escape(INDEX)}"),
-    "index cut short": (text(INDEX, '{"weight_map": {'), rf"/{re.escape(INDEX)}: is no index of weights: .+"),
+    "index cut short": (text(INDEX, '{"weight_map": {'), rf"/{re.escape(INDEX)}: is not a weight index: .+"),
     "shard missing": (gone(SHARD), rf": lacks {SHARD}, one of the 3 files that {re.escape(INDEX)} names"),
     "shard cut short": (cut, rf"/{SHARD}: has \d+ of its \d+ bytes: the download is incomplete"),
     "shard empty": (text(SHARD, ""), rf"/{SHARD}: ends within its header: the download is incomplete"),
-    "shard of text": (text(SHARD, "version https://git-lfs"), rf"/{SHARD}: is no safetensors file: .+"),
+    "shard of text": (text(SHARD, "version https://git-lfs"), rf"/{SHARD}: is not a safetensors file: .+"),
     "weight missing": (weights(lambda held: held.pop(NORM)), rf": its weights lack {re.escape(NORM)}"),
     "weight left over": (
         weights(lambda held: held.update({"mlp1.7.weight": torch.ones(1), "mlp1.7.bias": torch.ones(1)})),
-        r": its config\.json has no place for 2 tensors, as mlp1\.7\.bias in its weights",
+        r": its config\.json has no place for these weights: 2 tensors, for example mlp1\.7\.bias",
     ),
     "weight of another shape": (
         weights(lambda held: held.update({NORM: torch.ones(3)})),
@@ -124,11 +124,11 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
     ),
     "more layers": (
         values("llm_config", num_hidden_layers=3),
-        r": its weights lack 12 tensors, as language_model\.model\.layers\.2\.input_layernorm\.weight",
+        r": its weights lack 12 tensors, for example language_model\.model\.layers\.2\.input_layernorm\.weight",
     ),
     "tokenizer cut short": (text("merges.txt", "a"), ": its tokenizer cannot be read: .+"),
     "tokenizer config cut short": (text("tokenizer_config.json", "{"), ": its tokenizer cannot be read: .+"),
-    "no vocabulary": (gone("vocab.json"), r": lacks vocab\.json of its tokenizer"),
+    "no vocabulary": (gone("vocab.json"), r": lacks vocab\.json, a file of its tokenizer"),
     "no image token": (without_image_token, ": its tokenizer lacks <IMG_CONTEXT>"),
 }
 

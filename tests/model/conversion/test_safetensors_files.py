@@ -1,4 +1,4 @@
-"""Tensors copied between safetensors files without loading them, read back by the library itself."""
+"""Tests of tensors copied between safetensors files without loading them; the library reads the results back."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TENSORS = {
 }
 
 
-def test_what_is_read_is_what_the_library_wrote(tmp_path: Path) -> None:
+def test_files_written_by_the_library_are_read(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "a", metadata={"format": "pt"})
     stored = read_stored(tmp_path / "a")
     assert {name: tensor.shape for name, tensor in stored.items()} == {n: tuple(t.shape) for n, t in TENSORS.items()}
     assert {name: tensor.size for name, tensor in stored.items()} == {n: t.nbytes for n, t in TENSORS.items()}
 
 
-def test_copies_under_other_names_from_several_files(tmp_path: Path, monkeypatch) -> None:
+def test_tensors_of_several_files_are_copied_under_new_names(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(safetensors_files, "_CHUNK", 7)  # several chunks a tensor
     save_file(TENSORS, tmp_path / "a")
     save_file({"more": torch.ones(3)}, tmp_path / "b")

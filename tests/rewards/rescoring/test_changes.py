@@ -1,4 +1,4 @@
-"""Two scorings compared: by hand, and against plain loops and the advantages that training computes."""
+"""Tests of the comparison of two scorings: by hand, against plain loops, and against the training's advantages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from grit_lightning.types import Score
 
 
 def row(old, new, step=1, slot=0, index=0):
-    """A completion of which each scoring says a mapping of components, with ``total`` among them."""
+    """Return a completion with its old and new components, given by name; the name ``total`` is the total."""
 
     def score(values):
         components = {name: value for name, value in values.items() if name != TOTAL}
@@ -43,7 +43,7 @@ def kendall(x, y):
     return order / math.sqrt(sum(a != 0 for a, _ in pairs) * sum(b != 0 for _, b in pairs))
 
 
-def test_a_component_by_hand():
+def test_means_counts_agreement_and_correlations_by_hand():
     rows = [
         row({"judge": 1.0, TOTAL: 1.0}, {"judge": 1.0, TOTAL: 1.0}),
         row({"judge": 0.0, TOTAL: 0.0}, {"judge": 1.0, TOTAL: 1.0}),
@@ -58,7 +58,8 @@ def test_a_component_by_hand():
     for name in ("pearson", "spearman", "kendall"):  # (1, 1), (0, 1), (0, 0)
         assert getattr(judge, name) == pytest.approx(0.5)
     total = by_name(rows)[TOTAL]
-    assert total.agreement == judge.agreement and total.old_unscored == 1
+    assert total.agreement == judge.agreement
+    assert total.old_unscored == 1
 
 
 def test_correlations_equal_plain_loops_with_ties():
@@ -72,18 +73,18 @@ def test_correlations_equal_plain_loops_with_ties():
     assert 0.1 < change.kendall < change.spearman < 0.9
 
 
-def test_agreement_is_exact():
+def test_agreement_compares_scores_exactly():
     rows = [row({"a": 0.1 + 0.2, TOTAL: 1.0}, {"a": 0.3, TOTAL: 1.0})]
     assert by_name(rows)["a"].agreement == 0.0
 
 
 @pytest.mark.parametrize("values", [[(1.0, 1.0)], [(1.0, 0.0), (1.0, 1.0)], [(1.0, 2.0), (0.0, 2.0)]])
-def test_no_correlation_of_one_value_or_a_constant(values):
+def test_one_value_or_a_constant_has_no_correlation(values):
     change = by_name([row({"a": x, TOTAL: x}, {"a": y, TOTAL: y}) for x, y in values])["a"]
     assert (change.pearson, change.spearman, change.kendall) == (None, None, None)
 
 
-def test_nearly_constant_values_warn_nobody():
+def test_nearly_constant_values_cause_no_warning():
     rows = [row({TOTAL: 1 + 1e-15 * (i % 2)}, {TOTAL: float(i)}) for i in range(9)]
     assert -1 <= by_name(rows)[TOTAL].spearman <= 1
 
@@ -98,7 +99,7 @@ def test_components_of_one_scoring_alone_are_not_compared():
     assert (changes["kept"].old_unscored, changes["kept"].new_scored, changes["kept"].compared) == (3, 3, 0)
 
 
-def test_predictions_have_nothing_to_compare_with():
+def test_predictions_without_stored_scores_are_not_compared():
     rows = [row(None, {"a": 1.0, TOTAL: 1.0}, step=None, slot=None)] * 2
     assert by_name(rows)["a"].compared == 0
     assert by_name(rows)["a"].new_mean == 1.0
@@ -111,13 +112,13 @@ def group(slot, pairs, step=1):
     return [row({TOTAL: x}, {TOTAL: y}, step, slot, i) for i, (x, y) in enumerate(pairs)]
 
 
-def test_the_ranking_within_groups_by_hand():
+def test_rank_changes_within_groups_by_hand():
     rows = [
         *group(0, [(1.0, 2.0), (0.0, 1.0)]),  # the same order
         *group(1, [(1.0, 0.0), (0.0, 1.0)]),  # the other one: both advantages change sign
         *group(2, [(0.5, 0.0), (0.5, 1.0)]),  # none was better, now one is
         *group(3, [(0.0, 0.3), (1.0, 0.3)]),  # and the reverse
-        *group(0, [(3.0, 0.1), (0.0, 0.1 + 1e-15), (0.0, 0.1)], step=2),  # equal but for rounding
+        *group(0, [(3.0, 0.1), (0.0, 0.1 + 1e-15), (0.0, 0.1)], step=2),  # equal up to rounding
         *group(1, [(3.0, 0.1), (None, 0.9), (0.0, 0.0), (0.0, None)], step=2),  # of the four, two can be compared
         *group(2, [(3.0, 0.1), (1.0, None)], step=2),  # one alone has no rank
     ]
@@ -128,7 +129,7 @@ def test_the_ranking_within_groups_by_hand():
     assert (found.flipped, found.gained, found.lost) == (2 / 13, 2 / 13, 5 / 13)
 
 
-def test_signs_are_those_of_the_advantages_of_training():
+def test_sign_changes_equal_those_of_the_training_advantages():
     draw = random.Random(1)
     old, new = ([[draw.choice([0.0, 0.1, 0.25, 0.5, 1.6]) for _ in range(4)] for _ in range(200)] for _ in range(2))
     rows = [
@@ -148,7 +149,7 @@ def test_signs_are_those_of_the_advantages_of_training():
     assert min(found.flipped, found.gained, found.lost) > 0.01
 
 
-def test_those_that_changed_most_come_first():
+def test_the_largest_changes_come_first():
     rows = [
         *group(0, [(1.0, 1.5), (1.0, -1.0), (1.0, 1.0), (None, 5.0), (5.0, None), (0.0, 1.0)]),
         *group(1, [(0.0, 0.5)]),

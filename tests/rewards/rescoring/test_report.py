@@ -1,4 +1,4 @@
-"""What is written and shown of a comparison."""
+"""Tests of the written and printed forms of a comparison of scorings."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import csv
 import io
 import json
 
-import pytest
-
 from grit_lightning.errors import DataError
 from grit_lightning.rewards.rescoring.changes import Rescored, component_changes, most_changed, ranking
 from grit_lightning.rewards.rescoring.report import ScoreComparison, csv_text, markdown, score_line, terminal
-from grit_lightning.system.tables import excerpt
 from grit_lightning.types import Score
 
 
@@ -51,13 +48,13 @@ def test_the_csv_holds_all_numbers_in_full():
     assert (table["judge"]["new_unscored"], table["judge"]["compared"]) == ("1", "2")
 
 
-def test_the_page():
+def test_the_markdown_page_holds_the_table_rank_changes_and_largest_changes():
     page = markdown(comparison(torn=[DataError("torn", "a.jsonl:7")]))
     lines = page.splitlines()
     assert "| judge | 2 | 0.5 | 1 | 0.5 | – | – | – | 0 | 1 |" in lines
     assert "| new | 0 | – | 1.167 | – | – | – | – | – | 0 |" in lines
     assert "| old | 0 | 0.6667 | – | – | – | – | – | 0 | – |" in lines
-    assert "Of 1 groups, 100 % have another best completion." in lines
+    assert "Of 1 groups, 100 % have a different best completion." in lines
     assert "Of 2 advantages, 100 % changed sign, 0 % are no longer 0, 0 % became 0." in lines
     assert "Left out: a.jsonl:7: torn" in lines
     first, second = (line for line in lines if line.startswith("- "))
@@ -68,14 +65,14 @@ def test_the_page():
 
 def test_a_total_that_changed_by_weights_alone_says_so():
     rows = [Rescored(1, 0, 0, "a", scored(judge=1.0, total=1.0), scored(judge=1.0, total=2.0), "")]
-    assert "**1 → 2** (other weights or other components)" in markdown(comparison(rows))
+    assert "**1 → 2** (the weights or the set of components changed)" in markdown(comparison(rows))
 
 
-def test_nothing_changed():
+def test_the_markdown_page_says_when_no_total_changed():
     rows = [Rescored(1, 0, 0, "a", scored(judge=1.0, total=1.0), scored(judge=1.0, total=1.0), "")]
     page = markdown(comparison(rows))
     assert page.endswith("## Most changed\n\nNo total changed.\n")
-    assert "There are no groups with two completions scored in both, so no ranking to compare." in page
+    assert "No group has two completions that both scorings scored, so there is no ranking to compare." in page
 
 
 def test_the_terminal_has_a_line_for_each_component():
@@ -83,20 +80,3 @@ def test_the_terminal_has_a_line_for_each_component():
     assert lines[0] == "3 completions."
     assert [line.split()[0] for line in lines[4:8]] == ["judge", "new", "old", "total"]
     assert lines[4].split() == ["judge", "0.5", "1", "0.5", "–", "0", "1"]
-
-
-@pytest.mark.parametrize(
-    ("text", "length", "expected"),
-    [
-        ("short", 10, "short"),
-        (" one\n two\t", 10, "one two"),
-        ("abcdefghij", 10, "abcdefghij"),
-        ("abcdefghijk", 10, "abcde … ghijk"),
-        ("abcdefghijk", 3, "ab … k"),
-        ("abc", 1, "a … "),
-        ("a\0b\x1b[31m\u202e\ud800", 99, "a\\x00b\\x1b[31m\\u202e\\ud800"),
-    ],
-)
-def test_an_excerpt_is_one_line_that_can_be_written_anywhere(text, length, expected):
-    assert excerpt(text, length) == expected
-    expected.encode("utf-8")

@@ -1,4 +1,4 @@
-"""Rollouts as they are read to be scored again: exactly what was stored, and what is wrong with a file in one line."""
+"""Tests of reading stored rollouts for rescoring: exact round trips, and one-line errors about invalid files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_rollout_is_read_as_it_was_stored(tmp_path: Path) -> None:
     assert second.score == Score({"mine": None}, None, {"mine": "down"})
 
 
-def test_scored_again_under_the_same_rewards_every_score_is_exactly_the_same(compose_config, tmp_path: Path) -> None:
+def test_rescoring_with_the_same_rewards_reproduces_every_score_exactly(compose_config, tmp_path: Path) -> None:
     rewards = instantiate(compose_config("reward=extras", "rollout.max_new_tokens=20").reward)
     draw = random.Random(0)
     groups = [
@@ -74,7 +74,7 @@ def test_a_prediction_of_an_evaluation_is_read_without_scores(tmp_path: Path) ->
     assert (one.step, one.slot, one.index, one.score) == (None, None, 0, None)
 
 
-def test_a_run_is_read_by_step_and_a_file_as_it_is(tmp_path: Path) -> None:
+def test_a_run_is_read_in_order_of_steps_and_a_file_alone(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     files = [stored_step(tmp_path / "rollouts", step) for step in (10, 9)]
     assert files_of(tmp_path) == files[::-1]
@@ -96,14 +96,14 @@ def test_a_torn_last_line_of_each_file_is_named_and_left_out(tmp_path: Path) -> 
         "DataError"
     ] + ["Stored"] * 3 + ["DataError"]
     assert [line.split(": ")[0] for line in torn] == [f"{file}:4" for file in files]
-    assert all("not valid JSON" in line and line.endswith("is the line torn?") for line in torn)
+    assert all("not valid JSON" in line and line.endswith("is the line cut off?") for line in torn)
 
 
 def test_a_torn_line_that_is_not_the_last_is_an_error(tmp_path: Path) -> None:
     file = stored_step(tmp_path)
     lines = file.read_text().splitlines()
     file.write_text("\n".join([lines[0], lines[1][:30], *lines[2:]]))
-    with pytest.raises(DataError, match=r":2: not valid JSON \(.+\); is the line torn\?$"):
+    with pytest.raises(DataError, match=r":2: not valid JSON \(.+\); is the line cut off\?$"):
         list(read([file]))
 
 
@@ -120,24 +120,27 @@ def with_(**fields: object):
     [
         (without("box_space"), "field 'box_space' is missing; expected width and height in pixels"),
         (without("token_ids"), "field 'token_ids' is missing; expected a list of token ids"),
-        (without("rewards"), "field 'rewards' is missing; expected a number or null by component"),
+        (without("rewards"), "field 'rewards' is missing; expected an object with a number or null for each component"),
         (with_(text=7), "field 'text' is 7; expected text"),
         (with_(image_size=[640, 0]), "field 'image_size' is [640, 0]; expected width and height in pixels"),
         (
             with_(reference_boxes=[[1, 2, 3]]),
             "field 'reference_boxes' is [[1, 2, 3]]; expected a list of [x1, y1, x2, ",
         ),
-        (with_(finish="tired"), "field 'finish' is \"tired\"; expected stop, eos, length"),
-        (with_(finish=[]), "field 'finish' is []; expected stop, eos, length"),
+        (with_(finish="tired"), "field 'finish' is \"tired\"; expected one of stop, eos, length"),
+        (with_(finish=[]), "field 'finish' is []; expected one of stop, eos, length"),
         (with_(reward="1"), "field 'reward' is \"1\"; expected a number or null"),
-        (with_(rewards={"a": True}), "field 'rewards' is {\"a\": true}; expected a number or null by component"),
+        (
+            with_(rewards={"a": True}),
+            "field 'rewards' is {\"a\": true}; expected an object with a number or null for each component",
+        ),
         (with_(step=None), "field 'step' is null; expected a whole number"),
         (with_(question=["x" * 100]), "field 'question' is [\"" + "x" * 55 + "...; expected text"),
-        (with_(completion_index=0), "completion 0 of step 1, slot 0 is there twice"),
+        (with_(completion_index=0), "completion 0 of step 1, slot 0 appears twice"),
         (lambda record: [record], "expected a JSON object"),
     ],
 )
-def test_a_record_of_something_else_is_one_sentence(tmp_path: Path, change, message: str) -> None:
+def test_an_invalid_record_is_one_sentence_with_file_line_and_field(tmp_path: Path, change, message: str) -> None:
     file = stored_step(tmp_path)
     lines = file.read_text().splitlines()
     lines[1] = json.dumps(change(json.loads(lines[1])))
@@ -155,7 +158,7 @@ def test_a_record_of_something_else_is_one_sentence(tmp_path: Path, change, mess
         ("run", "run/rollouts: no rollouts here."),
     ],
 )
-def test_what_holds_no_rollouts_is_refused(tmp_path: Path, path: str, message: str) -> None:
+def test_a_path_without_rollouts_is_refused(tmp_path: Path, path: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "manifest.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Held-out samples before and after training: what is written, when, and that training does not notice."""
+"""Tests of the answers before and after training: when they are written, and that training is not affected."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def read_predictions(path: Path) -> list[Prediction]:
 def play(
     shown: Demonstration, trainer: SimpleNamespace, module: Any, start: int = 0, end: int = STEPS
 ) -> Demonstration:
-    """The hooks of a training from ``start`` to ``end`` steps."""
+    """Call the hooks of a training from step ``start`` to step ``end``."""
     trainer.global_step = start
     shown.setup(trainer, module, "fit")
     shown.on_train_start(trainer, module)
@@ -93,7 +93,7 @@ def written(out: Path) -> list[str]:
 
 
 def moved(predictions: bytes) -> bytes:
-    """The same of a process with another cache: its held-out pictures lay in a folder that is gone."""
+    """Return predictions as of a process with another cache, whose folder of held-out images no longer exists."""
     changed = predictions.replace(b"/shapes/", b"/gone/")
     assert changed != predictions
     return changed
@@ -116,7 +116,7 @@ def test_a_whole_training_leaves_answers_metrics_and_pictures(tmp_path, trainer,
     assert output.err == ""
 
 
-def test_training_does_not_notice(tmp_path, trainer, module) -> None:
+def test_the_demonstration_leaves_weights_modes_and_random_state_unchanged(tmp_path, trainer, module) -> None:
     torch.manual_seed(3)
     random_state = torch.get_rng_state()
     weights = {name: value.clone() for name, value in module.policy.state_dict().items()}
@@ -131,7 +131,9 @@ def test_training_does_not_notice(tmp_path, trainer, module) -> None:
     assert all(parameter.grad is None for parameter in module.policy.parameters())
 
 
-def test_it_is_asked_in_eval_mode_under_the_trainers_precision(tmp_path, trainer, module, monkeypatch) -> None:
+def test_answers_are_generated_in_eval_mode_under_the_trainers_precision(
+    tmp_path, trainer, module, monkeypatch
+) -> None:
     entered, modes = [], []
 
     class Noting(Precision):
@@ -152,7 +154,7 @@ def test_it_is_asked_in_eval_mode_under_the_trainers_precision(tmp_path, trainer
     assert len(entered) == 2
 
 
-def test_a_resumed_run_compares_with_what_was_answered_before_it(tmp_path, trainer, module, capsys) -> None:
+def test_a_resumed_run_compares_with_the_answers_before_its_first_step(tmp_path, trainer, module, capsys) -> None:
     first = play(demonstration(tmp_path), trainer, module, end=2)  # stopped before the last step
     assert written(tmp_path) == ["eval/before.jsonl"]
     assert capsys.readouterr().out == ""
@@ -168,13 +170,13 @@ def test_a_resumed_run_compares_with_what_was_answered_before_it(tmp_path, train
     ]
 
 
-def test_its_state_can_be_saved_with_a_checkpoint(tmp_path, trainer, module) -> None:
+def test_the_state_can_be_saved_with_a_checkpoint(tmp_path, trainer, module) -> None:
     shown = play(demonstration(tmp_path, max_samples=0), trainer, module)
     torch.save(shown.state_dict(), tmp_path / "state.pt")
     assert torch.load(tmp_path / "state.pt", weights_only=True) == shown.state_dict()
 
 
-def test_without_answers_from_before_there_is_no_such_column(tmp_path, trainer, module, capsys) -> None:
+def test_without_earlier_answers_there_is_no_before_column(tmp_path, trainer, module, capsys) -> None:
     play(demonstration(tmp_path), trainer, module, start=2)
     assert written(tmp_path) == ["eval/after.jsonl", "eval/metrics.json", "plots/examples.png", "plots/rewards.png"]
     assert set(json.loads((tmp_path / "eval" / "metrics.json").read_text())) == {"after"}
@@ -189,7 +191,7 @@ def test_answers_to_other_questions_are_not_compared(tmp_path, trainer, module) 
 
 
 @pytest.mark.parametrize("change", [{"received_sigterm": True}, {"max_steps": STEPS + 1}, {"max_steps": -1}])
-def test_a_run_that_is_stopped_shows_nothing(tmp_path, trainer, module, capsys, change: dict) -> None:
+def test_a_stopped_run_shows_no_demonstration(tmp_path, trainer, module, capsys, change: dict) -> None:
     vars(trainer).update(change)
     play(demonstration(tmp_path), trainer, module)
     assert written(tmp_path) == ["eval/before.jsonl"]
@@ -202,7 +204,7 @@ def test_without_held_out_samples_there_are_still_curves(tmp_path, trainer, modu
     assert capsys.readouterr().out == ""
 
 
-def test_a_training_without_rewards_has_no_curves_of_them(tmp_path, trainer, module) -> None:
+def test_a_training_without_rewards_has_no_reward_plot(tmp_path, trainer, module) -> None:
     shown = demonstration(tmp_path, max_samples=0)
     trainer.callback_metrics = {"loss": torch.tensor(1.0)}
     shown.setup(trainer, module, "fit")

@@ -1,3 +1,5 @@
+"""Tests of the checkpoint callback: when it saves, resuming, interruptions and atomic writes."""
+
 import os
 import signal
 import subprocess
@@ -15,11 +17,11 @@ from grit_lightning.training.callbacks.checkpoints import AtomicCheckpointIO, St
 from support import toy_run
 from support.toy_run import Toy, fit
 
-# The loader of a test need not be fast; and on a machine that has a GPU Lightning says that it is not used.
+# Warnings of Lightning that do not matter here: a slow loader, and an unused GPU.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:GPU available but not used"),
-    # Lightning 2.6.6 still asks PyTorch 2.13 in the old way.
+    # Lightning 2.6.6 uses a deprecated function of PyTorch 2.13.
     pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated:FutureWarning"),
 ]
 
@@ -51,23 +53,23 @@ def uninterrupted(steps: int) -> torch.Tensor:
 
 
 class TestOccasions:
-    def test_periodic_ones_are_kept_and_last_is_the_last_step(self, tmp_path):
+    def test_periodic_checkpoints_are_kept_and_last_holds_the_last_step(self, tmp_path):
         fit(Toy(), [step_checkpoint(tmp_path, every=2, last=3)], steps=7)
         assert names(tmp_path) == ["last.ckpt", "step_000002.ckpt", "step_000004.ckpt", "step_000006.ckpt"]
         assert [saved_step(tmp_path / name) for name in names(tmp_path)] == [7, 2, 4, 6]
 
-    def test_last_alone_is_written_at_the_end(self, tmp_path):
+    def test_without_intervals_only_last_is_written_at_the_end(self, tmp_path):
         fit(Toy(), [step_checkpoint(tmp_path)], steps=3)
         assert names(tmp_path) == ["last.ckpt"]
         assert saved_step(tmp_path / "last.ckpt") == 3
 
-    def test_last_is_never_older_than_a_kept_one(self, tmp_path):
+    def test_last_is_never_older_than_a_periodic_checkpoint(self, tmp_path):
         seen = []
         look = lambda: seen.append([saved_step(tmp_path / name) for name in names(tmp_path)])  # noqa: E731
         fit(Toy(at={2: look, 3: look, 4: look}), [step_checkpoint(tmp_path, every=2, last=3)], steps=5)
         assert seen == [[2, 2], [3, 2], [4, 2, 4]]
 
-    def test_kept_ones_take_no_second_write(self, tmp_path):
+    def test_last_is_a_hard_link_to_an_equal_periodic_checkpoint(self, tmp_path):
         fit(Toy(), [step_checkpoint(tmp_path, every=2)], steps=2)
         assert os.path.samefile(tmp_path / "last.ckpt", tmp_path / "step_000002.ckpt")
 
@@ -77,14 +79,14 @@ class TestOccasions:
         fit(module, [step_checkpoint(tmp_path)], steps=9)
         assert saved_step(tmp_path / "last.ckpt") == 3
 
-    def test_a_step_passed_again_does_not_overwrite_what_was_kept(self, tmp_path):
+    def test_a_repeated_step_does_not_overwrite_its_checkpoint(self, tmp_path):
         fit(Toy(), [step_checkpoint(tmp_path, every=2)], steps=4)
         before = (tmp_path / "step_000004.ckpt").read_bytes()
         fit(Toy(), [step_checkpoint(tmp_path, every=2)], steps=4, ckpt_path=tmp_path / "step_000002.ckpt")
         assert names(tmp_path) == ["last.ckpt", "step_000002.ckpt", "step_000004.ckpt", "step_000004_v2.ckpt"]
         assert (tmp_path / "step_000004.ckpt").read_bytes() == before
 
-    def test_the_best_so_far_is_a_second_name_that_is_replaced(self, tmp_path):
+    def test_best_ckpt_is_replaced_by_each_better_step(self, tmp_path):
         checkpoint = step_checkpoint(tmp_path, last=3)
 
         class Best(Callback):
@@ -99,7 +101,7 @@ class TestOccasions:
         assert names(tmp_path) == ["best.ckpt", "last.ckpt"]
         assert [saved_step(tmp_path / name) for name in names(tmp_path)] == [4, 5]
 
-    def test_file_system_without_hard_links(self, tmp_path, monkeypatch):
+    def test_checkpoints_are_written_without_hard_links_too(self, tmp_path, monkeypatch):
         def refuse(*_):
             raise OSError("not supported")
 
@@ -107,20 +109,20 @@ class TestOccasions:
         fit(Toy(), [step_checkpoint(tmp_path, every=2)], steps=3)
         assert [saved_step(tmp_path / name) for name in names(tmp_path)] == [3, 2]
 
-    def test_nothing_is_written_by_a_fast_dev_run(self, tmp_path):
+    def test_a_fast_dev_run_writes_nothing(self, tmp_path):
         fit(Toy(), [step_checkpoint(tmp_path / "none", every=1)], steps=3, fast_dev_run=True)
         assert not (tmp_path / "none").exists()
 
     @pytest.mark.parametrize("key", ["every_n_steps", "last_every_n_steps"])
     def test_interval_below_one_is_refused(self, tmp_path, key):
         options = {"dirpath": str(tmp_path), "every_n_steps": None, "last_every_n_steps": None} | {key: 0}
-        with pytest.raises(ConfigError, match=rf"callbacks\.checkpoint\.{key}=0"):
+        with pytest.raises(ConfigError, match=rf"callbacks\.checkpoint\.{key} is 0"):
             StepCheckpoint(**options)
 
 
 class TestResume:
     @pytest.mark.parametrize("steps_before", [2, 3])
-    def test_more_steps_go_on_as_if_there_had_been_no_pause(self, tmp_path, steps_before):
+    def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(self, tmp_path, steps_before):
         fit(Toy(), [step_checkpoint(tmp_path)], steps=steps_before)
         module = Toy()
         trainer = fit(module, [step_checkpoint(tmp_path)], steps=6, ckpt_path=tmp_path / "last.ckpt")
@@ -130,7 +132,7 @@ class TestResume:
         assert torch.equal(module.layer.weight, uninterrupted(6))
 
     @pytest.mark.parametrize("interruption", ["error", "ctrl-c", "sigterm"])
-    def test_interrupted_step_is_done_again(self, tmp_path, interruption):
+    def test_an_interrupted_step_is_repeated(self, tmp_path, interruption):
         def interrupt():
             if interruption == "error":
                 raise ValueError("out of memory")
@@ -150,7 +152,7 @@ class TestResume:
         assert logged_steps(first) + logged_steps(second) == list(range(6))
 
     @pytest.mark.parametrize("last", [1, None], ids=["saved_already", "not_saved_yet"])
-    def test_the_user_is_told_how_to_go_on_wherever_the_interruption_comes(self, tmp_path, caplog, last):
+    def test_an_interruption_says_how_to_resume_whether_or_not_the_step_was_saved(self, tmp_path, caplog, last):
         def interrupt():
             raise KeyboardInterrupt
 
@@ -159,7 +161,7 @@ class TestResume:
         told = [message for message in caplog.messages if "resume=" in message]
         assert told == [f"KeyboardInterrupt: the 3 steps done are saved; continue with resume={tmp_path / 'run'}"]
 
-    def test_nothing_is_promised_where_nothing_was_done(self, tmp_path, caplog):
+    def test_an_interruption_before_the_first_step_offers_no_resume(self, tmp_path, caplog):
         def interrupt():
             raise KeyboardInterrupt
 
@@ -167,14 +169,14 @@ class TestResume:
             fit(Toy(at={0: interrupt}), [step_checkpoint(tmp_path, last=1)], steps=6)
         assert not [message for message in caplog.messages if "resume=" in message]
 
-    def test_half_made_update_is_not_saved(self, tmp_path):
+    def test_a_partial_weight_update_is_not_saved(self, tmp_path):
         module = Toy()
 
         def interrupt(*_):
             raise KeyboardInterrupt
 
         module.at[3] = lambda: module.trainer.optimizers[0].register_step_post_hook(interrupt)
-        with pytest.raises(SystemExit), pytest.warns(UserWarning, match="within a weight update: .* since step 2 is"):
+        with pytest.raises(SystemExit), pytest.warns(UserWarning, match="during a weight update: .* since step 2 is"):
             fit(module, [step_checkpoint(tmp_path, last=2)], steps=6)
         assert saved_step(tmp_path / "last.ckpt") == 2
 
@@ -188,7 +190,7 @@ class TestResume:
 
 
 class TestAtomicity:
-    def test_killed_within_a_write_the_checkpoint_before_it_is_there_and_the_run_goes_on_the_same(self, tmp_path):
+    def test_after_a_kill_during_a_write_the_previous_checkpoint_resumes_the_same_run(self, tmp_path):
         script = [sys.executable, toy_run.__file__, str(tmp_path), "6"]
         killed = subprocess.run(script, capture_output=True, text=True, timeout=120)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -200,7 +202,7 @@ class TestAtomicity:
         assert torch.equal(module.layer.weight, uninterrupted(6))
         assert names(tmp_path) == ["last.ckpt"]
 
-    def test_failed_write_leaves_the_old_file_and_no_other(self, tmp_path, monkeypatch):
+    def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(self, tmp_path, monkeypatch):
         path = tmp_path / "last.ckpt"
         AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
 
@@ -214,7 +216,7 @@ class TestAtomicity:
         assert names(tmp_path) == ["last.ckpt"]
         assert torch.load(path, weights_only=True) == {"step": 1}
 
-    def test_every_checkpoint_of_the_trainer_is_written_so(self, tmp_path):
+    def test_the_trainer_writes_every_checkpoint_atomically(self, tmp_path):
         trainer = fit(Toy(), [step_checkpoint(tmp_path)], steps=1)
         assert type(trainer.strategy.checkpoint_io) is AtomicCheckpointIO
 

@@ -1,4 +1,4 @@
-"""Callbacks and loggers as the configs build them."""
+"""Tests of the callbacks and loggers that the configs build."""
 
 import os
 from pathlib import Path

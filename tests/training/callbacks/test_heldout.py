@@ -1,4 +1,4 @@
-"""Held-out samples answered while training: when, what is logged and written, and what follows from it."""
+"""Tests of held-out evaluation in training: interval, logs and files, the best checkpoint, and early stopping."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def callback(out: Path, **changes: Any) -> HeldoutEvaluation:
 
 @pytest.fixture
 def play(trainer, monkeypatch):
-    """Steps of a training whose evaluations find the accuracies that are given, of two samples; the best are noted."""
+    """Return a function that plays training steps with the given accuracies and returns the steps kept as best."""
 
     def run(it: HeldoutEvaluation, accuracies: list[float | None]) -> list[int]:
         kept: list[int] = []
@@ -104,7 +104,7 @@ def play(trainer, monkeypatch):
 
 
 class TestWithTheTinyModel:
-    def test_every_so_many_steps_the_same_samples_are_answered_logged_and_kept(self, parts, trainer, tmp_path) -> None:
+    def test_every_n_steps_the_same_samples_are_answered_logged_and_stored(self, parts, trainer, tmp_path) -> None:
         module, _ = parts
         before = {name: value.clone() for name, value in module.policy.state_dict().items()}
         state = torch.get_rng_state()
@@ -134,7 +134,7 @@ class TestWithTheTinyModel:
         assert logged[2] == expected | {"step": 2.0}
         assert {"heldout/overall/accuracy", "heldout/tallyqa/grounded_format", "heldout/macro/tokens"} <= set(expected)
 
-    def test_none_are_answered_where_none_are_wanted(self, parts, trainer, tmp_path) -> None:
+    def test_without_an_interval_no_sample_is_answered(self, parts, trainer, tmp_path) -> None:
         it = callback(tmp_path, every_n_steps=None, monitor="anything")
         it.setup(trainer, parts[0], "fit")
         trainer.global_step = 2
@@ -144,7 +144,7 @@ class TestWithTheTinyModel:
     @pytest.mark.parametrize(
         "monitor", ["accuracy", "overall/acuracy", "vsr2/accuracy", "overall/pass_at_k", "overall/", "a/b/c"]
     )
-    def test_what_is_to_get_better_is_checked_before_the_first_step(self, parts, trainer, tmp_path, monitor) -> None:
+    def test_the_monitored_metric_is_checked_before_the_first_step(self, parts, trainer, tmp_path, monitor) -> None:
         with pytest.raises(
             ConfigError, match=r"callbacks\.heldout\.monitor is .*macro.*, and one of accuracy, "
         ) as info:
@@ -153,7 +153,7 @@ class TestWithTheTinyModel:
 
 
 class TestBest:
-    def test_only_what_is_better_than_ever_is_kept(self, trainer, play, tmp_path) -> None:
+    def test_only_a_new_best_is_kept(self, trainer, play, tmp_path) -> None:
         kept = play(callback(tmp_path, every_n_steps=1), [0.25, 0.5, 0.5, 0.25, 0.75])
         assert kept == [1, 2, 5]
         assert trainer.progress_bar_callback.lines == [
@@ -164,7 +164,7 @@ class TestBest:
             "held-out overall/accuracy after step 5: 0.750, the best so far",
         ]
 
-    def test_less_may_be_better(self, play, tmp_path) -> None:
+    def test_mode_min_keeps_the_lowest_value(self, play, tmp_path) -> None:
         assert play(callback(tmp_path, every_n_steps=1, mode="min"), [0.5, 0.75, 0.25]) == [1, 3]
 
     def test_a_resumed_training_knows_the_best_so_far(self, trainer, play, tmp_path) -> None:
@@ -175,14 +175,16 @@ class TestBest:
         assert play(second, [0.25, 0.25, 0.75]) == []
         assert trainer.global_step == 4  # the third in a row without a better value
 
-    def test_what_the_judge_did_not_score_is_neither_better_nor_worse(self, trainer, play, tmp_path) -> None:
+    def test_an_unscored_evaluation_is_neither_better_nor_worse(self, trainer, play, tmp_path) -> None:
         it = callback(tmp_path, every_n_steps=1, patience=2)
         assert play(it, [0.5, 0.25, None, None, 0.75]) == [1, 5]
         assert "heldout/overall/accuracy" not in trainer.loggers[0].logged[3]
 
 
 class TestEarlyStop:
-    def test_training_ends_once_it_has_not_become_better_for_too_long(self, trainer, play, tmp_path, caplog) -> None:
+    def test_training_stops_after_patience_evaluations_without_improvement(
+        self, trainer, play, tmp_path, caplog
+    ) -> None:
         caplog.set_level(logging.INFO)
         it = callback(tmp_path, every_n_steps=1, patience=2)
         trainer.callbacks.append(it)
@@ -190,14 +192,14 @@ class TestEarlyStop:
         play(it, [0.25, 0.5, 0.25, 0.5, 0.75])
         assert (trainer.global_step, trainer.should_stop) == (4, True)
         assert stopped_early(trainer)
-        assert caplog.messages == ["stopped after step 4: overall/accuracy has not become better since step 2"]
+        assert caplog.messages == ["stopped after step 4: overall/accuracy has not improved since step 2"]
 
-    def test_without_patience_it_goes_on(self, trainer, play, tmp_path) -> None:
+    def test_without_patience_training_continues(self, trainer, play, tmp_path) -> None:
         play(callback(tmp_path, every_n_steps=1), [0.5] * 6)
         assert (trainer.global_step, trainer.should_stop) == (6, False)
 
 
-def test_the_watch_over_the_judge_begins_anew_after_an_evaluation(trainer, play, tmp_path, monkeypatch) -> None:
+def test_an_evaluation_resets_the_judge_watch(trainer, play, tmp_path, monkeypatch) -> None:
     watched: list[str] = []
     module = GRPOModule.__new__(GRPOModule)
     object.__setattr__(module, "judge_watch", SimpleNamespace(reset=lambda: watched.append("reset")))

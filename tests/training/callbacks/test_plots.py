@@ -1,4 +1,4 @@
-"""What the pictures show: read off the figure before it is saved, and off the pixels of the file."""
+"""Tests of the plots, which read the figure before it is saved and the pixels of the file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BOX_SPACE = (224, 224)
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that are saved."""
+    """Collect the figures that are saved."""
     saved: list[Figure] = []
     save = plots.save_figure
 
@@ -40,7 +40,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 
 def answered(folder: Path, texts: list[str] | None = None) -> list[Prediction]:
-    """Two counting and five spatial questions, answered rightly and with boxes, or with ``texts``."""
+    """Return predictions for two counting and five spatial questions: correct grounded ones, or those of ``texts``."""
     draw_dataset(count=5, seed=1, split="heldout").write(folder)
     ones = []
     for kind, count in (("tallyqa", 2), ("vsr", 5)):
@@ -68,11 +68,12 @@ def test_rewards_are_drawn_against_their_steps(tmp_path: Path, figures: list[Fig
     assert list(each.get_ydata()) == [step / 10 for step in range(1, 41)]
     assert mean.get_ydata()[-1] == pytest.approx((3.7 + 3.8 + 3.9 + 4.0) / 4)
     with Image.open(tmp_path / "rewards.png") as image:
-        assert image.format == "PNG" and image.width > 1000
+        assert image.format == "PNG"
+        assert image.width > 1000
     assert [path.name for path in tmp_path.iterdir()] == ["rewards.png"]
 
 
-def test_a_single_step_without_components_can_be_seen(tmp_path: Path, figures: list[Figure]) -> None:
+def test_a_single_step_is_drawn_as_a_dot(tmp_path: Path, figures: list[Figure]) -> None:
     plot_rewards(tmp_path / "rewards.png", [{"step": 1, "total": 2.0}])
     (axes,) = figures[0].axes
     assert axes.lines[0].get_marker() == "."
@@ -88,7 +89,7 @@ def test_a_single_step_without_components_can_be_seen(tmp_path: Path, figures: l
         ([], 3, []),
     ],
 )
-def test_a_moving_average_leaves_out_what_is_unknown(values: list, window: int, expected: list) -> None:
+def test_a_moving_average_ignores_nan(values: list, window: int, expected: list) -> None:
     assert smoothed(values, window) == pytest.approx(expected, nan_ok=True)
 
 
@@ -106,7 +107,7 @@ def test_the_first_three_of_each_kind_are_shown(kinds: str, expected: list[int])
     assert chosen([{"dataset": "tallyqa" if kind == "c" else "vsr"} for kind in kinds]) == expected
 
 
-def test_examples_show_both_answers_and_where_they_point(tmp_path: Path, figures: list[Figure]) -> None:
+def test_examples_show_both_answers_and_their_boxes(tmp_path: Path, figures: list[Figure]) -> None:
     after = answered(tmp_path / "data")
     noise = '<think> $x^2$ {"bbox_2d":[0,0,112,56]} 日本 \x00 ' * 20
     before = answered(tmp_path / "data", [noise, "", "no", "<answer> 9 </answer>", "a\n\nb", noise, "no"])
@@ -133,7 +134,7 @@ def test_examples_show_both_answers_and_where_they_point(tmp_path: Path, figures
     assert {(p.get_width(), p.get_height()) for p in drawn} == {(width / 2, height / 4)}
 
 
-def test_no_text_runs_into_another_or_out_of_the_sheet(tmp_path: Path, figures: list[Figure]) -> None:
+def test_no_text_overlaps_another_or_leaves_the_figure(tmp_path: Path, figures: list[Figure]) -> None:
     long = "<think> " + 'the wide word {"bbox_2d":[100,100,200,200]} ' * 30
     ones = answered(tmp_path / "data", [long] * 7)
     for one in ones:
@@ -146,8 +147,10 @@ def test_no_text_runs_into_another_or_out_of_the_sheet(tmp_path: Path, figures: 
     assert len(blocks) == 4 * 12
     boxes = [*blocks, *pictures, *(legend.get_window_extent(renderer) for legend in figure.legends)]
     for index, box in enumerate(boxes):
-        assert box.x0 >= 0 and box.y0 >= 0
-        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
         for other in boxes[index + 1 :]:
             assert not matplotlib.transforms.Bbox.intersection(box.padded(-1), other.padded(-1)), (box, other)
 
@@ -163,6 +166,7 @@ def test_colours_reach_the_file(tmp_path: Path) -> None:
 def test_completions_are_wrapped_and_cut_off() -> None:
     assert wrapped("one\n\n  two  ") == "one\n\n  two"
     lines = wrapped("word " * 500).split("\n")
-    assert len(lines) == plots._LINES and lines[-1] == "…"
+    assert len(lines) == plots._LINES
+    assert lines[-1] == "…"
     assert max(map(len, lines)) <= plots._LINE_CHARACTERS
     assert wrapped("x" * 120).split("\n") == ["x" * 50, "x" * 50, "x" * 20]

@@ -1,4 +1,4 @@
-"""The progress bar, and plain lines where there is no terminal."""
+"""Tests of the progress bar on a terminal and of the plain lines elsewhere."""
 
 import io
 import re
@@ -7,6 +7,7 @@ from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from lightning.pytorch.callbacks import Callback
 
 from grit_lightning.training.callbacks import summary as module
@@ -36,7 +37,7 @@ def fit_with_bar(
     module: Toy | None = None,
     **options,
 ) -> str:
-    """What is written to ``stderr``, with its escapes."""
+    """Train, and return the text written to ``stderr``, escape sequences included."""
     callbacks = [StepProgressBar(line_every_n_steps=every), *others]
     with redirect_stderr(stderr), suppress(ValueError):
         fit(module or Toy(), callbacks, steps, enable_progress_bar=True, enable_checkpointing=False, **options)
@@ -59,23 +60,25 @@ class TestProgressInALogFile:
         assert second.startswith("step 2/2  reward 1.5  length 99  tokens/s 50  ")
         assert re.search(r"  [\d.e-]+ s/step  00:0\d left$", first)
 
-    def test_after_a_resume_it_goes_on_counting(self, tmp_path):
+    def test_after_a_resume_the_step_count_continues(self, tmp_path):
         fit(Toy(), [last_of(tmp_path)], steps=4)
         text = fit_with_bar(io.StringIO(), steps=6, every=100, ckpt_path=tmp_path / "last.ckpt")
         assert [line.split("  ")[0] for line in step_lines(text)] == ["step 5/6", "step 6/6"]
 
-    def test_time_left_is_reckoned_from_the_steps_of_this_process(self, monkeypatch):
+    def test_time_left_is_estimated_from_the_steps_of_this_process(self, monkeypatch):
         bar = StepProgressBar(line_every_n_steps=1)
         bar._start_step, bar._start_time = 100, 1000.0
         monkeypatch.setattr(module.time, "monotonic", lambda: 1030.0)
         line = bar._line(SimpleNamespace(global_step=110, max_steps=200), {})
         assert line == "step 110/200  3 s/step  04:30 left"
 
-    def test_other_ranks_show_nothing(self, capsys):
+    @pytest.mark.parametrize("first_rank", [True, False])
+    def test_only_the_first_rank_shows_progress(self, capsys, first_rank):
         bar = StepProgressBar(line_every_n_steps=1)
-        bar.setup(SimpleNamespace(is_global_zero=False), None, "fit")
+        bar.setup(SimpleNamespace(is_global_zero=first_rank), None, "fit")
         bar.on_train_batch_end(SimpleNamespace(global_step=1, max_steps=2, callback_metrics={}))
-        assert capsys.readouterr().err == ""
+        assert capsys.readouterr().err.startswith("step 1/2  ") is first_rank
+        assert bar.is_enabled is first_rank
 
 
 class TestProgressOnATerminal:
@@ -85,13 +88,13 @@ class TestProgressOnATerminal:
         assert "3/3" in last
         assert "reward=2.5, length=98, tokens/s=50" in last
 
-    def test_after_a_resume_it_starts_where_the_run_stands(self, tmp_path):
+    def test_after_a_resume_the_bar_starts_at_the_resumed_step(self, tmp_path):
         fit(Toy(), [last_of(tmp_path)], steps=4)
         text = fit_with_bar(Terminal(), steps=5, ckpt_path=tmp_path / "last.ckpt")
         bars = re.findall(r"(\d)/5 \[", text)
         assert (bars[0], bars[-1]) == ("4", "5")
 
-    def test_what_is_printed_stands_on_lines_of_its_own(self, capsys):
+    def test_printed_text_gets_its_own_lines(self, capsys):
         class Printer(Callback):
             def on_train_batch_end(self, trainer, pl_module, *_):
                 pl_module.print("hello", trainer.global_step)
@@ -99,7 +102,7 @@ class TestProgressOnATerminal:
         fit_with_bar(Terminal(), steps=2, others=[Printer()])
         assert capsys.readouterr().out == "hello 1\nhello 2\n"
 
-    def test_error_closes_the_bar(self):
+    def test_an_error_closes_the_bar(self):
         text = fit_with_bar(Terminal(), steps=3, module=Toy(at={1: stop}))
         assert "1/3" in text
         assert text.endswith("\n")

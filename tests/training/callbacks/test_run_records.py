@@ -1,4 +1,4 @@
-"""Rollouts written by the first rank for all."""
+"""Tests of the rollout writer: the first rank writes the rollouts of all ranks."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from grit_lightning.training.callbacks.run_records import RolloutWriter
 
 class TestRolloutWriter:
     def write(self, tmp_path, monkeypatch, rank: int) -> Path:
-        """One step of two ranks, seen by ``rank``; the records themselves are those of ``test_rollout_store``."""
+        """Play one step of two ranks as ``rank`` and return the path of its file; records are tested elsewhere."""
         monkeypatch.setattr(module, "records", lambda step, groups, scores, advantages: groups)
 
         def all_gather_object(into, mine):

@@ -1,4 +1,4 @@
-"""The table at the end of a training."""
+"""Tests of the summary table at the end of a training."""
 
 import re
 import signal
@@ -22,11 +22,11 @@ def stop() -> None:
 
 class TestSummary:
     def rows(self, text: str) -> dict[str, list[str]]:
-        """The table's rows: name to cells."""
+        """Return the cells of each row of the table by name."""
         cells = [re.split(r"\s{2,}", line.strip()) for line in text.splitlines()]
         return {row[0]: row[1:] for row in cells if len(row) == 3}
 
-    def test_first_against_last_step(self, tmp_path, capsys):
+    def test_the_table_compares_the_first_with_the_last_step(self, tmp_path, capsys):
         fit(Toy(), [TrainingSummary(out=str(tmp_path))], steps=5, enable_checkpointing=False)
         output = capsys.readouterr().out
         rows = self.rows(output)
@@ -41,7 +41,7 @@ class TestSummary:
         assert "Training ended at step 5." in output
         assert re.search(r"^ +step 1 +step 5$", output, re.MULTILINE)
 
-    def test_first_step_survives_a_resume(self, tmp_path, capsys):
+    def test_the_first_step_is_remembered_after_a_resume(self, tmp_path, capsys):
         fit(Toy(), [TrainingSummary(out=str(tmp_path)), last_of(tmp_path)], steps=2)
         capsys.readouterr()
         resumed = [TrainingSummary(out=str(tmp_path)), last_of(tmp_path)]
@@ -51,7 +51,7 @@ class TestSummary:
         assert re.search(r"^ +step 1 +step 6$", output, re.MULTILINE)
 
     @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-    def test_interrupted_run_is_summed_up_as_far_as_it_got(self, tmp_path, capsys, error):
+    def test_an_interrupted_run_is_summarised_up_to_its_last_step(self, tmp_path, capsys, error):
         def interrupt():
             raise error
 
@@ -65,18 +65,18 @@ class TestSummary:
         assert f"Training stopped after step 3 ({error.__name__})." in output
         assert self.rows(output)["reward"] == ["0.5", "2.5"]
 
-    def test_nothing_to_say_before_the_first_step_ends(self, tmp_path, capsys):
+    def test_no_summary_is_printed_before_the_first_step_ends(self, tmp_path, capsys):
         with pytest.raises(ValueError, match="stop"):
             fit(Toy(at={0: stop}), [TrainingSummary(out=str(tmp_path))], steps=9, enable_checkpointing=False)
         assert capsys.readouterr().out == ""
 
-    def test_value_that_one_step_lacks_is_a_dash(self):
+    def test_a_value_missing_in_one_step_is_a_dash(self):
         text = first_and_last(
             {"step": 1, "reward": float("nan"), "old": 1.0}, {"step": 12, "reward": 2.0, "KL": 0.00123456}
         )
         assert self.rows(text) == {"reward": ["-", "2"], "KL": ["-", "0.001235"], "old": ["1", "-"]}
 
-    def test_only_places_that_hold_something_are_named(self, tmp_path):
+    def test_only_existing_output_folders_are_named(self, tmp_path):
         run = create(tmp_path / "run", composed_yaml="", config_yaml="", manifest={})
         (run.checkpoints / "last.ckpt").write_text("")
         assert places(run).splitlines() == [f"run folder   {run.path}", f"checkpoints  {run.checkpoints}"]
