@@ -143,11 +143,7 @@ def test_every_dotted_name_of_the_package_can_be_imported(page: Path) -> None:
 def test_every_config_key_in_prose_exists(page: Path) -> None:
     for span in code_spans(page):
         key = span.lstrip("+~").partition("=")[0]
-        if (
-            KEY.fullmatch(key)
-            and key.partition(".")[0] in {*GROUPS, "task"}
-            and not key.endswith((".py", ".md", ".txt"))
-        ):
+        if KEY.fullmatch(key) and key.partition(".")[0] in {*GROUPS, "task"} and not key.endswith(FILE_ENDINGS):
             assert key in known_keys() or f"{PACKAGE.name}.{key}" in importable(), f"{page.name}: {span}"
 
 

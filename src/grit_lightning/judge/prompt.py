@@ -55,8 +55,8 @@ class PromptTemplate:
         """Return the text with each placeholder replaced by its value, and ``{fence}`` replaced by the fence.
 
         All replacements happen in one pass, so a placeholder inside a value stays as it is, and so do other braces. The
-        fence is a hash of the values. A value cannot contain it without breaking the hash, so an answer cannot close
-        its own fence.
+        fence is a delimiter line that holds a hash of all values. A value that contained this hash would change it, so
+        no answer can end its own quotation early.
         """
         joined = "\0".join(f"{len(values[name])}:{values[name]}" for name in self.fields)
         fence = hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:16]

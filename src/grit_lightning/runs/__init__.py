@@ -1,4 +1,4 @@
-"""The run folder and its contents: manifest, rollouts and the JSON records of completions."""
+"""The run folder and its contents: manifest, whole and torn checkpoint files, rollouts and their JSON records."""
 
 from typing import TYPE_CHECKING
 

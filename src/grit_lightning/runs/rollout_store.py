@@ -6,14 +6,11 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from grit_lightning.errors import DataError
 from grit_lightning.system.files import write_atomic
 from grit_lightning.system.jsonl import parse_object, read_lines
-
-if TYPE_CHECKING:
-    pass
 
 _STEP_FILE = re.compile(r"step_(\d+)\.jsonl")
 

@@ -19,7 +19,6 @@ A run folder is never deleted, and never reused for another run.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,13 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from grit_lightning.errors import CheckpointError, ConfigError
+from grit_lightning.runs.checkpoint_files import is_whole, newest_whole
 from grit_lightning.system.files import append_line
-
-LAST_CHECKPOINT = "last.ckpt"
-"""Name of the newest checkpoint in ``RunFolder.checkpoints``."""
-
-BEST_CHECKPOINT = "best.ckpt"
-"""Name of the checkpoint with the best result on held-out samples (``heldout``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +98,7 @@ class RunFolder:
             CheckpointError: the folder is not a run, or has no readable checkpoint.
         """
         _check_is_run(self)
-        steps = sorted(self.checkpoints.glob("step_*.ckpt"), reverse=True)
-        written = [path for path in (self.checkpoints / LAST_CHECKPOINT, *steps) if path.exists()]
-        for path in written:
-            if _is_whole(path):
-                return path
-        if written:
-            raise CheckpointError(f"{self.checkpoints}: none of the {len(written)} checkpoints here can be read.")
-        raise CheckpointError(f"{self.path}: this run has no checkpoint yet.")
+        return newest_whole(self.checkpoints)
 
     def resume_overrides(self) -> list[str]:
         """Return the overrides of earlier resumes in order, so that a run that was once extended stays extended."""
@@ -200,7 +187,7 @@ def open_checkpoint(path: Path) -> tuple[RunFolder, Path]:
         run = open_run(path)
         return run, run.last_checkpoint()
     run = open_run(path.parent.parent)
-    if path.parent != run.checkpoints or not _is_whole(path):
+    if path.parent != run.checkpoints or not is_whole(path):
         raise CheckpointError(f"{path} is not a readable checkpoint of the run {run.path}.")
     return run, path
 
@@ -210,15 +197,6 @@ def _check_is_run(run: RunFolder) -> None:
         raise CheckpointError(f"{run.path} is not a folder.")
     if not run.manifest_file.is_file():
         raise CheckpointError(f"{run.path} is not a run folder: it has no {run.manifest_file.name}.")
-
-
-def _is_whole(path: Path) -> bool:
-    """Tell whether a checkpoint file is complete: ``torch.save`` writes a zip archive, whose directory comes last."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/data.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return False
 
 
 def _now() -> str:

@@ -209,7 +209,7 @@ def _print(job: EvaluationJob, result: Evaluation, *, answered: int) -> None:
     weights, settings = job.weights, job.settings
     title = f"model {job.backbone.checkpoint}" if weights is None else f"{weights.file}, step {weights.step}"
     each = job.evaluator.samples_each
-    how = "answered greedily" if each == 1 else f"{each} completions of each"
+    how = "answered greedily" if each == 1 else f"{each} completions per sample"
     known = "" if answered else ", all answered before"
     notes = "".join(f"\n{line}" for line in published.notes(settings, result.predictions))
     print(

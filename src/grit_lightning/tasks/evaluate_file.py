@@ -86,7 +86,11 @@ def _settings(path: Path) -> dict[str, Any] | None:
 def _of_data(
     cfg: DictConfig, predictions: Sequence[Prediction], path: Path
 ) -> tuple[list[Prediction], list[DataError]]:
-    """Return the predictions for the data's held-out samples, and a problem for each sample that has no counterpart."""
+    """Return the predictions for the data's held-out samples, and what does not match.
+
+    There is a problem for each predicted sample that the data lacks, and for each sample of the data without a
+    prediction.
+    """
     datamodule: GroundedQADataModule = instantiate(config.check(cfg, "data")["data"])
     asked = dict.fromkeys(sample.id for sample in datamodule.val_samples())
     answered = dict.fromkeys(one["sample_id"] for one in predictions)

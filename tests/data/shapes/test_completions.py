@@ -11,12 +11,8 @@ from grit_lightning.data.shapes.completions import corpus, grounded_completion
 from grit_lightning.data.shapes.questions import KINDS, make_question
 from grit_lightning.data.shapes.scenes import (
     EARLY,
-    STANDARD,
 )
-
-
-def questions(kind: str, count: int, split: str = "train", seed: int = 0, difficulty=STANDARD):
-    return [make_question(seed, index, kind, split, difficulty) for index in range(count)]
+from support.shapes import questions
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from grit_lightning.data.shapes.lessons import LISTINGS, Curriculum, lessons
+from grit_lightning.data.shapes.lessons import BOXES_FIRST, LISTINGS, Curriculum, lessons
 from grit_lightning.data.shapes.scenes import (
     EARLY,
     STANDARD,
@@ -39,6 +39,7 @@ def test_lessons_are_deterministic_correct_and_from_training_layouts():
             assert set(written) <= set(boxes)
             if "every" in lesson.prompt:
                 listings += 1
+                assert lesson.completion.startswith("{") == (lesson.prompt == BOXES_FIRST)
                 named = re.findall(r"(\w+ \w+)(?= \{)|(?<=\} )(\w+ \w+)", lesson.completion)
                 assert [first or last for first, last in named] == [boxes[box] for box in written]
                 assert sorted(written) == sorted(boxes)

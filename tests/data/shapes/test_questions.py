@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from grit_lightning.data.shapes.questions import KINDS, RELATIONS, make_question
+from grit_lightning.data.shapes.questions import KINDS, RELATIONS
 from grit_lightning.data.shapes.scenes import (
     COLOURS,
     DIFFICULTIES,
@@ -16,10 +16,7 @@ from grit_lightning.data.shapes.scenes import (
     STANDARD,
     Shape,
 )
-
-
-def questions(kind: str, count: int, split: str = "train", seed: int = 0, difficulty=STANDARD):
-    return [make_question(seed, index, kind, split, difficulty) for index in range(count)]
+from support.shapes import questions
 
 
 def test_counts_are_right_and_balanced():

@@ -10,15 +10,11 @@ from grit_lightning.data.shapes.questions import KINDS, make_question
 from grit_lightning.data.shapes.scenes import (
     LATTICE_PX,
     MARGIN_PX,
-    STANDARD,
     image_split,
     layout_split,
     make_scene,
 )
-
-
-def questions(kind: str, count: int, split: str = "train", seed: int = 0, difficulty=STANDARD):
-    return [make_question(seed, index, kind, split, difficulty) for index in range(count)]
+from support.shapes import questions
 
 
 def test_training_and_held_out_examples_share_no_image_and_no_layout():

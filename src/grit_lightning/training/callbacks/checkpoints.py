@@ -27,7 +27,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.hooks import RemovableHandle
 
 from grit_lightning.errors import CheckpointError, ConfigError, JudgeError
-from grit_lightning.runs.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT
+from grit_lightning.runs.checkpoint_files import BEST_CHECKPOINT, LAST_CHECKPOINT
 from grit_lightning.system.files import free_path, replacing
 
 log = logging.getLogger(__name__)
