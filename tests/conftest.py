@@ -22,6 +22,19 @@ from support.hostile_server import HostileServer, serve
 pytest_plugins = ["support.cli_fixtures", "support.judge_fixtures"]
 
 
+SLOW_PLACES = ("integration", "tasks", "test_benchmarks.py", "test_distributed.py", "test_docs.py", "test_notebooks.py")
+"""Folders and files whose tests run whole commands or several processes: ``make test-fast`` leaves them out."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark slow places, and run slow tests first: then no worker is left alone with a long file at the end."""
+    for item in items:
+        if set(item.path.parts) & set(SLOW_PLACES):
+            item.add_marker("slow")
+    slow_files = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow_files)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_process_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Use one torch thread, because threads that share a core slow each other down, and a cache folder per session."""

@@ -115,8 +115,8 @@ CONFIG = {
 
 COMPOSITION = {
     "runs=A": r"^runs=A: expected a list, 'runs=\[A\]'$",
-    "colour=red": r"^colour is unknown: --help lists the keys; .*\+colour=…$",
-    "data.colour=red": r"^data\.colour is unknown: --help lists the keys; .*\+data\.colour=…$",
+    "colour=red": r"^colour is unknown: --cfg job lists the keys; .*\+colour=…$",
+    "data.colour=red": r"^data\.colour is unknown: --cfg job lists the keys; .*\+data\.colour=…$",
     "objective=ppo": r"^objective=ppo is unknown: the options of objective are dapo, dr_grpo, grpo, gspo$",
     "+experiment=mine": r"^experiment=mine is unknown: the options of experiment are ",
     "seed=many": r"^seed=many: Value 'many' of type 'str' could not be converted to Integer$",

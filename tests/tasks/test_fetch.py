@@ -245,7 +245,7 @@ def test_complete_data_causes_no_request(compose_config, options, hub) -> None:
             ["data=grit20", "task.files='{huh}/{name}'"],
             r"^task\.files is '{huh}/{name}', expected an address with no placeholder ",
         ),
-        (["data=grit20", "+task.colour=red"], r"^task\.colour is unknown: grit_lightning\.tasks\.fetch\.fetch takes "),
+        (["data=grit20", "+task.colour=red"], r"^task\.colour is unknown: grit_lightning\.tasks\.fetch_data takes "),
         (["data=shapes_lessons", "task.parallel=2"], r"^this data has no files to fetch: choose data=grit20 or "),
     ],
 )

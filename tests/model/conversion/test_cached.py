@@ -77,6 +77,7 @@ def test_a_checkpoint_is_converted_once_and_again_when_it_changes(
     assert first != second
 
 
+@pytest.mark.slow
 def test_simultaneous_processes_share_one_conversion(source: Path, cache: Path) -> None:
     both = [start(CALL, source) for _ in range(2)]
     results = [process.communicate(timeout=300) for process in both]
@@ -86,6 +87,7 @@ def test_simultaneous_processes_share_one_conversion(source: Path, cache: Path) 
     assert folders(cache) == [Path(results[0][0].strip()).name]
 
 
+@pytest.mark.slow
 def test_a_killed_conversion_is_repeated_and_its_leftovers_removed(source: Path, cache: Path) -> None:
     killed = start(KILLED, source)
     killed.communicate(timeout=300)
