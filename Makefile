@@ -13,7 +13,7 @@ run: $(VENV)/.installed  ## Set everything up, train the bundled model on 20 bun
 	$(BIN)/python -m grit_lightning $(ARGS)
 
 # The models of the tests are small, so one thread per process and one process per core is fastest.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.installed  ## Run every test
 	$(PYTEST) $(ARGS)

@@ -225,6 +225,7 @@ def test_the_reference_is_frozen_and_not_saved(compose_config) -> None:
     assert run.record.metrics[1]["kl"] > 1e-4
 
 
+@pytest.mark.slow
 def test_an_offloaded_reference_gives_the_same_step(compose_config, monkeypatch) -> None:
     moved: list[Any] = []
     original = Reference.on
@@ -241,6 +242,7 @@ def test_without_kl_there_is_no_reference(compose_config) -> None:
     assert "kl" not in run.record.metrics[0]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_and_another_does_not(compose_config) -> None:
     def texts(run: Run) -> list[str]:
         return [c.text for output in run.record.outputs for group in output.groups for c in group.completions]
@@ -251,6 +253,7 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(compose_config) -
     assert all(torch.equal(value, runs[1].after[name]) for name, value in runs[0].after.items())
 
 
+@pytest.mark.slow
 def test_bf16_compute_keeps_float32_weights(compose_config) -> None:
     run = Run(compose_config(*GRADIENT, "trainer.precision=bf16-mixed"))
     exact = Run(compose_config(*GRADIENT))

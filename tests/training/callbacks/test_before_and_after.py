@@ -154,6 +154,7 @@ def test_answers_are_generated_in_eval_mode_under_the_trainers_precision(
     assert len(entered) == 2
 
 
+@pytest.mark.slow
 def test_a_resumed_run_compares_with_the_answers_before_its_first_step(tmp_path, trainer, module, capsys) -> None:
     first = play(demonstration(tmp_path), trainer, module, end=2)  # stopped before the last step
     assert written(tmp_path) == ["eval/before.jsonl"]

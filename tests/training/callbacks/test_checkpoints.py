@@ -190,6 +190,7 @@ class TestResume:
 
 
 class TestAtomicity:
+    @pytest.mark.slow
     def test_after_a_kill_during_a_write_the_previous_checkpoint_resumes_the_same_run(self, tmp_path):
         script = [sys.executable, toy_run.__file__, str(tmp_path), "6"]
         killed = subprocess.run(script, capture_output=True, text=True, timeout=120)
