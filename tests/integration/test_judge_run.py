@@ -27,6 +27,9 @@ OPTIONS = (
 )  # fmt: skip
 
 
+ENVIRONMENT = {"JUDGE_API_KEY": CANARY, "NO_PROXY": "127.0.0.1"}
+
+
 @pytest.fixture
 def chat() -> Iterator[ChatServer]:
     server = ChatServer()
@@ -37,10 +40,9 @@ def chat() -> Iterator[ChatServer]:
 
 def start(cwd: Path, *overrides: str) -> subprocess.Popen[str]:
     """Start the command line with the API key in its environment; its output goes to files, as a pipe could block."""
-    environment = {"JUDGE_API_KEY": CANARY, "NO_PROXY": "127.0.0.1"}
     number = len(list(cwd.glob("*.stderr")))
     with (cwd / f"{number}.stdout").open("w") as stdout, (cwd / f"{number}.stderr").open("w") as stderr:
-        return processes.start(*overrides, cwd=cwd, env=environment, stdout=stdout, stderr=stderr, text=True)
+        return processes.start(*overrides, cwd=cwd, env=ENVIRONMENT, stdout=stdout, stderr=stderr, text=True)
 
 
 def finish(cwd: Path, process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -62,14 +64,14 @@ def records(run: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.mark.slow
-def test_an_outage_of_the_judge_changes_neither_rollouts_nor_weights(chat: ChatServer, tmp_path: Path, listing) -> None:
+def test_an_outage_of_the_judge_changes_neither_rollouts_nor_weights(
+    cli, chat: ChatServer, tmp_path: Path, listing
+) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     address = f"judge.endpoint.url={chat.url}"
-    undisturbed = start(
-        tmp_path, *OPTIONS, address, "judge.cache=null", "logger=csv", "judge.price.prompt=1", f"out={whole}"
-    )
-    status, stderr = finish(tmp_path, undisturbed)
-    assert status == 0, stderr
+    plain = ("judge.cache=null", "logger=csv", "judge.price.prompt=1", f"out={whole}")
+    undisturbed = cli(*OPTIONS, address, *plain, cwd=tmp_path, **ENVIRONMENT)
+    assert undisturbed.returncode == 0, undisturbed.stderr
 
     chat.control(delay=0.3)  # slow enough that the server is killed during a step
     process = start(tmp_path, *OPTIONS, address, f"judge.cache.folder={tmp_path / 'cache'}", f"out={run}")
@@ -93,16 +95,18 @@ def test_an_outage_of_the_judge_changes_neither_rollouts_nor_weights(chat: ChatS
     assert len(records(run)) == done
 
     before = listing(run)
-    status, stderr = finish(tmp_path, start(tmp_path, f"resume={run}"))
-    assert (status, "Traceback" in stderr) == (1, False)
-    line = stderr.splitlines()[-1]
+    refused = cli(f"resume={run}", cwd=tmp_path, **ENVIRONMENT)
+    assert (refused.returncode, "Traceback" in refused.stderr) == (1, False)
+    line = refused.stderr.splitlines()[-1]
     assert line.startswith(f"error: the judge at {chat.url}/chat/completions cannot be used: cannot connect (")
     assert listing(run) == before
 
     chat.start()
     chat.control(key=CANARY)
-    status, stderr = finish(tmp_path, start(tmp_path, f"resume={run}"))
-    assert status == 0, stderr
+    resumed = cli(f"resume={run}", cwd=tmp_path, **ENVIRONMENT)
+    assert resumed.returncode == 0, resumed.stderr
+    (tmp_path / "resumed.txt").write_text(resumed.stdout + resumed.stderr)
+    (tmp_path / "undisturbed.txt").write_text(undisturbed.stdout + undisturbed.stderr)
     assert records(run) == records(whole)
     states = [torch.load(one / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for one in (whole, run)]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())

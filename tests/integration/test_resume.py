@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,13 +21,7 @@ OPTIONS = (
 )  # fmt: skip
 
 
-def command(*overrides: str) -> list[str]:
-    return [sys.executable, "-m", "grit_lightning", *overrides]
-
-
-def run(*overrides: str) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command(*overrides), capture_output=True, text=True, timeout=240, env=environment)
+def assert_succeeded(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -51,14 +43,14 @@ def records(out: Path) -> dict[str, list[dict]]:
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_equals_never_stopped(tmp_path: Path) -> None:
+def test_killed_and_resumed_equals_never_stopped(cli, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run(*OPTIONS, f"out={whole}")
+    assert_succeeded(cli(*OPTIONS, f"out={whole}", cwd=tmp_path))
     status, _ = stop_after(killed, 3, signal.SIGKILL)  # one step past the checkpoint of step 2: that step is done again
     assert status == -signal.SIGKILL
     first = records(killed)
     assert len(first) < STEPS
-    run(f"resume={killed}")
+    assert_succeeded(cli(f"resume={killed}", cwd=tmp_path))
     assert records(killed) == records(whole)
     assert all(records(killed)[name] == lines for name, lines in first.items())
     checkpoints = [torch.load(out / "checkpoints" / "last.ckpt", weights_only=True) for out in (whole, killed)]

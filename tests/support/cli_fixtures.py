@@ -28,8 +28,8 @@ def cli(_own_process_settings: None) -> Iterator[Cli]:
     def run(*arguments: str, cwd: Path, python: tuple[str, ...] = (), **env: str) -> subprocess.CompletedProcess[str]:
         nonlocal server
         server = server or CliServer()
-        if not (python or env) and server.can_run():
-            return server.run(arguments, cwd)
+        if not python and server.can_run(env):
+            return server.run(arguments, cwd, env)
         command = [sys.executable, *python, "-m", "grit_lightning", *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1"} | env
         return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)

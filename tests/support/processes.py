@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_READ_AT_IMPORT = ("HF_", "TRANSFORMERS_", "TORCH", "PYTHON", "OMP_", "NO_PROXY")
+_READ_AT_IMPORT = ("HF_", "TRANSFORMERS_", "TORCH", "PYTHON", "OMP_")
 """Prefixes of variables that libraries read when they are imported, so that a fork would not see a change."""
 
 
@@ -55,18 +55,18 @@ class CliServer:
             preexec_fn=_obey_ctrl_c,
         )
 
-    def can_run(self) -> bool:
-        """Tell whether a fork would see the current environment, including variables read at import."""
-        return self._read_at_import() == self._environment
+    def can_run(self, env: Mapping[str, str]) -> bool:
+        """Tell whether a fork would see the current environment and ``env``, including variables read at import."""
+        return self._read_at_import() == self._environment and not any(key.startswith(_READ_AT_IMPORT) for key in env)
 
-    def run(self, arguments: tuple[str, ...], cwd: Path) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
+    def run(self, arguments: tuple[str, ...], cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, with the variables of ``env`` added to the environment."""
         with tempfile.TemporaryDirectory() as folder:
             stdout, stderr = Path(folder, "stdout"), Path(folder, "stderr")
             request = {
                 "arguments": arguments,
                 "cwd": str(cwd),
-                "environment": os.environ | {"OMP_NUM_THREADS": "1"},
+                "environment": os.environ | {"OMP_NUM_THREADS": "1"} | env,
                 "stdout": str(stdout),
                 "stderr": str(stderr),
             }
