@@ -42,7 +42,7 @@ class StepProgressBar(ProgressBar):
 
     @property
     def is_enabled(self) -> bool:
-        """Whether this process shows progress; Lightning disables it on all ranks except 0."""
+        """True on the process that shows progress; Lightning disables it on all ranks except 0."""
         return self._enabled
 
     def disable(self) -> None:
