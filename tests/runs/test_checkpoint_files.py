@@ -9,19 +9,7 @@ import pytest
 import torch
 
 from grit_lightning.errors import CheckpointError
-from grit_lightning.runs import run_folder as runs
 from grit_lightning.runs.run_folder import RunFolder
-
-
-def create(path: Path | str, seed: int = 0) -> RunFolder:
-    return runs.create(
-        path, composed_yaml=f"seed: ${{oc.env:S,{seed}}}\n", config_yaml=f"seed: {seed}\n", manifest={"seed": seed}
-    )
-
-
-@pytest.fixture
-def run(tmp_path) -> RunFolder:
-    return create(tmp_path / "run")
 
 
 def checkpoint(path: Path, age: float = 0.0) -> Path:

@@ -2,33 +2,14 @@
 
 import json
 import os
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import torch
 
 from grit_lightning.errors import CheckpointError, ConfigError
-from grit_lightning.runs import run_folder as runs
-from grit_lightning.runs.run_folder import RunFolder, open_run
-
-
-def create(path: Path | str, seed: int = 0) -> RunFolder:
-    return runs.create(
-        path, composed_yaml=f"seed: ${{oc.env:S,{seed}}}\n", config_yaml=f"seed: {seed}\n", manifest={"seed": seed}
-    )
-
-
-@pytest.fixture
-def run(tmp_path) -> RunFolder:
-    return create(tmp_path / "run")
-
-
-def checkpoint(path: Path, age: float = 0.0) -> Path:
-    torch.save({"w": torch.zeros(3)}, path)
-    os.utime(path, (time.time() - age,) * 2)
-    return path
+from grit_lightning.runs.run_folder import open_run
+from support.run_folders import create
 
 
 class TestCreate:

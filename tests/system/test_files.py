@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from grit_lightning.errors import ConfigError
+from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.system.files import (
     append_line,
     build_folder_once,
@@ -229,7 +229,9 @@ def test_a_failed_build_is_repeated_by_the_next_call(tmp_path):
     def fail(path):
         raise OSError("no space")
 
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(
+        CheckpointError, match=r"model cannot be written \(no space\): set GRIT_LIGHTNING_CACHE to another folder$"
+    ):
         build_folder_once(tmp_path / "model", fail)
     assert os.listdir(tmp_path) == []
     build_folder_once(tmp_path / "model", lambda path: path.mkdir())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from grit_lightning.errors import ConfigError
+from grit_lightning.errors import CheckpointError, ConfigError
 
 
 @contextmanager
@@ -59,19 +59,28 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def build_folder_once(folder: Path, build: Callable[[Path], None]) -> None:
-    """Create ``folder`` with ``build`` unless it exists. If several processes call this, one builds and the rest wait.
+def build_folder_once(folder: Path, build: Callable[[Path], None]) -> Path:
+    """Return a cached folder, created with ``build`` unless it exists. Of several processes one builds, the rest wait.
 
     Args:
-        folder: the folder to create.
+        folder: the folder to create, below the cache folder.
         build: function that creates the folder at the given path atomically (:func:`replacing_folder`).
+
+    Raises:
+        CheckpointError: the cache cannot be written.
     """
     if folder.is_dir():
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with held(folder.with_name(f"{folder.name}.lock")):
-        if not folder.is_dir():  # another process may have created it during the wait
-            build(folder)
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with held(folder.with_name(f"{folder.name}.lock")):
+            if not folder.is_dir():  # another process may have created it during the wait
+                build(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} cannot be written ({error.strerror or error}): set GRIT_LIGHTNING_CACHE to another folder"
+        ) from error
+    return folder
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -10,7 +10,6 @@ import torch
 from transformers import AutoModelForImageTextToText, PreTrainedConfig
 from transformers.utils import PushToHubMixin
 
-from grit_lightning.errors import CheckpointError
 from grit_lightning.system.files import build_folder_once, replacing_folder
 from grit_lightning.system.paths import cache_folder
 
@@ -40,10 +39,4 @@ def random_checkpoint(config: PreTrainedConfig, seed: int, *parts: PushToHubMixi
             for part in (model, *parts):
                 part.save_pretrained(empty)
 
-    try:
-        build_folder_once(folder, build)
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder} cannot be written ({error.strerror or error}): set GRIT_LIGHTNING_CACHE to another folder"
-        ) from error
-    return folder
+    return build_folder_once(folder, build)

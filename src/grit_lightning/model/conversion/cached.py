@@ -56,13 +56,7 @@ def native_folder(checkpoint: str) -> Path:
         print(f"{checkpoint}: converting once to the layout of transformers, into {target}", file=sys.stderr)
         convert(source, target)
 
-    try:
-        build_folder_once(folder, build)
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder} cannot be written ({error.strerror or error}): set GRIT_LIGHTNING_CACHE to another folder"
-        ) from error
-    return folder
+    return build_folder_once(folder, build)
 
 
 def source_folder(checkpoint: str) -> Path:
