@@ -181,7 +181,8 @@ def test_gradients_have_the_dtype_of_the_weights_under_autocast() -> None:
     hidden, weight, target, upstream = drawn(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         logprobs, _ = token_logprobs(hidden, weight, target, options())
-        scores = (linear(hidden, weight).float() / TEMPERATURE).index_fill(1, BANNED, -math.inf)
+    operands = hidden.bfloat16().float(), weight.bfloat16().float()  # their product is not rounded
+    scores = (linear(*operands) / TEMPERATURE).index_fill(1, BANNED, -math.inf)
     expected = scores.log_softmax(1).gather(1, target[:, None])[:, 0]
     torch.testing.assert_close(logprobs, expected, rtol=0, atol=1e-6)
     theirs = torch.autograd.grad((expected * upstream).sum(), (hidden, weight))

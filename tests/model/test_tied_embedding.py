@@ -46,8 +46,8 @@ def test_the_tied_weight_has_a_single_gradient_buffer(monkeypatch: pytest.Monkey
         made.append(gradient.data_ptr())
         return gradient
 
-    original = head._take_gradient
-    monkeypatch.setattr(head, "_take_gradient", take)
+    original = head._accumulator
+    monkeypatch.setattr(head, "_accumulator", take)
     assert gradient(None, plain=False).data_ptr() == made[0]
     assert len(made) == len(PASSES)
     assert len(set(made)) == 1

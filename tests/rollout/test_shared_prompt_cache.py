@@ -28,8 +28,8 @@ def test_growing_the_cache_does_not_change_completions(backbone, model, prompts,
 @torch.no_grad()
 def test_attention_stays_float32_under_autocast(backbone, model, prompts) -> None:
     seen: list[Tensor] = []
-    product = shared_prompt_cache._product
+    product = shared_prompt_cache.product
     with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
-        patch.setattr(shared_prompt_cache, "_product", lambda *given: (seen.append(product(*given)), seen[-1])[1])
+        patch.setattr(shared_prompt_cache, "product", lambda *given: (seen.append(product(*given)), seen[-1])[1])
         decoded(model, backbone, prompts[:1], [3] * G)
     assert {value.dtype for value in seen} == {torch.float32}

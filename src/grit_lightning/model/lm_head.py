@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from grit_lightning.model.products import add_product, product
+
 
 class HeadOptions(NamedTuple):
     """Options of the computation of log-probabilities.
@@ -36,6 +38,16 @@ def plain_weight(head: nn.Module) -> Tensor | None:
     return head.weight if type(head) is nn.Linear and head.bias is None else None
 
 
+def logits(head: nn.Module, hidden_N_D: Tensor) -> Tensor:
+    """Return the logits of hidden states, float32 (or the head's dtype if it is wider), shape (N, V)."""
+    weight = plain_weight(head)
+    if weight is None:
+        output: Tensor = head(hidden_N_D)
+        return output.to(_wide(output.dtype))
+    weight = weight.to(_operand_dtype(weight))
+    return product(hidden_N_D.to(weight.dtype), weight.t())
+
+
 def token_logprobs(
     hidden_T_D: Tensor, weight_V_D: Tensor, target_T: Tensor, options: HeadOptions
 ) -> tuple[Tensor, Tensor | None]:
@@ -44,9 +56,7 @@ def token_logprobs(
     π is the softmax of (hidden · weightᵀ) / temperature over the tokens that are not banned. Gradients work with
     ``backward()`` into all leaves, but not with ``torch.autograd.grad``: see :func:`_take_gradient`.
     """
-    device = hidden_T_D.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_V_D.dtype
-    logprobs_T, entropy_T = _TokenLogprobs.apply(hidden_T_D, weight_V_D, target_T, options, dtype)
+    logprobs_T, entropy_T = _TokenLogprobs.apply(hidden_T_D, weight_V_D, target_T, options, _operand_dtype(weight_V_D))
     return logprobs_T, entropy_T if options.entropy else None
 
 
@@ -77,7 +87,7 @@ class _TokenLogprobs(torch.autograd.Function):
         weight = weight_V_D.to(ctx.dtype)
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         grad_hidden_T_D = torch.empty_like(hidden_T_D) if wants_hidden else None
-        grad_weight_V_D = _take_gradient(weight_V_D) if wants_weight else None
+        grad_weight_V_D = _accumulator(weight_V_D) if wants_weight else None
         for part in _chunks(len(target_T), ctx.options.chunk):
             share_T_1 = grad_T[part, None] / ctx.options.temperature
             grad_T_V = _log_softmax(hidden_T_D[part], weight, ctx.options).exp_().mul_(-share_T_1)
@@ -85,40 +95,43 @@ class _TokenLogprobs(torch.autograd.Function):
             if grad_hidden_T_D is not None:
                 grad_hidden_T_D[part] = (grad_T_V @ weight).to(hidden_T_D.dtype)
             if grad_weight_V_D is not None:
-                _add_product(grad_weight_V_D, grad_T_V.t(), hidden_T_D[part].to(ctx.dtype))
+                add_product(grad_weight_V_D, grad_T_V.t(), hidden_T_D[part].to(ctx.dtype))
+        if grad_weight_V_D is not None:
+            grad_weight_V_D = grad_weight_V_D.to(weight_V_D.dtype)
         return grad_hidden_T_D, grad_weight_V_D, None, None, None
 
 
 def _log_softmax(hidden_T_D: Tensor, weight_V_D: Tensor, options: HeadOptions) -> Tensor:
-    logits_T_V = hidden_T_D.to(weight_V_D.dtype) @ weight_V_D.t()
-    scores_T_V = logits_T_V.to(_wide(weight_V_D.dtype)).div_(options.temperature)
+    scores_T_V = product(hidden_T_D.to(weight_V_D.dtype), weight_V_D.t()).div_(options.temperature)
     return scores_T_V.index_fill_(1, options.banned, -torch.inf).log_softmax(dim=1)
+
+
+def _operand_dtype(weight: Tensor) -> torch.dtype:
+    """Return the dtype of a product's operands: that of autocast where it is on, else that of the weight."""
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _take_gradient(weight_V_D: Tensor) -> Tensor:
-    """Return the buffer to accumulate the gradient into: the existing ``.grad``, or zeros.
+def _accumulator(weight_V_D: Tensor) -> Tensor:
+    """Return the buffer to sum the weight's gradient in: the existing ``.grad``, or zeros; float32 or wider.
 
     An existing gradient is taken away from the weight, and the backward pass returns it to autograd as its result.
     Otherwise two gradients of a large vocabulary would exist while all activations are still in memory. Autograd then
     proceeds, hooks included, as if no gradient had been accumulated yet. A gradient that is a view, such as into a
     bucket of DDP, stays with the weight.
+
+    The gradient of a bf16 weight is summed in float32 and rounded once a pass, because it is a sum over many chunks.
     """
     gradient = weight_V_D.grad if weight_V_D.is_leaf else None
+    wide = _wide(weight_V_D.dtype)
     if type(gradient) is not Tensor or gradient._is_view() or gradient.dtype != weight_V_D.dtype:
-        return torch.zeros_like(weight_V_D)
+        return torch.zeros_like(weight_V_D, dtype=wide)
     weight_V_D.grad = None
-    return gradient
-
-
-def _add_product(total: Tensor, first: Tensor, second: Tensor) -> None:
-    if first.dtype == total.dtype:
-        total.addmm_(first, second)
-    else:
-        total += first @ second
+    return gradient.to(wide)
 
 
 def _chunks(length: int, size: int) -> list[slice]:

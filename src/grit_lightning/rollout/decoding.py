@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from grit_lightning.model.attention import arguments, takes_layout
+from grit_lightning.model.lm_head import logits
 from grit_lightning.model.packing import rotary_positions
 from grit_lightning.rollout.cuda_graphs import Replayed
 from grit_lightning.rollout.shared_prompt_cache import SharedPromptCache
@@ -97,7 +98,7 @@ def _prefill(
         use_cache=True,
         **vision,
     ).last_hidden_state
-    logits_P_V = model.lm_head(hidden_P_S_D[:, -1]).float()
+    logits_P_V = logits(model.lm_head, hidden_P_S_D[:, -1])
     cache = SharedPromptCache(prompts, batch["attention_mask"].bool(), generations, static=static)
     return cache, logits_P_V.repeat_interleave(generations, dim=0)
 
@@ -106,7 +107,7 @@ def _step(model: PreTrainedModel, cache: SharedPromptCache, ids_N_1: Tensor, pos
     hidden_N_1_D = model.base_model(
         input_ids=ids_N_1, position_ids=rotary_positions(positions_A_N_1), use_cache=False, **arguments(cache)
     ).last_hidden_state
-    return model.lm_head(hidden_N_1_D[:, -1]).float()
+    return logits(model.lm_head, hidden_N_1_D[:, -1])
 
 
 class _Rows:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from grit_lightning.model.products import product
+
 GROWTH = 128
 """Number of tokens by which the memory of completions grows when it is full."""
 
@@ -85,19 +87,19 @@ class SharedPromptCache:
         # Query heads that share keys, and completions that share a prompt, become rows of one matrix product.
         query_P_K_G_R_D = query.view(num_prompts, group, heads, -1, query.shape[-1]).transpose(1, 2)
         rows = query_P_K_G_R_D.to(prompt_keys.dtype).flatten(0, 1)  # (P·K, G, R, D)
-        scores = _product(rows.flatten(1, 2), prompt_keys.transpose(1, 2)).view(
+        scores = product(rows.flatten(1, 2), prompt_keys.transpose(1, 2)).view(
             num_prompts, heads, -1, prompt_keys.shape[1]
         )
         if self.prompt_bias is not None:
             scores = scores + self.prompt_bias
-        own_scores = _product(rows.flatten(0, 1), keys.transpose(1, 2))  # (P·K·G, R, T)
+        own_scores = product(rows.flatten(0, 1), keys.transpose(1, 2))  # (P·K·G, R, T)
         if self.static:
             own_scores = own_scores + self.bias
         size = scores.shape[-1]
         both = torch.cat([scores.flatten(0, 1), own_scores.view(*scores.shape[:3], -1).flatten(0, 1)], dim=-1)
         weights = (both * scale).softmax(dim=-1).to(prompt_values.dtype)  # (P·K, G·R, S + T)
-        output = _product(weights[..., :size], prompt_values)
-        own = _product(weights[..., size:].unflatten(1, (group, -1)).flatten(0, 1), values)
+        output = product(weights[..., :size], prompt_values)
+        own = product(weights[..., size:].unflatten(1, (group, -1)).flatten(0, 1), values)
         output = (output + own.view_as(output)).view(num_prompts, heads, group, -1, query.shape[-1])
         return output.transpose(1, 2).reshape(query.shape).to(query.dtype)
 
@@ -110,11 +112,3 @@ class SharedPromptCache:
         seen = self.capacity if self.static else self.length
         keys, values = (memory.flatten(0, 2)[:, :seen] for memory in pair)
         return keys, values
-
-
-def _product(first: Tensor, second: Tensor) -> Tensor:
-    """Return the batched matrix product in float32, for bf16 inputs and under autocast, too."""
-    with torch.autocast(first.device.type, enabled=False):
-        if first.dtype == torch.float32:
-            return torch.bmm(first, second)
-        return torch.bmm(first, second, out_dtype=torch.float32)
