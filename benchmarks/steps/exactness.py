@@ -56,7 +56,7 @@ def _packed(device: torch.device, choice: str, max_tokens: int, *, gradient: boo
     count = sum(len(completion.token_ids) for group in groups for completion in group.completions)
     logprobs = torch.zeros(count, device=device)
     for rows in plan_rows(groups, max_tokens, [False] * len(groups)):
-        batch = pack(rows, groups, module.backbone.pad_token_id).to(device)
+        batch = pack(rows, groups).to(device)
         values = policy(batch).logprobs_T
         logprobs[batch.token_T] = values.detach()
         if gradient:

@@ -91,7 +91,7 @@ def test_adapters_of_a_bf16_model_are_float32(model, parts) -> None:
 def test_the_reference_is_the_model_before_training(backbone, model, parts, prompts, make_group) -> None:
     group = make_group(prompts[0], [5, 3])
     (rows,) = plan_rows([group], 10_000, [False])
-    batch = pack(rows, [group], backbone.pad_token_id)
+    batch = pack(rows, [group])
     options = {"banned_token_ids": backbone.banned_token_ids, "temperature": 0.9, "logits_chunk": 64}
     with torch.no_grad():
         before = Policy(model, **options)(batch).logprobs_T
@@ -182,7 +182,7 @@ def test_a_4_bit_model_approximates_the_model_and_learns(quantized, model, promp
     assert 0 < (near - exact).norm() / exact.norm() < 0.2
     group = make_group(prompts[0], [5, 3])
     (rows,) = plan_rows([group], 10_000, [False])
-    batch = pack(rows, [group], backbone.pad_token_id)
+    batch = pack(rows, [group])
     policy = Policy(small, banned_token_ids=backbone.banned_token_ids, temperature=1.0, logits_chunk=64)
     before = policy(batch).logprobs_T
     before.sum().backward()

@@ -79,7 +79,7 @@ def test_a_models_embedding_has_the_gradient_of_the_whole_model(backbone, prompt
             model.get_input_embeddings()._forward_hooks.clear()
             model.lm_head.__class__ = type("Plain", (nn.Linear,), {})  # computed by autograd
         for rows in plan_rows(groups, 1, [False, False]):  # one completion a pass
-            policy(pack(rows, groups, backbone.pad_token_id)).logprobs_T.sum().backward()
+            policy(pack(rows, groups)).logprobs_T.sum().backward()
         found.append({name: value.grad for name, value in model.named_parameters()})
     for name, value in found[1].items():
         torch.testing.assert_close(found[0][name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")

@@ -123,7 +123,7 @@ def test_a_shared_image_is_packed_once_and_keeps_every_token(backbone: Any) -> N
     ]
     assert [len(c.token_ids) - c.num_given for c in group.completions] == [len(t.token_ids) for _, t in examples]
     rows = [PackedRow(0, (0, 1, 2), group.prompt.num_tokens + sum(len(c.token_ids) - 1 for c in group.completions))]
-    packed = pack(rows, [group], backbone.pad_token_id)
+    packed = pack(rows, [group])
     assert packed.vision["image_grid_thw"].shape[0] == 1
     assert int(learned([group]).sum()) == sum(len(target.token_ids) for _, target in examples)
 

@@ -1,26 +1,30 @@
-"""Attention that computes the shared prompt of several completions only once, in packed rows and in decoding.
+"""Attention functions that models are loaded with: prompts shared by completions, and vision windows in one call.
 
-Models are loaded with this module's attention under one of :data:`NAMES`. It computes ordinary sdpa unless the model
-is called with a :class:`Layout`, which then computes the attention of the language model's layers. The names differ
-only in the layout that :func:`packed_layout` chooses for packed rows.
+Both are registered in ``transformers`` by name. The language model computes ordinary sdpa unless the model is called
+with a :class:`Layout`, which then computes the attention of its layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping
+from functools import partial
+from itertools import groupby
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-NAMES: Mapping[str, str] = {"auto": "shared_prefix", "flex": "shared_prefix_flex", "sdpa": "shared_prefix_mask"}
-"""Names under which this attention is registered in ``transformers``, by value of ``model.attn_implementation``."""
+from grit_lightning.model.varlen import Choice, Sequences, kernel
+
+LANGUAGE: Mapping[Choice, str] = {"auto": "shared_prompt", "flash": "shared_prompt_fa2"}
+"""Names of the language model's attention, by value of ``model.attn_implementation``."""
+
+VISION: Mapping[Choice, str] = {"auto": "windows_flash", "flash": "windows_flash_fa2"}
+"""Names of the vision tower's attention. ``transformers`` hands over all windows at once only to names with "flash"."""
 
 
 class Layout(Protocol):
@@ -39,7 +43,7 @@ class Layout(Protocol):
         ...
 
 
-def _attention(
+def _language_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -50,16 +54,81 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Compute attention for ``transformers``: return the output, shape (B, S, H, D), and ``None`` for the weights."""
-    if layout is None or not module.is_causal:  # the vision tower receives the layout, too
+    if layout is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return output, None
     output = layout.attend(int(module.layer_idx), query, key, value, kwargs["scaling"])  # type: ignore[arg-type]
     return output.transpose(1, 2).contiguous(), None
 
 
-for _name in NAMES.values():
-    AttentionInterface.register(_name, _attention)
-    AttentionMaskInterface.register(_name, sdpa_mask)
+def _vision_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    choice: Choice,
+    scaling: float,
+    cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int | Tensor | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Compute the attention of a vision tower, in which the patches of a window, image or tile see each other.
+
+    Args:
+        module: the layer.
+        query, key, value: shape (B, H, S, D).
+        attention_mask: always ``None``.
+        choice: which kernel computes bf16 on CUDA.
+        scaling: factor of the scores before the softmax.
+        cu_seq_lens_q: where each window begins, and the number of patches, with B = 1; ``None`` if each of the B
+            images or tiles is a window.
+        max_length_q: patches of the largest window.
+
+    Returns:
+        The output, shape (B, S, H, D), and ``None`` for the weights.
+    """
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    call = kernel(choice, query.device, value.dtype)
+    if call is None:
+        return _by_window(query, key, value, scaling, cu_seq_lens_q).transpose(1, 2), None
+    batch, _, length, _ = query.shape
+    if cu_seq_lens_q is None:
+        windows = Sequences.of([length] * batch, [length] * batch, query.device)
+    else:
+        assert max_length_q is not None
+        starts = cu_seq_lens_q.to(torch.int32)
+        windows = Sequences(starts, starts, int(max_length_q), int(max_length_q))
+    query, key, value = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))  # (B·S, H, D)
+    return call(query, key, value, windows, scale=scaling, causal=False).unflatten(0, (batch, length)), None
+
+
+def _by_window(query: Tensor, key: Tensor, value: Tensor, scale: float, starts: Tensor | None) -> Tensor:
+    """Compute windows of equal size that follow each other in one call; return the output, shape (B, H, S, D)."""
+    if starts is None:
+        return scaled_dot_product_attention(query, key, value, scale=scale)
+    runs = [(size, len(list(equal))) for size, equal in groupby(starts.diff().tolist())]
+    lengths = [size * count for size, count in runs]
+    outputs = []
+    for run, *tensors in zip(runs, *(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True):
+        size, count = run
+        query_, key_, value_ = (part[0].unflatten(1, (count, size)).transpose(0, 1) for part in tensors)
+        output = scaled_dot_product_attention(query_, key_, value_, scale=scale)  # (windows, H, size, D)
+        outputs.append(output.transpose(0, 1).flatten(1, 2))
+    return torch.cat(outputs, dim=1)[None]
+
+
+for _choice in LANGUAGE:
+    AttentionInterface.register(LANGUAGE[_choice], _language_attention)
+    AttentionMaskInterface.register(LANGUAGE[_choice], sdpa_mask)
+    AttentionInterface.register(VISION[_choice], partial(_vision_attention, choice=_choice))
+    AttentionMaskInterface.register(VISION[_choice], sdpa_mask)
+
+
+def set_vision_attention(model: PreTrainedModel, choice: Choice) -> None:
+    """Make the vision tower of a loaded model use this module's attention."""
+    model.get_encoder("image").config._attn_implementation = VISION[choice]
 
 
 def arguments(layout: Layout) -> dict[str, Any]:
@@ -70,106 +139,13 @@ def arguments(layout: Layout) -> dict[str, Any]:
     return {"layout": layout, "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool)}
 
 
-def takes_layout(model: nn.Module) -> bool:
-    """Tell whether a model was loaded with this attention."""
-    return _implementation(model) in NAMES.values()
+def choice_of(model: nn.Module) -> Choice:
+    """Return the value of ``model.attn_implementation`` that a model was loaded with.
 
-
-def packed_layout(model: nn.Module, parts_B: Sequence[Sequence[int]], segments_B_S: Tensor) -> Layout | None:
-    """Return the layout with which a model computes packed rows; ``None`` to use sdpa with the full mask.
-
-    Args:
-        model: the model, whose attention implementation decides.
-        parts_B: see :class:`PackedLayout`.
-        segments_B_S: see :class:`FlexLayout`.
+    Raises:
+        ValueError: the model was loaded with an attention that is not of this module.
     """
-    name = _implementation(model)
-    if name == NAMES["auto"]:
-        return PackedLayout(parts_B)
-    return FlexLayout(segments_B_S) if name == NAMES["flex"] else None
-
-
-def _implementation(model: nn.Module) -> str:
-    implementation: str = model.config.get_text_config()._attn_implementation  # type: ignore[union-attr,operator]
-    return implementation
-
-
-class PackedLayout:
-    """Layout of rows ``[prompt | o_1 | … | o_G | padding]``, in which a completion sees the prompt and itself.
-
-    The prompt and each completion are separate sdpa calls over exactly the keys they may see. The only masked pairs
-    that are still computed lie within a completion. Memory is that of the longest part's call and does not grow with
-    the square of the row's length.
-
-    Args:
-        parts_B: for each row, the lengths of its parts: the prompt, each completion, the padding.
-    """
-
-    def __init__(self, parts_B: Sequence[Sequence[int]]) -> None:
-        self.parts_B = parts_B
-        self._masks: dict[tuple[int, int], Tensor] = {}
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Return the output, shape (B, H, S, D); it is 0 for padding."""
-        rows = zip(self.parts_B, query.split(1), key.split(1), value.split(1), strict=True)
-        return torch.cat([self._row(parts, *tensors, scale=scale) for parts, *tensors in rows])
-
-    def _row(self, parts: Sequence[int], query: Tensor, key: Tensor, value: Tensor, *, scale: float) -> Tensor:
-        (query_0, *queries, rest), (key_0, *keys, _), (value_0, *values, _) = (
-            tensor.split(list(parts), dim=2) for tensor in (query, key, value)
-        )
-        grouped = query.shape[1] != key.shape[1]
-        outputs = [
-            scaled_dot_product_attention(query_0, key_0, value_0, is_causal=True, scale=scale, enable_gqa=grouped)
-        ]
-        for part, own_key, own_value in zip(queries, keys, values, strict=True):
-            if part.shape[2] == 0:  # a completion of one token, whose last token is never an input
-                continue
-            outputs.append(
-                scaled_dot_product_attention(
-                    part,
-                    torch.cat([key_0, own_key], dim=2),
-                    torch.cat([value_0, own_value], dim=2),
-                    attn_mask=self._mask(part.shape[2], key_0.shape[2], query.device),
-                    scale=scale,
-                    enable_gqa=grouped,
-                )
-            )
-        return torch.cat([*outputs, torch.zeros_like(rest)], dim=2)
-
-    def _mask(self, length: int, prompt: int, device: torch.device) -> Tensor:
-        if (length, prompt) not in self._masks:
-            sees = torch.ones(length, prompt + length, dtype=torch.bool, device=device)
-            self._masks[length, prompt] = sees.tril(diagonal=prompt)
-        return self._masks[length, prompt]
-
-
-class FlexLayout:
-    """Layout of the same rows as :class:`PackedLayout`, in one call of FlexAttention.
-
-    The kernel skips the blocks of queries and keys in which everything is masked. Its gradient needs CUDA.
-
-    Args:
-        segments_B_S: segment of each position, int64; see :func:`~grit_lightning.model.packing.block_mask`.
-    """
-
-    def __init__(self, segments_B_S: Tensor) -> None:
-        def sees(row: Tensor, _: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            segment = segments_B_S[row, key]
-            return (key <= query) & ((segment == 0) | (segment == segments_B_S[row, query]))
-
-        rows, length = segments_B_S.shape
-        self._blocks = create_block_mask(sees, rows, None, length, length, device=segments_B_S.device)
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Return the output, shape (B, H, S, D)."""
-        grouped = query.shape[1] != key.shape[1]
-        kernel = _flex_attention(query.device.type)
-        return kernel(query, key, value.to(query.dtype), block_mask=self._blocks, scale=scale, enable_gqa=grouped)
-
-
-@cache
-def _flex_attention(device: str) -> Callable[..., Any]:
-    # Compiled, it is one kernel. On a CPU, for tests, it stays uncompiled: it computes all scores and masks most out.
-    function: Any = flex_attention
-    return torch.compile(function, dynamic=True) if device == "cuda" else function
+    name = model.config.get_text_config()._attn_implementation  # type: ignore[union-attr,operator]
+    if name not in LANGUAGE.values():
+        raise ValueError(f"the model's attention is {name}, expected one of {', '.join(LANGUAGE.values())}")
+    return next(choice for choice in LANGUAGE if LANGUAGE[choice] == name)

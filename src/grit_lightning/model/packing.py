@@ -1,11 +1,12 @@
 """Packing of a prompt and its completions into one row, so that prompt and image are computed once per group and pass.
 
-A row is ``[prompt | o_1 | … | o_G]``. A block mask lets a completion see only the prompt and itself, and positions
-restart after the prompt for each completion. The model therefore computes exactly what it would for each
+A row is ``[prompt | o_1 | … | o_G]``. A completion sees only the prompt and itself (:mod:`.packed_layout`), and
+positions restart after the prompt for each completion. The model therefore computes exactly what it would for each
 ``[prompt | o_i]`` alone. The last token of a completion is left out of the input, because no sampled token follows it.
 
-Rows are collected into micro-batches of a limited number of tokens. A group that exceeds the limit is split into
-several rows, each with its own copy of the prompt. The loss is a sum over tokens, so the split does not change it.
+Rows are collected into micro-batches of a limited number of tokens, in which they lie one after the other, without
+padding. A group that exceeds the limit is split into several rows, each with its own copy of the prompt. The loss is a
+sum over tokens, so the split does not change it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,6 @@ from torch import Tensor
 
 from grit_lightning.types import Completion, Group, Prompt
 
-PAD_SEGMENT = -1
-PROMPT_SEGMENT = 0
-
 
 @dataclass(frozen=True, slots=True)
 class PackedRow:
@@ -31,7 +29,7 @@ class PackedRow:
     Attributes:
         group: index of the group among the step's groups on this rank.
         completions: indices of the completions within the group.
-        num_tokens: length of the row without padding.
+        num_tokens: length of the row.
     """
 
     group: int
@@ -44,22 +42,19 @@ class PackedBatch:
     """A packed micro-batch as tensors, the input of the policy.
 
     Attributes:
-        input_ids_B_S: token ids, int64; rows are padded on the right.
-        position_ids_A_B_S: rotary positions per axis, int64.
-        segments_B_S: segment of each position, int64; :func:`block_mask` defines the segments and what each may see.
-        parts_B: for each row, the lengths of its segments in order: prompt, completions, padding.
+        input_ids_S: token ids of all rows, int64.
+        position_ids_A_S: rotary positions per axis, int64.
+        rows: for each row, the lengths of its prompt and of each completion's input.
         vision: arguments of the vision tower, concatenated over rows.
-        source_T: for each completion token, the index of the hidden state that predicts it, among the flattened (B·S)
-            hidden states, int64.
+        source_T: for each completion token, the position whose hidden state predicts it, int64.
         target_T: ids of the completion tokens, int64.
         token_T: index of each token among all completion tokens of the step on this rank, int64.
         completion_T: index of each token's completion among all completions of the step on this rank, int64.
     """
 
-    input_ids_B_S: Tensor
-    position_ids_A_B_S: Tensor
-    segments_B_S: Tensor
-    parts_B: tuple[tuple[int, ...], ...]
+    input_ids_S: Tensor
+    position_ids_A_S: Tensor
+    rows: tuple[tuple[int, ...], ...]
     vision: Mapping[str, Tensor]
     source_T: Tensor
     target_T: Tensor
@@ -76,27 +71,30 @@ class PackedBatch:
 
 
 def plan_rows(groups: Sequence[Group], max_tokens: int, skip: Sequence[bool]) -> list[list[PackedRow]]:
-    """Plan micro-batches whose padded size, number of rows × longest row, is at most ``max_tokens``.
+    """Plan micro-batches of at most ``max_tokens`` positions.
 
     A single completion with its prompt may exceed the limit; it then forms a micro-batch by itself.
 
     Args:
         groups: the step's groups on this rank.
-        max_tokens: limit on the positions of one micro-batch, padding included.
+        max_tokens: limit on the positions of one micro-batch.
         skip: for each group, whether to leave it out.
 
     Returns:
         The rows of each micro-batch, longest rows first.
     """
     rows = [row for index, group in enumerate(groups) if not skip[index] for row in _split(index, group, max_tokens)]
-    rows.sort(key=lambda row: -row.num_tokens)  # similar lengths share a micro-batch; stable, so reproducible
+    rows.sort(key=lambda row: -row.num_tokens)  # stable, so reproducible
     batches: list[list[PackedRow]] = []
+    room: list[int] = []
+    # First fit, longest rows first, needs at most 11/9 of the fewest possible micro-batches, plus one (Dósa 2007).
     for row in rows:
-        # Rows are sorted, so the first row of a micro-batch is its longest, to which the others are padded.
-        if batches and (len(batches[-1]) + 1) * batches[-1][0].num_tokens <= max_tokens:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
+        place = next((index for index, left in enumerate(room) if row.num_tokens <= left), len(room))
+        if place == len(room):
+            batches.append([])
+            room.append(max_tokens)
+        batches[place].append(row)
+        room[place] -= row.num_tokens
     return batches
 
 
@@ -126,63 +124,40 @@ def fill_up(plan: list[list[PackedRow]], count: int, groups: Sequence[Group]) ->
     return [(rows, True) for rows in plan] + [(filler, False)] * (count - len(plan))
 
 
-def block_mask(segments_B_S: Tensor) -> Tensor:
-    """Return which keys (last axis) each query may see, bool, shape (B, 1, S, S).
-
-    A query sees itself and the earlier positions that belong to the prompt or to its own segment. Segment 0 is the
-    prompt, 1 to G are the completions, −1 is padding. Padding sees itself, so that no softmax is empty.
-    """
-    length = segments_B_S.shape[1]
-    causal_S_S = torch.ones(length, length, dtype=torch.bool, device=segments_B_S.device).tril()
-    query_B_S_1, key_B_1_S = segments_B_S[:, :, None], segments_B_S[:, None, :]
-    visible_B_S_S = (key_B_1_S == PROMPT_SEGMENT) | (key_B_1_S == query_B_S_1)
-    return (causal_S_S & visible_B_S_S)[:, None]
-
-
-def pack(rows: Sequence[PackedRow], groups: Sequence[Group], pad_token_id: int) -> PackedBatch:
+def pack(rows: Sequence[PackedRow], groups: Sequence[Group]) -> PackedBatch:
     """Build the tensors of one micro-batch from its rows; ``groups`` are all groups of the step on this rank."""
-    length = max(row.num_tokens for row in rows)
     packed = [_pack_row(groups[row.group], row) for row in rows]
-    axes = groups[0].prompt.position_ids_A_S.shape[0]
-    input_ids_B_S = torch.full((len(rows), length), pad_token_id)
-    position_ids_A_B_S = torch.zeros((axes, len(rows), length), dtype=torch.long)
-    segments_B_S = torch.full((len(rows), length), PAD_SEGMENT)
-    for index, (row, (ids_S, positions_A_S, segments_S, _)) in enumerate(zip(rows, packed, strict=True)):
-        input_ids_B_S[index, : row.num_tokens] = ids_S
-        position_ids_A_B_S[:, index, : row.num_tokens] = positions_A_S
-        segments_B_S[index, : row.num_tokens] = segments_S
+    ids, positions, sources = zip(*packed, strict=True)
+    starts = [0, *accumulate(row.num_tokens for row in rows)]
     firsts = [0, *accumulate(len(group.completions) for group in groups)]
     owners = torch.tensor([firsts[row.group] + member for row in rows for member in row.completions])
     lengths_C = completion_lengths(groups)
     starts_C = lengths_C.cumsum(0) - lengths_C
     token_T = torch.cat([torch.arange(int(lengths_C[owner])) + starts_C[owner] for owner in owners])
     return PackedBatch(
-        input_ids_B_S=input_ids_B_S,
-        position_ids_A_B_S=position_ids_A_B_S,
-        segments_B_S=segments_B_S,
-        parts_B=tuple(_parts(row, groups[row.group], length) for row in rows),
+        input_ids_S=torch.cat(ids),
+        position_ids_A_S=torch.cat(positions, dim=1),
+        rows=tuple(_lengths(row, groups[row.group]) for row in rows),
         vision=concatenate_vision([groups[row.group].prompt for row in rows]),
-        source_T=torch.cat([source_T + index * length for index, (*_, source_T) in enumerate(packed)]),
+        source_T=torch.cat([source_T + start for source_T, start in zip(sources, starts, strict=False)]),
         target_T=torch.tensor([token for row in rows for token in _targets(groups[row.group], row)]),
         token_T=token_T,
         completion_T=owners.repeat_interleave(lengths_C[owners]),
     )
 
 
-def _pack_row(group: Group, row: PackedRow) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return a row's ids (S,), positions (A, S), segments (S,) and sources (T,); sources are indices within the row."""
+def _pack_row(group: Group, row: PackedRow) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a row's ids (S,), positions (A, S) and sources (T,); sources are positions within the row."""
     prompt = group.prompt
     inputs = [torch.tensor(group.completions[member].token_ids[:-1], dtype=torch.long) for member in row.completions]
     next_position_A_1 = prompt.position_ids_A_S.amax() + 1 + torch.zeros(prompt.position_ids_A_S.shape[0], 1).long()
     positions = [next_position_A_1 + torch.arange(len(ids)) for ids in inputs]
-    segments = [torch.full((len(ids),), segment) for segment, ids in enumerate(inputs, start=PROMPT_SEGMENT + 1)]
     starts = torch.tensor([prompt.num_tokens, *map(len, inputs)]).cumsum(0).tolist()
     # A completion's first token is predicted from the prompt's last position, the others from the token before.
     sources = [torch.tensor([prompt.num_tokens - 1, *range(start, end)]) for start, end in pairwise(starts)]
     return (
         torch.cat([prompt.input_ids_S, *inputs]),
         torch.cat([prompt.position_ids_A_S, *positions], dim=1),
-        torch.cat([torch.full((prompt.num_tokens,), PROMPT_SEGMENT), *segments]),
         torch.cat(sources),
     )
 
@@ -197,9 +172,8 @@ def rotary_positions(position_ids_A_B_S: Tensor) -> Tensor:
     return position_ids_A_B_S[0] if len(position_ids_A_B_S) == 1 else position_ids_A_B_S
 
 
-def _parts(row: PackedRow, group: Group, length: int) -> tuple[int, ...]:
-    completions = (len(group.completions[member].token_ids) - 1 for member in row.completions)
-    return (group.prompt.num_tokens, *completions, length - row.num_tokens)
+def _lengths(row: PackedRow, group: Group) -> tuple[int, ...]:
+    return (group.prompt.num_tokens, *(len(group.completions[member].token_ids) - 1 for member in row.completions))
 
 
 def _targets(group: Group, row: PackedRow) -> list[int]:

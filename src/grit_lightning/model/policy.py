@@ -7,17 +7,18 @@ neither with the prompt's length nor with vocabulary × completion length.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from grit_lightning.model.attention import arguments, packed_layout
+from grit_lightning.model.attention import arguments, choice_of
 from grit_lightning.model.backbones.protocol import Backbone
 from grit_lightning.model.lm_head import HeadOptions, plain_weight, token_logprobs
-from grit_lightning.model.packing import PackedBatch, block_mask, rotary_positions
+from grit_lightning.model.packed_layout import PackedLayout
+from grit_lightning.model.packing import PackedBatch, rotary_positions
 from grit_lightning.model.tied_embedding import share_gradient
 
 T = TypeVar("T")
@@ -89,19 +90,17 @@ class Policy(nn.Module):
         return self._logprobs(work) if isinstance(work, PackedBatch) else work(self.model)
 
     def _logprobs(self, batch: PackedBatch) -> TokenLogprobs:
-        hidden_B_S_D = self.model.base_model(
-            input_ids=batch.input_ids_B_S,
-            position_ids=rotary_positions(batch.position_ids_A_B_S),
+        layout = PackedLayout(batch.rows, choice_of(self.model), batch.input_ids_S.device)
+        hidden_1_S_D = self.model.base_model(
+            input_ids=batch.input_ids_S[None],
+            position_ids=rotary_positions(batch.position_ids_A_S[:, None]),
             use_cache=False,
-            **self._attention(batch),
+            **arguments(layout),
             **batch.vision,
         ).last_hidden_state
-        hidden_T_D = hidden_B_S_D.flatten(0, 1)[batch.source_T]
+        # index_select, because the backward pass of indexing is not reproducible on a CPU.
+        hidden_T_D = hidden_1_S_D[0].index_select(0, batch.source_T)
         return TokenLogprobs(*self._head(hidden_T_D, batch.target_T))
-
-    def _attention(self, batch: PackedBatch) -> dict[str, Any]:
-        layout = packed_layout(self.model, batch.parts_B, batch.segments_B_S)
-        return arguments(layout) if layout else {"attention_mask": block_mask(batch.segments_B_S)}
 
     def _head(self, hidden_T_D: Tensor, target_T: Tensor) -> tuple[Tensor, Tensor | None]:
         options = HeadOptions(self.banned, self.temperature, self.logits_chunk, self.entropy)

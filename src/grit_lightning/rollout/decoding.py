@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from grit_lightning.model.attention import arguments, takes_layout
+from grit_lightning.model.attention import arguments, choice_of
 from grit_lightning.model.lm_head import logits
 from grit_lightning.model.packing import rotary_positions
 from grit_lightning.rollout.cuda_graphs import Replayed
@@ -61,8 +61,7 @@ def decode(
     Returns:
         Token ids, int64, shape (P·G, T) with T ≤ ``max_new_tokens``, padded after the end of each completion.
     """
-    if not takes_layout(model):
-        raise ValueError("decode needs a model loaded with an attention of grit_lightning.model.attention.NAMES")
+    choice_of(model)  # raises an error for a model that would ignore the cache
     cache, logits_N_V = _prefill(model, batch, vision, generations, static=static)
     positions_B = (batch["position_ids"].amax(dim=(0, 2)) + 1).repeat_interleave(generations)
     axes = len(batch["position_ids"])

@@ -127,7 +127,7 @@ class PolicyModule(L.LightningModule):
         return fill_up(plan, max(int(longest), 1), groups)
 
     def _pack(self, rows: list[PackedRow], groups: list[Group]) -> PackedBatch:
-        return pack(rows, groups, self.backbone.pad_token_id).to(self.device)
+        return pack(rows, groups).to(self.device)
 
     def _clip_gradient(self) -> Tensor:
         """Clip the gradient's norm, and return the norm before clipping."""

@@ -77,7 +77,7 @@ def test_packed_logprobs_and_gradient_equal_one_by_one(backbone, prompts, make_g
     starts = completion_lengths(groups).cumsum(0) - completion_lengths(groups)
     logprobs = torch.full((int(completion_lengths(groups).sum()),), torch.nan)
     for rows in plan_rows(groups, max_tokens, [False] * 3):
-        batch = pack(rows, groups, backbone.pad_token_id)
+        batch = pack(rows, groups)
         tokens = policy(batch)
         logprobs[batch.token_T] = tokens.logprobs_T.detach()
         assert (batch.token_T - starts[batch.completion_T] >= 0).all()

@@ -23,7 +23,7 @@ from transformers.utils import is_liger_kernel_available
 
 from grit_lightning.errors import CheckpointError, ConfigError, DataError
 from grit_lightning.model.adapters import LoRA
-from grit_lightning.model.attention import NAMES as ATTENTION
+from grit_lightning.model.attention import LANGUAGE, set_vision_attention
 from grit_lightning.model.backbones.family import Family, ImageLimits
 from grit_lightning.model.backbones.freezing import freeze
 from grit_lightning.model.backbones.internvl import InternVL
@@ -34,9 +34,9 @@ from grit_lightning.model.backbones.random_weights import random_checkpoint
 from grit_lightning.model.backbones.special_tokens import read_special_tokens, token_id
 from grit_lightning.model.conversion.cached import is_original, native_folder
 from grit_lightning.model.conversion.safetensors_files import require_whole
+from grit_lightning.model.varlen import Choice, is_available
 from grit_lightning.types import Completion, FinishReason, Prompt, Sample
 
-AttentionImplementation = Literal["auto", "sdpa", "flex"]
 Dtype = Literal["float32", "bfloat16"]
 
 FAMILIES: Mapping[str, type[Family]] = {"qwen2_5_vl": Qwen25VL, "qwen3_vl": Qwen3VL, "internvl": InternVL}
@@ -55,9 +55,8 @@ class PretrainedBackbone:
         max_tiles: largest number of tiles per image, for families that cut images into tiles (InternVL).
         dtype: dtype of the weights: ``float32`` for full fine-tuning, because an update of 1e-6 vanishes in bf16;
             otherwise ``bfloat16``.
-        attn_implementation: attention over packed groups, see :mod:`grit_lightning.model.attention`. ``auto``: one sdpa
-            call per part of a row; ``sdpa``: one call with the full mask, for comparisons; ``flex``: one call with a
-            block mask, on CUDA.
+        attn_implementation: kernel that computes bf16 attention on CUDA (:mod:`grit_lightning.model.varlen`): ``auto``,
+            torch's own, or ``flash``, that of the package flash-attn.
         gradient_checkpointing: whether to recompute activations in the backward pass.
         random_weights_seed: seed of random weights for the checkpoint's config; ``None`` to read the checkpoint's own.
         peft: adapters to train; ``None`` to train the model's own parameters.
@@ -80,7 +79,7 @@ class PretrainedBackbone:
         max_pixels: int,
         max_tiles: int,
         dtype: Dtype,
-        attn_implementation: AttentionImplementation,
+        attn_implementation: Choice,
         gradient_checkpointing: bool,
         random_weights_seed: int | None,
         peft: LoRA | None,
@@ -89,6 +88,8 @@ class PretrainedBackbone:
     ) -> None:
         if liger and not is_liger_kernel_available():
             raise ConfigError("model.liger needs liger-kernel: pip install 'grit-lightning[liger]'")
+        if not is_available(attn_implementation):
+            raise ConfigError("model.attn_implementation=flash needs flash-attn: pip install 'grit-lightning[flash]'")
         if "{question}" not in prompt:
             raise ConfigError("prompt.template lacks {question}, so the model would never see the question")
         self.checkpoint = checkpoint = str(Path(checkpoint).expanduser()) if checkpoint[:1] == "~" else checkpoint
@@ -96,7 +97,7 @@ class PretrainedBackbone:
         self.prefill = prefill
         self.prompt_version = prompt_version(prompt, prefill)
         self.dtype = getattr(torch, dtype)
-        self.attn_implementation = ATTENTION[attn_implementation]
+        self.attn_implementation = attn_implementation
         self.gradient_checkpointing = gradient_checkpointing
         self.liger = liger
         self.random_weights_seed = random_weights_seed
@@ -202,7 +203,7 @@ class PretrainedBackbone:
                 folder,
                 dtype=self.dtype,
                 quantization_config=self.peft.quantization(self.family.parts, self.dtype) if self.peft else None,
-                attn_implementation=self.attn_implementation,
+                attn_implementation=LANGUAGE[self.attn_implementation],
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
@@ -214,6 +215,7 @@ class PretrainedBackbone:
         model.generation_config = GenerationConfig()
         if self.liger:
             apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
+        set_vision_attention(model, self.attn_implementation)
         self._freeze_and_adapt(model)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
