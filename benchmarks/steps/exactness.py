@@ -37,21 +37,18 @@ def _groups(module: MeasuredModule) -> list[Group]:
     return groups
 
 
-def _packed(device: torch.device, choice: str, max_tokens: int, *, gradient: bool = True) -> tuple[Tensor, Tensor]:
+def _packed(device: torch.device, max_tokens: int) -> tuple[Tensor, Tensor]:
     """Compute log-probabilities and gradient of random completions on ``device``.
 
     Args:
         device: device to compute on.
-        choice: option of ``model.attn_implementation``.
         max_tokens: token limit of a pass.
-        gradient: also compute the gradient.
 
     Returns:
-        The log-probabilities of all tokens, and the gradient of all parameters as one vector. Without ``gradient``, the
-        log-probabilities twice.
+        The log-probabilities of all tokens, and the gradient of all parameters as one vector.
     """
-    module, _ = module_of(SIZE, f"model.attn_implementation={choice}")
-    policy = Policy.load(module.backbone, temperature=0.9, logits_chunk=50).to(device).requires_grad_(gradient)
+    module, _ = module_of(SIZE)
+    policy = Policy.load(module.backbone, temperature=0.9, logits_chunk=50).to(device).requires_grad_(True)
     groups = _groups(module)
     count = sum(len(completion.token_ids) for group in groups for completion in group.completions)
     logprobs = torch.zeros(count, device=device)
@@ -59,18 +56,14 @@ def _packed(device: torch.device, choice: str, max_tokens: int, *, gradient: boo
         batch = pack(rows, groups).to(device)
         values = policy(batch).logprobs_T
         logprobs[batch.token_T] = values.detach()
-        if gradient:
-            (values.square().sum() / count).backward()
+        (values.square().sum() / count).backward()
     parts = [value.grad.flatten() for value in policy.parameters() if value.grad is not None]
-    return logprobs, torch.cat(parts) if gradient else logprobs
+    return logprobs, torch.cat(parts)
 
 
-def _difference(device: torch.device, choice: str, max_tokens: int, *, gradient: bool = True) -> float:
-    """Return the largest relative difference from passes of one completion each that use the full attention mask."""
-    expected, found = (
-        _packed(device, "sdpa", 1, gradient=gradient),
-        _packed(device, choice, max_tokens, gradient=gradient),
-    )
+def _difference(device: torch.device, max_tokens: int) -> float:
+    """Return the largest relative difference from passes of one completion each."""
+    expected, found = _packed(device, 1), _packed(device, max_tokens)
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True))
 
 
@@ -96,15 +89,7 @@ def _decoded(device: torch.device, *, static: bool) -> Tensor:
 
 def packed(device: torch.device) -> tuple[float, float]:
     """Compare log-probabilities and gradient of packed completions with passes of one completion each."""
-    return _difference(device, "auto", 100_000), 1e-4
-
-
-def flex(device: torch.device) -> tuple[float, float]:
-    """Compare packed flex attention with passes of one completion each.
-
-    The gradient is compared on CUDA only, as flex attention has no backward pass on a CPU.
-    """
-    return _difference(device, "flex", 100_000, gradient=device.type == "cuda"), 1e-4
+    return _difference(device, 100_000), 1e-4
 
 
 def graphs(device: torch.device) -> tuple[float, float]:
@@ -114,6 +99,5 @@ def graphs(device: torch.device) -> tuple[float, float]:
 
 CHECKS: Mapping[str, Callable[[torch.device], tuple[float, float]]] = {
     "packed, against one completion a pass (relative)": packed,
-    "packed with flex attention, against the same (relative)": flex,
     "tokens of a static cache, on CUDA as graphs, against eager": graphs,
 }

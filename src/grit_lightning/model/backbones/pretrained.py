@@ -37,8 +37,6 @@ from grit_lightning.model.conversion.safetensors_files import require_whole
 from grit_lightning.model.varlen import Choice, is_available
 from grit_lightning.types import Completion, FinishReason, Prompt, Sample
 
-Dtype = Literal["float32", "bfloat16"]
-
 FAMILIES: Mapping[str, type[Family]] = {"qwen2_5_vl": Qwen25VL, "qwen3_vl": Qwen3VL, "internvl": InternVL}
 """Families, keyed by the ``model_type`` of a checkpoint's config."""
 
@@ -78,7 +76,7 @@ class PretrainedBackbone:
         min_pixels: int,
         max_pixels: int,
         max_tiles: int,
-        dtype: Dtype,
+        dtype: Literal["float32", "bfloat16"],
         attn_implementation: Choice,
         gradient_checkpointing: bool,
         random_weights_seed: int | None,
