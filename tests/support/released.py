@@ -163,7 +163,7 @@ def full_size(folder: Path, text: dict[str, Any], vision: dict[str, Any], source
     """Write a folder with the sizes of a real checkpoint, the other files of a tiny one, and no weights."""
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     config = json.loads((folder / "config.json").read_text()) | more
-    config["text_config"].pop("layer_types")  # one for each layer, all the same
+    config["text_config"].pop("layer_types", None)  # one for each layer, all the same
     config["text_config"] |= text
     config["vision_config"] |= vision
     (folder / "config.json").write_text(json.dumps(config))
@@ -182,6 +182,32 @@ QWEN2_5_VL_3B = {
     },
 }  # fmt: skip
 """Sizes from config.json of Qwen/Qwen2.5-VL-3B-Instruct."""
+
+QWEN2_5_VL_7B = {
+    "text": {
+        "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+        "num_key_value_heads": 4, "vocab_size": 152064,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+    },
+    "vision": {**QWEN2_5_VL_3B["vision"], "out_hidden_size": 3584},
+    "tie_word_embeddings": False,
+}  # fmt: skip
+"""Sizes from config.json of Qwen/Qwen2.5-VL-7B-Instruct."""
+
+QWEN3_VL_4B = {
+    "text": {
+        "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 5e6, "mrope_section": [24, 20, 20], "mrope_interleaved": True,
+        },
+    },
+    "vision": {
+        "depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16, "out_hidden_size": 2560,
+        "num_position_embeddings": 2304, "deepstack_visual_indexes": [5, 11, 17],
+    },
+}  # fmt: skip
+"""Sizes from config.json of Qwen/Qwen3-VL-4B-Instruct."""
 
 INTERNVL3_2B = {
     "text": {

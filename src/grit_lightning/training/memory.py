@@ -1,7 +1,8 @@
 """Estimate of the memory that a run needs per device before weights are loaded, and the measured peak of a process.
 
-Memory use peaks twice in a step: in the rollout (weights and KV cache) and in the update (weights, gradients and
-activations). Gradients stay allocated from the first backward pass until the next update, through the next rollout.
+Memory use peaks twice in a step: in the rollout (weights, optimizer state and cache) and in the update (gradients and
+activations as well). Gradients are freed by the update. The cache of keys and values keeps its memory from step to step
+on CUDA, because recorded graphs refer to it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # not imported at run time: a process without torch can read its own peak
     import torch
+    from torch import Tensor
     from transformers import PreTrainedConfig, PreTrainedModel
 
 FLOAT32 = 4
@@ -24,14 +26,8 @@ FLOAT32 = 4
 BITS = 8
 """Bits of a byte."""
 
-HELD = ("weights", "reference", "gradients", "optimizer", "bf16 copies of weights")
-"""Parts of the estimate that stay allocated throughout a step."""
-
-LOGIT_BYTES = 24
-"""Peak bytes per logit of a chunk, in the backward pass of the checkpointed LM head.
-
-They hold the logits, their float32 copy divided by the temperature, the log-probabilities, and the gradient of each.
-"""
+PATCHES = 4
+"""Patches of an image token: 2 × 2 in all supported model families."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,15 +55,15 @@ class StepSize:
     logits_chunk: int
 
     @property
-    def row_tokens(self) -> int:
-        """Positions of the longest packed row: a prompt with as many of its completions as fit into a pass."""
-        shortest = self.prompt_tokens + self.new_tokens
-        return max(shortest, min(self.max_tokens_per_pass, self.prompt_tokens + self.generations * self.new_tokens))
+    def positions(self) -> int:
+        """Positions of the largest pass: ``max_tokens_per_pass``, or one completion with its prompt if it is longer."""
+        all_of_them = self.prompts * (self.prompt_tokens + self.generations * self.new_tokens)
+        return max(self.prompt_tokens + self.new_tokens, min(self.max_tokens_per_pass, all_of_them))
 
     @property
-    def rows(self) -> int:
-        """Number of rows in the largest pass."""
-        return max(1, min(self.prompts, self.max_tokens_per_pass // self.row_tokens))
+    def images(self) -> int:
+        """Images of a pass of short completions, which has most."""
+        return max(1, min(self.prompts, self.positions // self.prompt_tokens))
 
     @property
     def sequences(self) -> int:
@@ -81,8 +77,8 @@ class Setup:
 
     Attributes:
         reference: whether a frozen copy of the model stays on the device.
-        optimizer_values: float32 values of optimizer state per trained parameter; 2 for AdamW.
-        bf16: whether computation is in bf16 (precision ``bf16-mixed``).
+        state_bytes: bytes of optimizer state per trained parameter, such as 8 for AdamW in float32.
+        autocast: whether float32 weights are computed with in bf16 (precision ``bf16-mixed``).
         gradient_checkpointing: whether activations within layers are recomputed in the backward pass.
         shards: number of devices over which weights, gradients and optimizer state are sharded (FSDP); 1 if each
             device holds a full copy.
@@ -90,8 +86,8 @@ class Setup:
     """
 
     reference: bool
-    optimizer_values: float
-    bf16: bool
+    state_bytes: float
+    autocast: bool
     gradient_checkpointing: bool
     shards: int
     weight_bits: Mapping[str, float] = field(default_factory=dict)
@@ -105,85 +101,94 @@ def estimate(model: PreTrainedModel, step: StepSize, setup: Setup) -> dict[str, 
         step: size of a step.
         setup: options that determine memory use.
     """
-    import torch
-
-    weights = sum(
-        value.numel() * setup.weight_bits.get(name, BITS * value.element_size()) / BITS
+    stored = {
+        name: value.numel() * setup.weight_bits.get(name, BITS * value.element_size()) / BITS
         for name, value in model.named_parameters()
-    )
-    trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    # Autocast caches a bf16 copy of float32 weights during a pass.
-    wide = (
-        value
-        for name, value in model.named_parameters()
-        if value.dtype == torch.float32 and name not in setup.weight_bits
-    )
-    cast = sum(value.numel() for value in wide) * 2 * setup.bf16
+    }
+    weights = sum(stored.values())
+    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    head = model.get_output_embeddings().weight
+    width = 2 if setup.autocast else head.element_size()
+    # Autocast makes a bf16 copy of a float32 weight at each use. Those of one pass live until its backward pass.
+    wide = (value for name, value in model.named_parameters() if name not in setup.weight_bits)
+    casts = sum(value.numel() * 2 for value in wide if value.element_size() == FLOAT32) * setup.autocast
     parts = {
         "weights": weights / setup.shards,
         "reference": weights / setup.shards * setup.reference,
-        "gradients": trained * FLOAT32 / setup.shards,
-        "optimizer": trained * FLOAT32 * setup.optimizer_values / setup.shards,
-        "bf16 copies of weights": cast / setup.shards,
-        "cache of keys and values": _cache(model.config, step, setup),
-        "activations": _activations(model.config, step, setup),
-        "logits": min(step.logits_chunk, step.rows * step.generations * step.new_tokens)
-        * model.config.get_text_config().vocab_size
-        * LOGIT_BYTES,
+        "optimizer": sum(value.numel() for _, value in trained) * setup.state_bytes / setup.shards,
+        "gradients": sum(value.nbytes for _, value in trained) / setup.shards,
+        "bf16 copies of weights": casts / setup.shards,
+        "cache of keys and values": _cache(model.config, step, width),
+        "activations": _inputs(model, step, setup, width),
+        "largest layer or logits": max(_layer(model.config, step, width), _head(head, step, width, setup.shards)),
+        "prefill and sampling": _prefill(model.config, step, width),
     }
-    # Rollouts gather a sharded model, so that each device holds all of it.
-    whole = (weights + cast) * (1 - 1 / setup.shards)
-    held = (
-        parts["weights"]
-        + parts["reference"]
-        + parts["gradients"]
-        + parts["optimizer"]
-        + parts["bf16 copies of weights"]
-    )
-    rollout = held + whole + parts["cache of keys and values"]
-    update = held + parts["activations"] + parts["logits"]
+    whole = (weights + casts) * (1 - 1 / setup.shards)  # rollouts gather all of a sharded model on each device
+    held = sum(parts[name] for name in ("weights", "reference", "optimizer", "cache of keys and values"))
+    held += parts["bf16 copies of weights"]
+    rollout = held + whole + parts["prefill and sampling"]
+    update = held + sum(parts[name] for name in ("gradients", "activations", "largest layer or logits"))
     return {**parts, "peak": max(rollout, update)}
 
 
-def _cache(config: PreTrainedConfig, step: StepSize, setup: Setup) -> float:
+def _cache(config: PreTrainedConfig, step: StepSize, width: int) -> float:
+    """Return the bytes of keys and values: those of a prompt once, those of each completion at its full length."""
     text = config.get_text_config()
-    positions = step.sequences * (step.prompt_tokens + step.new_tokens)
-    values = 2 * text.num_key_value_heads * head_dim(text)
-    # The cache grows by a copy, one layer at a time: for a moment the memory of that layer is allocated twice.
-    return positions * values * (text.num_hidden_layers + 1) * _width(setup)
+    positions = step.sequences // step.generations * step.prompt_tokens + step.sequences * step.new_tokens
+    return positions * 2 * text.num_key_value_heads * head_dim(text) * text.num_hidden_layers * width
 
 
-def _activations(config: PreTrainedConfig, step: StepSize, setup: Setup) -> float:
-    """Return the bytes kept for the backward pass by language model and vision tower, attention mask included."""
-    text, vision = config.get_text_config(), config.vision_config
-    positions = step.rows * step.row_tokens
-    patches = step.rows * step.image_tokens * 4  # 2 × 2 patches make one image token in all supported model families
-    width = _width(setup)
-    mask = positions * step.row_tokens * (1 + width)
-    return (
-        _layers(positions, text.num_hidden_layers, text.hidden_size, text.intermediate_size, setup)
-        + _layers(patches, depth(vision), vision.hidden_size, vision.intermediate_size, setup)
-        + mask
-    )
+def _inputs(model: PreTrainedModel, step: StepSize, setup: Setup, width: int) -> float:
+    """Return the bytes that language model and vision tower keep for the backward pass of the largest pass.
 
-
-def _layers(positions: int, layers: int, hidden: int, intermediate: int, setup: Setup) -> float:
-    """Return the bytes that a stack of transformer layers keeps for the backward pass.
-
-    With gradient checkpointing each layer keeps only its float32 input, and the activations within a layer exist for
-    one layer at a time, while they are recomputed.
+    With gradient checkpointing a layer keeps only its input. Without it, a layer of the Qwen2.5 architecture keeps the
+    float32 inputs of its two norms (8 bytes × hidden size), 6.5 further tensors of the hidden size, and 4 of the MLP's.
+    A part of the model below all trained parameters keeps nothing.
     """
-    # float32, 4 × hidden: residual stream and inputs of the norms. 7 × hidden: queries, keys, values, rotated queries
-    # and keys, attention output and its projection. 4 × intermediate: the MLP's gate projection, its activation, the up
-    # projection, and their product.
-    unfolded = positions * (4 * hidden * FLOAT32 + (7 * hidden + 4 * intermediate) * _width(setup))
-    if not setup.gradient_checkpointing:
-        return layers * unfolded
-    return layers * positions * hidden * FLOAT32 + unfolded
+    text, vision = model.config.get_text_config(), model.config.vision_config
+    total = 0.0
+    for config, layers, positions in (
+        (text, text.num_hidden_layers, step.positions),
+        (vision, depth(vision) * _is_trained(model, "image"), step.images * step.image_tokens * PATCHES),
+    ):
+        kept = config.hidden_size * width
+        if not setup.gradient_checkpointing:
+            kept = config.hidden_size * (2 * FLOAT32 + 6.5 * width) + 4 * config.intermediate_size * width
+        total += positions * layers * kept
+    # Around the layers: embeddings, the last norm in float32, hidden states that predict tokens and their gradients.
+    return total + step.positions * text.hidden_size * (2 * FLOAT32 + 2 * width)
 
 
-def _width(setup: Setup) -> int:
-    return 2 if setup.bf16 else FLOAT32
+def _is_trained(model: PreTrainedModel, modality: str) -> bool:
+    return any(value.requires_grad for value in model.get_encoder(modality).parameters())
+
+
+def _layer(config: PreTrainedConfig, step: StepSize, width: int) -> float:
+    """Return the bytes of one layer of the language model while it is computed again and differentiated.
+
+    They are those that a layer keeps, and the gradients of two tensors of the MLP and of 1.5 of the hidden size.
+    """
+    text = config.get_text_config()
+    hidden = text.hidden_size * (2 * FLOAT32 + 8 * width)
+    return step.positions * (hidden + 6 * text.intermediate_size * width)
+
+
+def _head(weight: Tensor, step: StepSize, width: int, shards: int) -> float:
+    """Return the bytes of the LM head's backward pass.
+
+    They are a chunk's scores and log-probabilities in float32, the gradient of the scores of the chunk before, and the
+    difference between the float32 sum of the weight's gradient and the gradient itself, which is counted elsewhere.
+    """
+    chunk = min(step.logits_chunk, step.positions) * weight.shape[0]
+    total = weight.numel() * (FLOAT32 - weight.element_size() / shards) * weight.requires_grad
+    return chunk * (2 * FLOAT32 + width) + total
+
+
+def _prefill(config: PreTrainedConfig, step: StepSize, width: int) -> float:
+    """Return the bytes of one layer of the prompts, or those of sampling one token of each completion."""
+    text, prompts = config.get_text_config(), step.sequences // step.generations
+    layer = text.hidden_size * (FLOAT32 + 4 * width) + 3 * text.intermediate_size * width
+    return max(prompts * step.prompt_tokens * layer, step.sequences * text.vocab_size * 2 * FLOAT32)
 
 
 def head_dim(text: PreTrainedConfig) -> int:
