@@ -26,6 +26,10 @@ class CheckpointError(UserError):
     """A model folder, checkpoint or run folder that cannot be loaded."""
 
 
+class NotFiniteError(UserError):
+    """Training that would make weights infinite or NaN. All processes raise it at the same point of a step."""
+
+
 class JudgeError(UserError):
     """A judge that cannot be used, or that left too many answers unscored.
 

@@ -81,10 +81,10 @@ def test_the_same_seed_gives_the_same_adapters(backbone, parts) -> None:
     assert not any(torch.equal(made[0][name], made[2][name]) for name in made[0])
 
 
-def test_adapters_of_a_bf16_model_are_float32(model, parts) -> None:
+def test_adapters_of_a_bf16_model_are_bf16(model, parts) -> None:
     model.to(torch.bfloat16)
     lora().fit(model, parts)
-    assert {parameter.dtype for parameter in model.parameters() if parameter.requires_grad} == {torch.float32}
+    assert {parameter.dtype for parameter in model.parameters() if parameter.requires_grad} == {torch.bfloat16}
     assert {parameter.dtype for parameter in model.parameters() if not parameter.requires_grad} == {torch.bfloat16}
 
 

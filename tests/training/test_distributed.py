@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,10 @@ OPTIONS = (
 )  # fmt: skip
 
 
-def train(out: Path, *overrides: str) -> dict[str, torch.Tensor]:
+def train(out: Path, *overrides: str, options: Sequence[str] = OPTIONS) -> dict[str, torch.Tensor]:
     """Run the application and return the weights of its last checkpoint."""
-    command = [sys.executable, "-m", "grit_lightning", *OPTIONS, f"out={out}", *overrides]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "grit_lightning", *options, f"out={out}", *overrides]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, cwd=out.parent)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
@@ -99,6 +100,34 @@ def test_a_run_is_continued_on_other_hardware(tmp_path: Path, single, start, goe
     weights = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.slow
+def test_sharded_masters_and_moments_of_bf16_weights_are_restored_bit_by_bit(tmp_path: Path) -> None:
+    others = [option for option in OPTIONS if not option.startswith("optimizer")]
+    options = (*others, *FSDP, "model.dtype=bfloat16", "optimizer.moments=bfloat16", "optimizer.lr=1e-4")
+    whole = train(tmp_path / "whole", options=options)
+    out = tmp_path / "run"
+    train(out, "trainer.max_steps=1", options=options)
+    command = [sys.executable, "-m", "grit_lightning", f"resume={out}", "trainer.max_steps=2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    saved = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+    state = next(iter(saved["optimizer_states"][0]["state"].values()))
+    assert {key: value.dtype for key, value in state.items() if key != "step"} == {
+        "remainder": torch.bfloat16, "exp_avg": torch.bfloat16, "exp_avg_sq": torch.bfloat16,
+    }  # fmt: skip
+    for name, value in whole.items():
+        assert value.dtype == torch.bfloat16
+        assert torch.equal(saved["state_dict"][name], value), name
+
+
+@pytest.mark.slow
+def test_an_update_is_skipped_on_all_processes_if_one_has_a_loss_that_is_not_finite(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(out, "strategy=ddp", "trainer.devices=2", "module._target_=support.not_finite.OnTheSecondProcess")
+    header, *rows = [line.split(",") for line in (out / "metrics/version_0/metrics.csv").read_text().splitlines()]
+    assert [row[header.index("skipped")] for row in rows] == ["1.0", "0.0"]
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_name() -> None:

@@ -64,7 +64,7 @@ class LoRA:
             raise ConfigError("peft.quantize needs bitsandbytes: pip install 'grit-lightning[quantize]'")
 
     def fit(self, model: PreTrainedModel, parts: Mapping[str, tuple[str, ...]]) -> None:
-        """Freeze a model and add adapters to its linear layers. Adapters are float32, whatever the model's dtype.
+        """Freeze a model and add adapters to its linear layers, in the model's dtype.
 
         Args:
             model: a model without adapters; changed in place.
@@ -75,6 +75,7 @@ class LoRA:
             CheckpointError: the folder of adapters cannot be loaded.
         """
         model.requires_grad_(False)
+        dtype = model.dtype
         for layer in model.modules():
             if hasattr(layer, "support_avx512bf16_for_cpu"):
                 # Otherwise bitsandbytes repacks the weights at the first generation, into a form without gradients.
@@ -90,9 +91,8 @@ class LoRA:
         else:
             _load(model, self.checkpoint)
         for parameter in model.parameters():
-            if parameter.requires_grad:
-                # bf16 would round away the updates of a small learning rate.
-                parameter.data = parameter.data.float()
+            if parameter.requires_grad:  # PEFT makes adapters float32; float32 masters are the optimizer's
+                parameter.data = parameter.data.to(dtype)
 
     def quantization(self, parts: Mapping[str, tuple[str, ...]], compute: torch.dtype) -> BitsAndBytesConfig | None:
         """Return the config with which ``from_pretrained`` quantizes the language model; ``None`` without quantization.

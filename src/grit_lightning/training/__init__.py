@@ -8,10 +8,21 @@ if TYPE_CHECKING:
     from grit_lightning.training.distributed import FSDPStrategy
     from grit_lightning.training.grpo import GRPOModule
     from grit_lightning.training.objective import Objective
-    from grit_lightning.training.optimizers import MuonAdamW, adamw_8bit, piecewise_linear
+    from grit_lightning.training.optimizers.adamw import adamw, adamw_8bit
+    from grit_lightning.training.optimizers.muon import MuonAdamW
+    from grit_lightning.training.optimizers.schedules import piecewise_linear
     from grit_lightning.training.sft import SFTModule
 
-__all__ = ["FSDPStrategy", "GRPOModule", "MuonAdamW", "Objective", "SFTModule", "adamw_8bit", "piecewise_linear"]
+__all__ = [
+    "FSDPStrategy",
+    "GRPOModule",
+    "MuonAdamW",
+    "Objective",
+    "SFTModule",
+    "adamw",
+    "adamw_8bit",
+    "piecewise_linear",
+]
 
 __getattr__ = lazy_face(
     __name__,
@@ -19,7 +30,9 @@ __getattr__ = lazy_face(
         "distributed": ["FSDPStrategy"],
         "grpo": ["GRPOModule"],
         "objective": ["Objective"],
-        "optimizers": ["MuonAdamW", "adamw_8bit", "piecewise_linear"],
+        "optimizers.adamw": ["adamw", "adamw_8bit"],
+        "optimizers.muon": ["MuonAdamW"],
+        "optimizers.schedules": ["piecewise_linear"],
         "sft": ["SFTModule"],
     },
 )

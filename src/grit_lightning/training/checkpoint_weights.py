@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from grit_lightning.errors import CheckpointError
 from grit_lightning.model.adapters import saved_names
+from grit_lightning.model.finite import require_finite
 from grit_lightning.training.distributed import require_same_names
 from grit_lightning.training.policy_module import POLICY_PREFIX
 
@@ -32,13 +33,14 @@ def read_weights(file: Path) -> Weights:
     """Read the policy weights of a checkpoint, memory-mapped on the CPU.
 
     Raises:
-        CheckpointError: the file is a checkpoint without policy weights.
+        CheckpointError: the file is a checkpoint without policy weights, or a weight is not finite.
     """
     checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     state: dict[str, torch.Tensor] = checkpoint.get("state_dict", {})
     model = {name.removeprefix(POLICY_PREFIX): value for name, value in state.items() if name.startswith(POLICY_PREFIX)}
     if not model:
         raise CheckpointError(f"{file}: holds no policy weights, expected a checkpoint of this application")
+    require_finite(model.items(), file)
     return Weights(file, checkpoint["global_step"], model)
 
 

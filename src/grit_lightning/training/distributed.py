@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from grit_lightning.errors import CheckpointError
+from grit_lightning.model.finite import require_finite
 
 
 class FSDPStrategy(ModelParallelStrategy):
@@ -47,7 +48,7 @@ class FSDPStrategy(ModelParallelStrategy):
         model.
 
         Raises:
-            CheckpointError: the checkpoint has other weight names than the model.
+            CheckpointError: the checkpoint has other weight names than the model, or a weight is not finite.
         """
         path = Path(self.broadcast(checkpoint_path))
         checkpoint: dict[str, Any] = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
@@ -55,6 +56,7 @@ class FSDPStrategy(ModelParallelStrategy):
         assert module is not None
         weights = checkpoint.pop("state_dict")
         require_same_names(module.state_dict().keys(), weights.keys())
+        require_finite(weights.items(), path)
         # Not strict: checkpoints of a run with adapters hold the adapters without the base model.
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
         set_model_state_dict(module, weights, options=options)

@@ -29,7 +29,7 @@ from grit_lightning.model.reference import PolicyAtStart, Reference
 from grit_lightning.rewards.weighted_sum import Rewards
 from grit_lightning.rollout.sampler import Sampler
 from grit_lightning.training import objective as obj
-from grit_lightning.training.distributed import full_value, gathered, gradient_sync, shard
+from grit_lightning.training.distributed import gathered, gradient_sync, shard
 from grit_lightning.training.judge_watch import JudgeWatch
 from grit_lightning.training.objective import LossTerms, Objective
 from grit_lightning.training.policy_module import NamedParameters, PolicyModule
@@ -49,7 +49,8 @@ class GRPOModule(PolicyModule):
         objective: options of the loss.
         seed: seed of the sampling noise.
         offload_reference: keep the reference's weights on the CPU except while the reference computes.
-        backbone, optimizer, scheduler, max_tokens_per_pass, logits_chunk, max_grad_norm: as in :class:`PolicyModule`.
+        backbone, optimizer, scheduler, max_tokens_per_pass, logits_chunk, max_grad_norm, max_skipped: as in
+            :class:`PolicyModule`.
 
     Raises:
         ConfigError: ``offload_reference`` is set and the strategy shards the reference (from ``configure_model``).
@@ -68,17 +69,14 @@ class GRPOModule(PolicyModule):
         max_tokens_per_pass: int,
         logits_chunk: int,
         max_grad_norm: float,
+        max_skipped: int,
         seed: int,
         offload_reference: bool,
     ) -> None:
         super().__init__(
-            backbone=backbone,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            max_tokens_per_pass=max_tokens_per_pass,
-            logits_chunk=logits_chunk,
-            max_grad_norm=max_grad_norm,
-        )
+            backbone=backbone, optimizer=optimizer, scheduler=scheduler, max_tokens_per_pass=max_tokens_per_pass,
+            logits_chunk=logits_chunk, max_grad_norm=max_grad_norm, max_skipped=max_skipped,
+        )  # fmt: skip
         self.sampler = sampler
         self.rewards = rewards
         self.judge_watch = JudgeWatch(judge)
@@ -170,7 +168,7 @@ class GRPOModule(PolicyModule):
         ref_logprobs: Tensor | None,
         sums: StepSums,
     ) -> Tensor:
-        """Take ``objective.iterations`` optimizer steps. Return the gradient norm before clipping in the last one."""
+        """Take ``objective.iterations`` optimizer steps, or those up to a skipped one; return the last norm."""
         weights_C = self._weights(groups, rewards_P_G)
         skip_P = obj.zero_variance(rewards_P_G) & self.objective.skip_zero_variance
         passes = self._passes(groups, skip=skip_P.tolist())
@@ -182,21 +180,24 @@ class GRPOModule(PolicyModule):
             # Lightning increments global_step at each step of its optimizer wrapper. All iterations except the last
             # use the raw optimizer, so that one training step is one global step.
             optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=last))
-            optimizer.zero_grad()
             logprobs = torch.zeros(int(completion_lengths(groups).sum()), device=self.device)
+            loss = torch.zeros((), device=self.device)
             for index, (rows, live) in enumerate(passes):
                 packed = self._pack(rows, groups)
                 with gradient_sync(self.trainer.strategy, last=index == len(passes) - 1):
                     tokens, terms = self._backward(
                         packed, advantages_P_G.flatten(), weights_C * live, ref_logprobs, old_logprobs
                     )
+                loss += terms.loss.detach()
                 if live:
                     logprobs[packed.token_T] = tokens.logprobs_T.detach()
                     sums.add(terms, tokens, first=iteration == 0, last=last)
-            grad_norm = self._clip_gradient()
-            optimizer.step()
+            values = {"a log-probability": logprobs, "one of the reference": ref_logprobs, "the loss": loss}
+            grad_norm, applied = self._take_update(optimizer, values)
+            if not applied:
+                break
             old_logprobs = logprobs if old_logprobs is None else old_logprobs
-        return full_value(grad_norm)
+        return grad_norm
 
     def _backward(
         self,

@@ -8,7 +8,7 @@ split nor the number of processes changes the gradient.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import lightning as L
@@ -21,11 +21,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from grit_lightning.errors import ConfigError
 from grit_lightning.model.adapters import saved_names, trained_sentence
 from grit_lightning.model.backbones.protocol import Backbone
+from grit_lightning.model.finite import require_finite
 from grit_lightning.model.packing import PackedBatch, PackedRow, fill_up, pack, plan_rows
 from grit_lightning.model.policy import Policy
-from grit_lightning.training.distributed import require_same_names, shard
+from grit_lightning.training.distributed import full_value, require_same_names, shard
 from grit_lightning.training.memory import peak_memory_gib
+from grit_lightning.training.optimizers.muon import MuonAdamW
 from grit_lightning.training.step_metrics import PhaseTimer
+from grit_lightning.training.update_guard import UpdateGuard, require_finite_weights
 from grit_lightning.types import Group, Sample
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,8 @@ POLICY_PREFIX = "policy.model."
 """Prefix of the names of the policy's weights in a checkpoint's ``state_dict``."""
 
 NamedParameters = list[tuple[str, Parameter]]
+
+_SKIPPED = "skipped_updates"
 
 
 class PolicyModule(L.LightningModule):
@@ -47,9 +52,12 @@ class PolicyModule(L.LightningModule):
             the memory of activations. A single longer row still makes a pass of its own.
         logits_chunk: completion tokens per pass through the LM head; bounds the memory of logits.
         max_grad_norm: the gradient is scaled down to this norm if its norm is larger.
+        max_skipped: number of updates in a row that may be skipped, because a number was not finite, before training
+            stops.
 
     Raises:
-        ConfigError: ``max_tokens_per_pass``, ``logits_chunk`` or ``max_grad_norm`` is out of range.
+        ConfigError: ``max_tokens_per_pass``, ``logits_chunk``, ``max_grad_norm`` or ``max_skipped`` is out of range, or
+            the optimizer would lose small updates of bf16 weights.
     """
 
     def __init__(
@@ -61,6 +69,7 @@ class PolicyModule(L.LightningModule):
         max_tokens_per_pass: int,
         logits_chunk: int,
         max_grad_norm: float,
+        max_skipped: int,
     ) -> None:
         super().__init__()
         for key, value in (("max_tokens_per_pass", max_tokens_per_pass), ("logits_chunk", logits_chunk)):
@@ -75,6 +84,7 @@ class PolicyModule(L.LightningModule):
         self.max_tokens_per_pass = max_tokens_per_pass
         self.logits_chunk = logits_chunk
         self.max_grad_norm = max_grad_norm
+        self.guard = UpdateGuard(max_skipped)
         self.policy: Policy | None = None
         # Checkpoints leave out weights that never change: the frozen reference and the base model below adapters. A
         # resume loads those from the backbone's checkpoint, so loading a checkpoint of a run cannot be strict.
@@ -100,19 +110,29 @@ class PolicyModule(L.LightningModule):
                 log.info(trained_sentence(self.policy.model))
             shard(self.policy, self.trainer)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the number of updates skipped in a row."""
+        checkpoint[_SKIPPED] = self.guard.in_a_row
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint has the weight names of this model.
+        """Restore the number of skipped updates, and check that the checkpoint's weights are those of this model.
 
         Raises:
-            CheckpointError: weight names differ.
+            CheckpointError: weight names differ, or a weight is not finite.
         """
-        if "state_dict" in checkpoint:  # absent under FSDPStrategy, which checks the names and loads the weights itself
+        self.guard.in_a_row = checkpoint.get(_SKIPPED, 0)  # absent from checkpoints of earlier versions
+        if "state_dict" in checkpoint:  # absent under FSDPStrategy, which checks and loads the weights itself
             require_same_names(self.state_dict().keys(), checkpoint["state_dict"].keys())
+            require_finite(checkpoint["state_dict"].items(), "the checkpoint")
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        """Return the optimizer of the trainable policy parameters, and its learning-rate schedule."""
-        trainable = [(name, value) for name, value in self._policy.named_parameters() if value.requires_grad]
-        optimizer = self.make_optimizer(trainable)
+        """Return the optimizer of the trainable policy parameters, and its learning-rate schedule.
+
+        Raises:
+            ConfigError: the optimizer would lose small updates of bf16 weights.
+        """
+        optimizer = self.make_optimizer(self._trained)
+        require_masters(optimizer)
         return [optimizer], [self.make_scheduler(optimizer)]
 
     def _passes(self, groups: list[Group], skip: Sequence[bool]) -> list[tuple[list[PackedRow], bool]]:
@@ -129,14 +149,39 @@ class PolicyModule(L.LightningModule):
     def _pack(self, rows: list[PackedRow], groups: list[Group]) -> PackedBatch:
         return pack(rows, groups).to(self.device)
 
-    def _clip_gradient(self) -> Tensor:
-        """Clip the gradient's norm, and return the norm before clipping."""
-        return torch.nn.utils.clip_grad_norm_(self._policy.parameters(), self.max_grad_norm)
+    def _take_update(self, optimizer: Optimizer, values: Mapping[str, Tensor | None]) -> tuple[Tensor, bool]:
+        """Clip the gradient, update the weights and free the gradient. If a number is not finite, change no weight.
+
+        Args:
+            optimizer: the optimizer.
+            values: what the loss was computed from and the loss itself, by name; ``None`` for what there is not.
+
+        Returns:
+            The norm of the gradient before clipping, and whether the update was applied.
+
+        Raises:
+            NotFiniteError: too many updates in a row were skipped, or a weight is not finite.
+        """
+        trained = self._trained
+        gradients = [value.grad for _, value in trained if value.grad is not None]
+        norm = _norm(gradients)
+        step = self.trainer.global_step + 1
+        present = {name: value for name, value in values.items() if value is not None}
+        if not self.guard.allows(step, present, full_value(norm), trained, self.trainer.strategy):
+            optimizer.zero_grad(set_to_none=True)
+            cast(Optimizer, self.optimizers()).step()  # without gradients: it only counts the training step
+            return full_value(norm), False
+        torch.nn.utils.clip_grads_with_norm_([value for _, value in trained], self.max_grad_norm, norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)  # at once: the next rollout needs the memory
+        require_finite_weights(step, trained, self.trainer.strategy)
+        return full_value(norm), True
 
     def _step_metrics(self, timer: PhaseTimer, tokens: float) -> dict[str, float]:
         """Return the metrics common to all training steps. ``tokens``: completion tokens of the step over all ranks."""
         return {f"time/{phase}": seconds for phase, seconds in timer.seconds.items()} | {
             "step": float(self.trainer.global_step),  # x axis of the loggers, from 1 as in names of checkpoints
+            "skipped": float(self.guard.in_a_row > 0),
             "time/step": timer.total,
             "tokens_per_second": tokens / timer.total,
             "lr": cast(Optimizer, self.optimizers()).param_groups[0]["lr"],
@@ -147,10 +192,36 @@ class PolicyModule(L.LightningModule):
         return self.trainer.strategy.reduce(values, reduce_op="sum")
 
     @property
+    def _trained(self) -> NamedParameters:
+        return [(name, value) for name, value in self._policy.named_parameters() if value.requires_grad]
+
+    @property
     def _policy(self) -> Policy:
         if self.policy is None:
             raise RuntimeError("configure_model has not been called")
         return self.policy
+
+
+def require_masters(optimizer: Optimizer) -> None:
+    """Check that an optimizer keeps float32 masters of bf16 weights.
+
+    Raises:
+        ConfigError: it is one of torch's or Muon, which update such weights in bf16.
+    """
+    narrow = any(value.dtype.itemsize < 4 for group in optimizer.param_groups for value in group["params"])
+    if narrow and (isinstance(optimizer, MuonAdamW) or type(optimizer).__module__.startswith("torch.optim")):
+        raise ConfigError(
+            f"optimizer is {type(optimizer).__name__}, which would lose small updates of bfloat16 weights: choose "
+            "optimizer=adamw, or model.dtype=float32"
+        )
+
+
+def _norm(gradients: list[Tensor]) -> Tensor:
+    """Return the norm of the whole gradient: float32 for bf16 gradients, too, of which torch would round it to bf16."""
+    if all(value.dtype.itemsize >= 4 for value in gradients):
+        return torch.nn.utils.get_total_norm(gradients)
+    norms = [torch.linalg.vector_norm(value, dtype=torch.float32) for value in gradients]
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def _drop_reloadable_weights(module: PolicyModule, state: dict[str, Tensor], prefix: str, metadata: object) -> None:

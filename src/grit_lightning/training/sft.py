@@ -21,7 +21,7 @@ from grit_lightning.data.stream import Batch
 from grit_lightning.errors import DataError
 from grit_lightning.model.packing import learned
 from grit_lightning.model.policy import Policy
-from grit_lightning.training.distributed import full_value, gradient_sync
+from grit_lightning.training.distributed import gradient_sync
 from grit_lightning.training.objective import wide_dtype
 from grit_lightning.training.policy_module import PolicyModule
 from grit_lightning.training.step_metrics import PhaseTimer
@@ -56,7 +56,6 @@ class SFTModule(PolicyModule):
         tokens = self._sum_over_ranks(learned_N.sum().to(wide_dtype(self.device)))
         loss = torch.zeros((), device=self.device)
         optimizer = cast(Optimizer, self.optimizers())
-        optimizer.zero_grad()
         self._policy.train()
         passes = self._passes(groups, skip=[False] * len(groups))
         for index, (rows, live) in enumerate(passes):
@@ -69,12 +68,11 @@ class SFTModule(PolicyModule):
                 # The losses of the ranks add up to the global loss; data-parallel strategies average gradients.
                 self.manual_backward(share * self.trainer.world_size)
             loss += share.detach()
-        grad_norm = self._clip_gradient()
-        optimizer.step()
+        grad_norm, _ = self._take_update(optimizer, {"the loss": loss})
         self.log_dict(
             {
                 "loss": self._sum_over_ranks(loss).item(),
-                "grad_norm": full_value(grad_norm).item(),
+                "grad_norm": grad_norm.item(),
                 **self._step_metrics(timer, tokens.item()),
             }
         )

@@ -31,9 +31,10 @@ from grit_lightning.model.backbones.prompts import prompt_version
 from grit_lightning.model.backbones.qwen2_5_vl import Qwen25VL
 from grit_lightning.model.backbones.qwen3_vl import Qwen3VL
 from grit_lightning.model.backbones.random_weights import random_checkpoint
-from grit_lightning.model.backbones.special_tokens import read_special_tokens, token_id
+from grit_lightning.model.backbones.special_tokens import read_special_tokens
 from grit_lightning.model.conversion.cached import is_original, native_folder
 from grit_lightning.model.conversion.safetensors_files import require_whole
+from grit_lightning.model.finite import require_finite
 from grit_lightning.model.varlen import Choice, is_available
 from grit_lightning.types import Completion, FinishReason, Prompt, Sample
 
@@ -116,7 +117,7 @@ class PretrainedBackbone:
         tokens = read_special_tokens(self.tokenizer, self.config, self.family, checkpoint)
         self.image_token_id, self.end_of_turn_id, self.pad_token_id = tokens.image, tokens.end_of_turn, tokens.pad
         self.eos_token_ids, self.banned_token_ids = tokens.eos, tokens.banned
-        self.control_tokens = tokens.control
+        self.control_tokens, self._around_image = tokens.control, tokens.around_image
 
     def encode(self, sample: Sample, image: Image) -> Prompt:
         """Tokenize and preprocess a sample: image, question, the assistant's header and the prefill.
@@ -133,7 +134,7 @@ class PretrainedBackbone:
         if ids.count(self.image_token_id) != 1:
             raise CheckpointError(f"{self.checkpoint}: its chat template must render one image placeholder per image")
         start = ids.index(self.image_token_id)
-        before, after = ([self._token_id(token)] if token else [] for token in self.family.around_image)
+        before, after = self._around_image
         ids[start : start + 1] = [*before, *[self.image_token_id] * image_input.num_tokens, *after]
         ids_S = torch.tensor(ids)
         return Prompt(
@@ -193,7 +194,7 @@ class PretrainedBackbone:
         """Load the model with its weights and adapters, in eval mode.
 
         Raises:
-            CheckpointError: weights are missing, truncated or of another shape.
+            CheckpointError: weights are missing, truncated, of another shape or not finite.
         """
         folder = self.weights_folder()
         with _checkpoint_errors(self.checkpoint):
@@ -208,6 +209,7 @@ class PretrainedBackbone:
         # transformers would silently replace such weights by random values.
         if unread := sorted(map(str, {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})):
             raise CheckpointError(f"{folder}: {len(unread)} weights are missing or of another shape, e.g. {unread[0]}")
+        require_finite(model.named_parameters(), self.checkpoint)
         # generate() takes values that its config leaves unset from the checkpoint's generation config. The released
         # models set a repetition penalty there, with which rollouts would not follow the policy's distribution.
         model.generation_config = GenerationConfig()
@@ -234,9 +236,6 @@ class PretrainedBackbone:
         freeze(model, self.freeze, self.family.parts, self.checkpoint)
         if self.peft is not None:
             self.peft.fit(model, self.family.parts)
-
-    def _token_id(self, token: str) -> int:
-        return token_id(self.tokenizer, token, self.family, self.checkpoint)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ class SpecialTokens:
         pad: id of the padding token.
         eos: ids of the tokens that end a completion.
         banned: ids that are never sampled: vision and padding tokens, turn headers, and unused rows of the embedding.
+        around_image: ids that precede and follow the image tokens of one image; both empty in most families.
         control: strings that the tokenizer reads as special tokens; a question must not contain them.
     """
 
@@ -28,6 +29,7 @@ class SpecialTokens:
     pad: int
     eos: tuple[int, ...]
     banned: tuple[int, ...]
+    around_image: tuple[list[int], list[int]]
     control: tuple[str, ...]
 
 
@@ -56,12 +58,14 @@ def read_special_tokens(
     # The embedding is padded beyond the tokenizer's vocabulary; those rows belong to no token.
     unused = range(len(tokenizer), config.get_text_config().vocab_size)
     added = tokenizer.added_tokens_decoder.values()  # some, such as <think>, are not special
+    before, after = ([token_id(tokenizer, token, family, checkpoint)] if token else [] for token in family.around_image)
     return SpecialTokens(
         image=image,
         end_of_turn=end_of_turn,
         pad=pad,
         eos=eos,
         banned=tuple(sorted({*never, *({pad} - set(eos)), *unused})),
+        around_image=(before, after),
         control=tuple(str(token) for token in added if token.special),
     )
 

@@ -26,7 +26,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.hooks import RemovableHandle
 
-from grit_lightning.errors import CheckpointError, ConfigError, JudgeError
+from grit_lightning.errors import CheckpointError, ConfigError, JudgeError, NotFiniteError
 from grit_lightning.runs.checkpoint_files import BEST_CHECKPOINT, LAST_CHECKPOINT
 from grit_lightning.system.files import free_path, replacing
 
@@ -65,8 +65,9 @@ class StepCheckpoint(Checkpoint):
     update has begun, nothing is saved, because the weights are those of no step.
 
     With several processes, only two kinds of interruption lead to a checkpoint: SIGTERM, which Lightning passes on to
-    all processes, and :class:`JudgeError`, which all processes raise at the same point. After Ctrl-C or an error in one
-    process the others may wait in another collective operation, and saving, which is collective, would hang.
+    all processes, and :class:`JudgeError` and :class:`NotFiniteError`, which all processes raise at the same point.
+    After Ctrl-C or an error in one process the others may wait in another collective operation, and saving, which is
+    collective, would hang.
 
     Args:
         dirpath: folder of the run's checkpoints.
@@ -177,7 +178,7 @@ class StepCheckpoint(Checkpoint):
         reason = type(exception).__name__
         if self._update_begun:
             rank_zero_warn(f"{reason} during a weight update: all progress since step {self._saved_step} is lost.")
-        elif trainer.world_size > 1 and not isinstance(exception, SIGTERMException | JudgeError):
+        elif trainer.world_size > 1 and not isinstance(exception, SIGTERMException | JudgeError | NotFiniteError):
             rank_zero_warn(f"{reason} in one of several processes: all progress since step {self._saved_step} is lost.")
         else:
             self._save_last(trainer)

@@ -1,18 +1,13 @@
-"""Optimizers and schedules that torch lacks: Muon combined with AdamW, 8-bit AdamW, piecewise linear factors."""
+"""Muon for the matrices inside the layers, combined with AdamW for all other parameters."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
-from transformers.utils import is_bitsandbytes_available
-
-from grit_lightning.errors import ConfigError
 
 
 class MuonAdamW(Optimizer):
@@ -79,62 +74,3 @@ class MuonAdamW(Optimizer):
 def is_hidden_matrix(name: str, parameter: Parameter) -> bool:
     """Tell whether a parameter is a 2-D weight that is neither an embedding nor the LM head."""
     return parameter.ndim == 2 and not any(part in name for part in ("embed", "lm_head"))
-
-
-def adamw_8bit(
-    named_parameters: Iterable[tuple[str, Parameter]],
-    *,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
-) -> Optimizer:
-    """Return AdamW with block-wise quantized 8-bit state (Dettmers et al., arXiv 2110.02861).
-
-    The state of small tensors stays in float32. Sharded parameters are not supported: use one device or
-    ``strategy=ddp``.
-
-    Args:
-        named_parameters: ``(name, parameter)`` pairs to optimize.
-        lr: learning rate.
-        betas: β₁ and β₂.
-        eps: added to the denominator of the update.
-        weight_decay: decoupled weight decay.
-
-    Raises:
-        ConfigError: bitsandbytes is not installed.
-    """
-    if not is_bitsandbytes_available():
-        raise ConfigError("optimizer=adamw8bit needs bitsandbytes: pip install 'grit-lightning[quantize]'")
-    from bitsandbytes.optim import AdamW8bit
-
-    return AdamW8bit(list(named_parameters), lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
-
-
-def piecewise_linear(optimizer: Optimizer, *, points: Sequence[Sequence[float]]) -> LambdaLR:
-    """Return a schedule that multiplies learning rates by a factor interpolated linearly between points.
-
-    The factor is constant before the first and after the last point.
-
-    Args:
-        optimizer: the optimizer whose learning rates are scaled.
-        points: ``(step, factor)`` pairs, at least one, in ascending order of steps. Two points at the same step make
-            the factor jump: the second point applies from that step on.
-
-    Raises:
-        ConfigError: there are no points, or the steps are not in ascending order.
-    """
-    steps = [step for step, _ in points]
-    if not steps or steps != sorted(steps):
-        raise ConfigError(f"scheduler.points has the steps {steps}; expected at least one, in ascending order")
-
-    def factor(step: int) -> float:
-        after = bisect_right(steps, step)
-        if after == 0:
-            return points[0][1]
-        if after == len(points):
-            return points[-1][1]
-        (start, low), (end, high) = points[after - 1], points[after]
-        return low + (high - low) * (step - start) / (end - start)
-
-    return LambdaLR(optimizer, factor)
