@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from grit_lightning.model.backbones.pretrained import PretrainedBackbone
-from grit_lightning.model.packing import concatenate_vision
 from grit_lightning.rollout.decoding import decode
-from grit_lightning.rollout.noise import draw_tokens
-from grit_lightning.rollout.sampler import left_pad
+from grit_lightning.rollout.sampler import Draw
 from grit_lightning.types import Prompt
 
 G = 4
 LIMIT = 20
+
+
+@dataclass(frozen=True)
+class After:
+    """Ends completions after given numbers of tokens, whatever they are; a state is the number of tokens left."""
+
+    lengths: tuple[int, ...]
+
+    def start(self, count: int, device: torch.device) -> Tensor:
+        assert count == len(self.lengths)
+        return torch.tensor(self.lengths, device=device)
+
+    def next(self, state_N: Tensor, token_N: Tensor) -> Tensor:
+        return (state_N - 1).clamp(min=0)
+
+    def over(self, state_N: Tensor) -> Tensor:
+        return state_N == 0
 
 
 @torch.no_grad()
@@ -23,20 +40,15 @@ def decoded(
     generations: int = G,
 ) -> list[list[int]]:  # fmt: skip
     """Return sampled tokens; completion ``i`` ends after ``lengths[i]`` tokens, whatever they are."""
-    keys = torch.arange(len(prompts) * generations) * 7919
-    ends = torch.tensor(lengths)
-    banned = torch.tensor(backbone.banned_token_ids)
-    tokens = decode(
+    found = decode(
         model,
-        left_pad(prompts, backbone.pad_token_id),
-        concatenate_vision(prompts),
+        prompts,
+        torch.arange(len(prompts) * generations) * 7919,
         generations=generations,
         max_new_tokens=LIMIT,
-        pad_token_id=backbone.pad_token_id,
-        choose=lambda logits, rows, place: draw_tokens(logits.index_fill(1, banned, -torch.inf), keys[rows], place),
-        finished=lambda ids, _: ids.shape[1] >= ends,
+        choose=Draw(1.0, 0, 1.0, backbone.banned_token_ids),
+        ends=After(tuple(lengths)),
         static=static,
     )
-    for row, length in zip(tokens, lengths, strict=True):
-        assert (row[length:] == backbone.pad_token_id).all()
-    return [row[:length] for row, length in zip(tokens.tolist(), lengths, strict=True)]
+    assert found.lengths_B.tolist() == list(lengths)
+    return [row[:length] for row, length in zip(found.tokens_B_T.tolist(), lengths, strict=True)]

@@ -59,8 +59,8 @@ class _Rows(torch.autograd.Function):
         weight_V_D, ids = ctx.saved_tensors
         ids_N, gradient_N_D = ids.flatten(), gradient.flatten(0, -2)
         if ctx.padding is not None:
-            looked_up = ids_N != ctx.padding
-            ids_N, gradient_N_D = ids_N[looked_up], gradient_N_D[looked_up]
+            # Not a selection, because the host would wait for its size.
+            gradient_N_D = gradient_N_D.masked_fill((ids_N == ctx.padding)[:, None], 0.0)
 
         def add(total_V_D: Tensor) -> None:
             hook.remove()

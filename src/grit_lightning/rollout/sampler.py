@@ -6,7 +6,9 @@ This module groups prompts of similar length and chooses the tokens; :mod:`.deco
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -19,10 +21,10 @@ from transformers import (
 
 from grit_lightning.errors import ConfigError
 from grit_lightning.model.backbones.protocol import Backbone
-from grit_lightning.model.packing import concatenate_vision
+from grit_lightning.model.merged_adapters import merged
 from grit_lightning.rollout.decoding import Choose, decode
 from grit_lightning.rollout.noise import draw_tokens, sequence_key
-from grit_lightning.rollout.stopping import FinishRecorder
+from grit_lightning.rollout.stopping import stop_automaton
 from grit_lightning.types import Completion, Group, Prompt
 
 
@@ -92,24 +94,37 @@ class Sampler:
     def _decode(
         self, model: PreTrainedModel, backbone: Backbone, prompts: Sequence[Prompt], keys: Sequence[int]
     ) -> list[Completion]:
-        keys_B = torch.tensor(keys, device=model.device)
-        truncating = self._truncating()
-
-        def choose(logits_N_V: Tensor, rows_N: Tensor, position: Tensor) -> Tensor:
-            scores_N_V = logits_N_V.div_(self.temperature)
-            for truncate in truncating:
-                scores_N_V = truncate(None, scores_N_V)
-            return draw_tokens(scores_N_V, keys_B[rows_N], position)
-
-        return _complete(
+        return complete(
             model,
             backbone,
             prompts,
-            generations=self.num_generations,
+            keys,
             max_new_tokens=self.max_new_tokens,
             stop=self.stop,
-            choose=choose,
+            choose=Draw(self.temperature, self.top_k, self.top_p, backbone.banned_token_ids),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Choice of a random token from the softmax of logits / temperature (:data:`~.decoding.Choose`).
+
+    Attributes:
+        temperature, top_k, top_p: as in :class:`Sampler`.
+        banned: ids of tokens that are never chosen.
+    """
+
+    temperature: float
+    top_k: int
+    top_p: float
+    banned: tuple[int, ...]
+
+    def __call__(self, logits_N_V: Tensor, keys_N: Tensor, position: Tensor) -> Tensor:
+        """Return the next token of each row, int64, shape (N,)."""
+        scores_N_V = _without(logits_N_V, self.banned).div_(self.temperature)
+        for truncate in self._truncating():
+            scores_N_V = truncate(None, scores_N_V)
+        return draw_tokens(scores_N_V, keys_N, position)
 
     def _truncating(self) -> list[LogitsProcessor]:
         processors: list[LogitsProcessor] = []
@@ -118,6 +133,30 @@ class Sampler:
         if self.top_p < 1:
             processors.append(TopPLogitsWarper(self.top_p))
         return processors
+
+
+@dataclass(frozen=True, slots=True)
+class Greedy:
+    """Choice of the most likely token (:data:`~.decoding.Choose`).
+
+    Attributes:
+        banned: ids of tokens that are never chosen.
+    """
+
+    banned: tuple[int, ...]
+
+    def __call__(self, logits_N_V: Tensor, keys_N: Tensor, position: Tensor) -> Tensor:
+        """Return the next token of each row, int64, shape (N,)."""
+        return _without(logits_N_V, self.banned).argmax(dim=-1)
+
+
+def _without(logits_N_V: Tensor, banned: tuple[int, ...]) -> Tensor:
+    return logits_N_V.index_fill_(1, _ids(banned, logits_N_V.device), -torch.inf)
+
+
+@cache  # recorded graphs read it
+def _ids(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(ids, dtype=torch.long, device=device)
 
 
 def greedy(
@@ -134,60 +173,55 @@ def greedy(
         max_new_tokens: limit on the tokens of a completion.
         stop: text that ends a completion and is part of it.
     """
-    return _complete(
+    return complete(
         model,
         backbone,
         prompts,
-        generations=1,
+        [0] * len(prompts),
         max_new_tokens=max_new_tokens,
         stop=stop,
-        choose=lambda logits_N_V, *_: logits_N_V.argmax(dim=-1),
+        choose=Greedy(backbone.banned_token_ids),
     )
 
 
-def _complete(
+def complete(
     model: PreTrainedModel,
     backbone: Backbone,
     prompts: Sequence[Prompt],
+    keys: Sequence[int],
     *,
-    generations: int,
     max_new_tokens: int,
     stop: str,
     choose: Choose,
 ) -> list[Completion]:
-    """Decode ``generations`` completions of each prompt; ``choose`` gets −∞ as the logits of banned tokens."""
-    finish = FinishRecorder(backbone, stop, max_new_tokens)
-    banned = torch.tensor(backbone.banned_token_ids, device=model.device)
-    tokens_B_T = decode(
-        model,
-        {name: tensor.to(model.device) for name, tensor in left_pad(prompts, backbone.pad_token_id).items()},
-        {key: value.to(model.device) for key, value in concatenate_vision(prompts).items()},
-        generations=generations,
-        max_new_tokens=max_new_tokens,
-        pad_token_id=backbone.pad_token_id,
-        choose=lambda logits_N_V, *which: choose(logits_N_V.index_fill_(1, banned, -torch.inf), *which),
-        finished=finish,
-        static=model.device.type == "cuda",
-    )
-    owners = [prompt for prompt in prompts for _ in range(generations)]
-    return [
-        backbone.completion(ids[:count], reason, prompt)
-        for ids, count, reason, prompt in zip(
-            tokens_B_T.tolist(), finish.lengths(), finish.reasons(), owners, strict=True
+    """Decode as many completions of each prompt as there are keys for it.
+
+    Args:
+        model: the model, in eval mode. On CUDA, its adapters are merged into the weights meanwhile.
+        backbone: the model's backbone.
+        prompts: P prompts.
+        keys: a number for each of the P · G completions, by which ``choose`` tells them apart.
+        max_new_tokens: limit on the tokens of a completion.
+        stop: text that ends a completion and is part of it.
+        choose: function that chooses the next tokens.
+    """
+    device = model.device
+    on_cuda = device.type == "cuda"
+    generations = len(keys) // len(prompts)
+    ends = stop_automaton(backbone, stop, model.config.get_text_config().vocab_size)
+    with merged(model) if on_cuda else nullcontext():
+        found = decode(
+            model,
+            prompts,
+            torch.tensor(keys, device=device),
+            generations=generations,
+            max_new_tokens=max_new_tokens,
+            choose=choose,
+            ends=ends,
+            static=on_cuda,
         )
+    owners = [prompt for prompt in prompts for _ in range(generations)]
+    columns = found.tokens_B_T.tolist(), found.lengths_B.tolist(), ends.reasons(found.states_B.tolist()), owners
+    return [
+        backbone.completion(ids[:count], reason, prompt) for ids, count, reason, prompt in zip(*columns, strict=True)
     ]
-
-
-def left_pad(prompts: Sequence[Prompt], pad_token_id: int) -> dict[str, Tensor]:
-    """Pad prompts on the left; return ``input_ids`` (P, S), ``attention_mask`` (P, S), ``position_ids`` (A, P, S)."""
-    length = max(prompt.num_tokens for prompt in prompts)
-    axes = prompts[0].position_ids_A_S.shape[0]
-    input_ids_P_S = torch.full((len(prompts), length), pad_token_id)
-    attention_mask_P_S = torch.zeros((len(prompts), length), dtype=torch.long)
-    position_ids_A_P_S = torch.zeros((axes, len(prompts), length), dtype=torch.long)
-    for index, prompt in enumerate(prompts):
-        start = length - prompt.num_tokens
-        input_ids_P_S[index, start:] = prompt.input_ids_S
-        attention_mask_P_S[index, start:] = 1
-        position_ids_A_P_S[:, index, start:] = prompt.position_ids_A_S
-    return {"input_ids": input_ids_P_S, "attention_mask": attention_mask_P_S, "position_ids": position_ids_A_P_S}
