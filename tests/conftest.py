@@ -19,7 +19,7 @@ from grit_lightning.system.paths import conf_dir
 from grit_lightning.types import Group, Prompt, Sample
 from support.hostile_server import HostileServer, serve
 
-pytest_plugins = ["support.cli_fixtures", "support.judge_fixtures"]
+pytest_plugins = ["support.cli_fixtures", "support.judge_fixtures", "support.real_size"]
 
 
 SLOW_PLACES = ("integration", "tasks", "test_benchmarks.py", "test_distributed.py", "test_docs.py", "test_notebooks.py")

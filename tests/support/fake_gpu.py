@@ -180,3 +180,9 @@ def fake_batch(batch: PackedBatch, mode: FakeTensorMode) -> PackedBatch:
         name: mode.from_tensor(value) for name, value in tensors.items() if isinstance(value, Tensor)
     }
     return replace(batch, vision=fake_vision(dict(batch.vision), mode), **fakes)
+
+
+def watch_model(live: LiveBytes, model: nn.Module) -> None:
+    """Count the weights and buffers of a model."""
+    for value in (*model.parameters(), *model.buffers()):
+        live.watch(value)

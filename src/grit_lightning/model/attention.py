@@ -58,7 +58,9 @@ def _language_attention(
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return output, None
     output = layout.attend(int(module.layer_idx), query, key, value, kwargs["scaling"])  # type: ignore[arg-type]
-    return output.transpose(1, 2).contiguous(), None
+    output = output.transpose(1, 2).contiguous()
+    # With other strides, if only of an axis of one element, the next product would not be one matrix product.
+    return output.flatten().view(output.shape), None
 
 
 def _vision_attention(
