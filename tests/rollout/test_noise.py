@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+
+import pytest
 import torch
 
-from grit_lightning.rollout.noise import gumbel_noise, sequence_key
+from grit_lightning.rollout import noise as noise_module
+from grit_lightning.rollout.noise import _draw, draw_tokens, fused, gumbel_noise, sequence_key
 from support.gumbel_noise import GumbelNoise
 
 
@@ -62,3 +67,43 @@ def test_argmax_of_noisy_logits_samples_the_softmax() -> None:
     assert counts[4] == 0
     chi_squared = ((counts - expected)[:4].square() / expected[:4]).sum()
     assert chi_squared < 16.3  # three degrees of freedom: exceeded once in a thousand
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, in its own compiler
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_the_compiled_draw_is_one_kernel_that_writes_only_tokens_and_draws_the_same() -> None:
+    from torch._inductor import metrics
+    from torch._inductor.utils import run_and_get_code
+
+    generator = torch.Generator().manual_seed(0)
+    scores, position = 3 * torch.randn(6, 5000, generator=generator), torch.tensor([17])
+    scores[:, 3] = -torch.inf
+    torch._dynamo.reset()
+    metrics.reset()
+    tokens, code = run_and_get_code(torch.compile(_draw, dynamic=True), scores, keys(6), position)
+    assert metrics.generated_kernel_count == 1
+    # The only memory that it asks for is that of the tokens: one number for each row.
+    allocated = [line for line in code[0].splitlines() if "= empty_strided_cpu(" in line]
+    assert len(allocated) == 1
+    assert "torch.int64" in allocated[0]
+    assert re.search(r"\(\(s\d+, ?\)", allocated[0])  # of one axis
+    assert torch.equal(tokens, draw_tokens(scores.clone(), keys(6), position))
+
+
+def test_without_a_working_compiler_the_draw_is_the_same_with_one_warning(monkeypatch, caplog) -> None:
+    def broken(function, **_):
+        def call(*_):
+            raise RuntimeError("no triton here\nand more")
+
+        return call
+
+    monkeypatch.setattr(noise_module.torch, "compile", broken)
+    fused.cache_clear()
+    scores, position = torch.randn(3, 50, generator=torch.Generator().manual_seed(0)), torch.tensor([4])
+    for _ in range(2):
+        assert torch.equal(fused(_draw)(scores, keys(3), position), draw_tokens(scores.clone(), keys(3), position))
+    assert [record.message for record in caplog.records] == [
+        "the sampling noise is slower than it could be: torch.compile failed (no triton here)"
+    ]
+    fused.cache_clear()

@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 from grit_lightning.model import products, varlen
 from grit_lightning.model.attention import LANGUAGE, set_vision_attention
 from grit_lightning.model.backbones.pretrained import PretrainedBackbone
+from grit_lightning.model.backbones.recomputation import recompute_activations
 from grit_lightning.model.packing import PackedBatch
 
 BLOCK = 512
@@ -135,7 +136,7 @@ def fake_model(backbone: PretrainedBackbone, mode: FakeTensorMode, monkeypatch: 
     model.config.get_text_config()._attn_implementation = LANGUAGE[backbone.attn_implementation]
     set_vision_attention(model, backbone.attn_implementation)
     if backbone.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(model)
     _know_grids(sys.modules[type(model).__module__], mode, monkeypatch)
     return model
 

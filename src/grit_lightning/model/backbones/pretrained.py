@@ -31,6 +31,7 @@ from grit_lightning.model.backbones.prompts import prompt_version
 from grit_lightning.model.backbones.qwen2_5_vl import Qwen25VL
 from grit_lightning.model.backbones.qwen3_vl import Qwen3VL
 from grit_lightning.model.backbones.random_weights import random_checkpoint
+from grit_lightning.model.backbones.recomputation import recompute_activations
 from grit_lightning.model.backbones.special_tokens import read_special_tokens
 from grit_lightning.model.conversion.cached import is_original, native_folder
 from grit_lightning.model.conversion.safetensors_files import require_whole
@@ -218,7 +219,7 @@ class PretrainedBackbone:
         set_vision_attention(model, self.attn_implementation)
         self._freeze_and_adapt(model)
         if self.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            recompute_activations(model)
         return model
 
     def outline(self) -> PreTrainedModel:
