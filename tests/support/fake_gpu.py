@@ -107,12 +107,19 @@ def _launches(func: Any) -> bool:
 
 
 class Known(Tensor):
-    """A tensor with values among fake ones: what is asked of it is computed outside their mode."""
+    """A tensor with values among fake ones: computed outside their mode until it meets one of them."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if any(isinstance(value, FakeTensor) for value in tree_leaves((args, kwargs))):
+            return func(*_plain(args), **_plain(kwargs))
         with unset_fake_temporarily():
             return super().__torch_function__(func, types, args, kwargs)
+
+
+def _plain(values: Any) -> Any:
+    return tree_map(lambda value: value.as_subclass(Tensor) if isinstance(value, Known) else value, values)
 
 
 def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeTensorMode:
@@ -160,8 +167,7 @@ def _know_grids(module: ModuleType, mode: FakeTensorMode, monkeypatch: pytest.Mo
 def _outside(function: Callable[..., Any], mode: FakeTensorMode) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         with unset_fake_temporarily():
-            plain = tree_map(lambda value: value.as_subclass(Tensor) if isinstance(value, Known) else value, args)
-            found = function(*plain, **kwargs)
+            found = function(*_plain(args), **kwargs)
         return tree_map(lambda value: mode.from_tensor(value) if isinstance(value, Tensor) else value, found)
 
     return call

@@ -12,7 +12,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from transformers import PreTrainedModel
 
 from grit_lightning.app import config
@@ -63,7 +63,9 @@ class Recipe:
         completions = (Completion((5,) * length, "", "length", prompt.box_space),) * rollout["num_generations"]
         groups = [Group(slot, prompt, completions) for slot in range(count)]
         plan = plan_rows(groups, self.values["module"]["max_tokens_per_pass"], [False] * count)
-        return fake_batch(pack(plan[0], groups), self.mode)
+        with unset_fake_temporarily():
+            packed = pack(plan[0], groups)
+        return fake_batch(packed, self.mode)
 
 
 @pytest.fixture
