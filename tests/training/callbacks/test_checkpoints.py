@@ -13,7 +13,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from grit_lightning.errors import CheckpointError, ConfigError
-from grit_lightning.training.callbacks.checkpoints import AtomicCheckpointIO, StepCheckpoint
+from grit_lightning.training.callbacks.checkpoints import StepCheckpoint
+from grit_lightning.training.checkpoint_writer import BackgroundCheckpointIO
 from support import toy_run
 from support.toy_run import Toy, fit
 
@@ -46,6 +47,12 @@ def saved_step(path: Path) -> int:
     return torch.load(path, weights_only=True)["global_step"]
 
 
+def saved_steps(module: Toy, folder: Path) -> list[int]:
+    """Return the step of each checkpoint, once the one that is being written is whole."""
+    module.trainer.strategy.checkpoint_io.wait()
+    return [saved_step(folder / name) for name in names(folder)]
+
+
 def uninterrupted(steps: int) -> torch.Tensor:
     module = Toy()
     fit(module, [], steps, enable_checkpointing=False)
@@ -64,9 +71,9 @@ class TestOccasions:
         assert saved_step(tmp_path / "last.ckpt") == 3
 
     def test_last_is_never_older_than_a_periodic_checkpoint(self, tmp_path):
-        seen = []
-        look = lambda: seen.append([saved_step(tmp_path / name) for name in names(tmp_path)])  # noqa: E731
-        fit(Toy(at={2: look, 3: look, 4: look}), [step_checkpoint(tmp_path, every=2, last=3)], steps=5)
+        module, seen = Toy(), []
+        module.at = dict.fromkeys((2, 3, 4), lambda: seen.append(saved_steps(module, tmp_path)))
+        fit(module, [step_checkpoint(tmp_path, every=2, last=3)], steps=5)
         assert seen == [[2, 2], [3, 2], [4, 2, 4]]
 
     def test_last_is_a_hard_link_to_an_equal_periodic_checkpoint(self, tmp_path):
@@ -94,9 +101,9 @@ class TestOccasions:
                 if trainer.global_step in (2, 4):
                     checkpoint.keep_best()
 
-        seen = []
-        look = lambda: seen.append([saved_step(tmp_path / name) for name in names(tmp_path)])  # noqa: E731
-        fit(Toy(at={2: look, 4: look}), [checkpoint, Best()], steps=5)
+        module, seen = Toy(), []
+        module.at = dict.fromkeys((2, 4), lambda: seen.append(saved_steps(module, tmp_path)))
+        fit(module, [checkpoint, Best()], steps=5)
         assert seen == [[2, 2], [4, 4]]
         assert names(tmp_path) == ["best.ckpt", "last.ckpt"]
         assert [saved_step(tmp_path / name) for name in names(tmp_path)] == [4, 5]
@@ -203,23 +210,22 @@ class TestAtomicity:
         assert torch.equal(module.layer.weight, uninterrupted(6))
         assert names(tmp_path) == ["last.ckpt"]
 
-    def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(self, tmp_path, monkeypatch):
-        path = tmp_path / "last.ckpt"
-        AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+    def test_the_trainer_writes_every_checkpoint_atomically_in_the_background(self, tmp_path):
+        trainer = fit(Toy(), [step_checkpoint(tmp_path)], steps=1)
+        assert type(trainer.strategy.checkpoint_io) is BackgroundCheckpointIO
 
+    def test_a_checkpoint_that_cannot_be_written_ends_training_at_the_next_step(self, tmp_path, monkeypatch):
         def fail(checkpoint, file):
-            file.write(b"half")
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(torch, "save", fail)
+        module = Toy()
+        module.at[1] = lambda: monkeypatch.setattr(torch, "save", fail)
+        # The thread has a step's time to fail; the error is raised when it has, at the latest by the next checkpoint.
         with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be written: No space left on device\."):
-            AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
+            fit(module, [step_checkpoint(tmp_path, last=1)], steps=6)
+        assert module.trainer.global_step < 6
         assert names(tmp_path) == ["last.ckpt"]
-        assert torch.load(path, weights_only=True) == {"step": 1}
-
-    def test_the_trainer_writes_every_checkpoint_atomically(self, tmp_path):
-        trainer = fit(Toy(), [step_checkpoint(tmp_path)], steps=1)
-        assert type(trainer.strategy.checkpoint_io) is AtomicCheckpointIO
+        assert saved_step(tmp_path / "last.ckpt") == 1
 
 
 def logged_steps(logger: CSVLogger) -> list[int]:

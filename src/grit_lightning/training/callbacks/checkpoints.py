@@ -1,13 +1,8 @@
-"""Checkpoints of a run: the callback that decides when to write them, and the plugin that writes them atomically.
+"""The callback that decides when checkpoints of a run are written.
 
-They replace Lightning's own ``ModelCheckpoint`` and ``TorchCheckpointIO`` (2.6.6), for these reasons:
-
-- ``TorchCheckpointIO`` builds the archive in memory, writes it to the system's temporary folder and *moves* it. If that
-  folder is on another file system, as is usual on a cluster, the move is a copy onto the final name: a process killed
-  during the copy leaves a truncated file, and a small ``/tmp`` cannot hold the archive at all. Nothing is fsynced.
-- ``ModelCheckpoint`` with manual optimization warns in every run that it saves the weights after the step, which is
-  intended here. It deletes checkpoints that it considers superseded. On Ctrl-C it saves the weights in any state, even
-  in the middle of an update.
+It replaces Lightning's own ``ModelCheckpoint`` (2.6.6), which with manual optimization warns in every run that it saves
+the weights after the step, which is intended here. It deletes checkpoints that it considers superseded. On Ctrl-C it
+saves the weights in any state, even in the middle of an update.
 """
 
 from __future__ import annotations
@@ -15,42 +10,23 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.hooks import RemovableHandle
 
-from grit_lightning.errors import CheckpointError, ConfigError, JudgeError, NotFiniteError
+from grit_lightning.errors import ConfigError, JudgeError, NotFiniteError
 from grit_lightning.runs.checkpoint_files import BEST_CHECKPOINT, LAST_CHECKPOINT
 from grit_lightning.system.files import free_path, replacing
+from grit_lightning.training.checkpoint_writer import BackgroundCheckpointIO
 
 log = logging.getLogger(__name__)
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Streams a checkpoint to a temporary file in its folder, and renames that file once it is on disk."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
-    ) -> None:
-        """Write ``checkpoint`` to the local file ``path`` atomically, and create its folder if it is missing.
-
-        Raises:
-            CheckpointError: the disk is full, or the folder cannot be written to.
-        """
-        path = Path(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary, temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 class StepCheckpoint(Checkpoint):
@@ -59,7 +35,8 @@ class StepCheckpoint(Checkpoint):
     ``last.ckpt`` holds the newest saved state. It is replaced atomically: every ``last_every_n_steps``, with each kept
     checkpoint, after the last step, and when Ctrl-C, SIGTERM or an error stops training. A kept checkpoint, such as
     ``step_000050.ckpt``, is a hard link to the ``last.ckpt`` of its step, so it is not written twice. So is
-    ``best.ckpt``, which is replaced when :meth:`keep_best` was called during the step.
+    ``best.ckpt``, which is replaced when :meth:`keep_best` was called during the step. Files are written while training
+    goes on (:class:`BackgroundCheckpointIO`); links are made once the file is whole.
 
     An interrupted step counts as not begun: weights and loop counters are saved as they were before it. If its weight
     update has begun, nothing is saved, because the weights are those of no step.
@@ -102,7 +79,7 @@ class StepCheckpoint(Checkpoint):
         self._is_best = True
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Make all checkpoints of the trainer atomic, also those saved by others, such as SLURM's requeue handler.
+        """Write all checkpoints of the trainer this way, also those saved by others, such as SLURM's requeue handler.
 
         Raises:
             ConfigError: the strategy writes sharded checkpoints.
@@ -112,7 +89,7 @@ class StepCheckpoint(Checkpoint):
                 "strategy.save_distributed_checkpoint is true, expected false: only single files are written atomically"
             )
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+            trainer.strategy.checkpoint_io = BackgroundCheckpointIO()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Register hooks that note the beginning of each weight update."""
@@ -122,8 +99,13 @@ class StepCheckpoint(Checkpoint):
         self._hooks = [optimizer.register_step_pre_hook(hook) for optimizer in trainer.optimizers]
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Note that a step has begun; until its update begins, the weights are still those of the previous step."""
+        """Note that a step has begun; until its update begins, the weights are still those of the previous step.
+
+        Raises:
+            CheckpointError: the last checkpoint could not be written.
+        """
         self._within_step = True
+        _writer(trainer).require_success()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Save if this step is due for ``last.ckpt``, a kept checkpoint or ``best.ckpt``, or is the last step."""
@@ -142,8 +124,9 @@ class StepCheckpoint(Checkpoint):
             self._is_best = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save if training ended before its last step (time limit or early stopping)."""
+        """Save if training ended before its last step (time limit or early stopping), and wait for the file."""
         self._save_last(trainer)
+        _writer(trainer).wait()
         self._stop_watching()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -151,6 +134,7 @@ class StepCheckpoint(Checkpoint):
         try:
             if self._saved_step is not None and trainer.global_step != self._saved_step:
                 self._save_interrupted(trainer, exception)
+            _writer(trainer).wait()
             # Logged also if the state had already been saved before the interruption.
             if trainer.global_step == self._saved_step and trainer.is_global_zero and self.last_path.exists():
                 log.info(
@@ -191,8 +175,8 @@ class StepCheckpoint(Checkpoint):
         self._saved_step = trainer.global_step
 
     def _keep_last(self, trainer: pl.Trainer, path: Path) -> None:
-        if trainer.is_global_zero and self.last_path.exists():
-            _link(self.last_path, path)
+        if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+            _writer(trainer).then(partial(_link, self.last_path, path))
 
     def _note_update(self, *_: Any) -> None:
         self._update_begun = True
@@ -204,12 +188,19 @@ class StepCheckpoint(Checkpoint):
         self._hooks = []
 
 
+def _writer(trainer: pl.Trainer) -> BackgroundCheckpointIO:
+    io = trainer.strategy.checkpoint_io
+    return io if isinstance(io, BackgroundCheckpointIO) else BackgroundCheckpointIO()  # a user's own plugin: no thread
+
+
 def _is_due(step: int, every_n_steps: int | None) -> bool:
     return every_n_steps is not None and step % every_n_steps == 0
 
 
 def _link(source: Path, target: Path) -> None:
     """Make ``target`` a hard link to ``source``, or a copy on a file system without hard links."""
+    if not source.exists():
+        return
     with replacing(target) as temporary:
         try:
             os.link(source, temporary)

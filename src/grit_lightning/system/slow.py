@@ -1,0 +1,39 @@
+"""Lines in the log about something that takes long, so that nothing is silent for more than a few seconds."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def announced(what: str, *, after: float = 2.0, every: float = 10.0) -> Iterator[None]:
+    """Log ``what`` if the block takes longer than ``after`` seconds, and again ``every`` so many seconds until it ends.
+
+    Args:
+        what: what the block does, such as ``loading weights``.
+        after: seconds before the first line.
+        every: seconds between further lines, which say how long it has taken.
+    """
+    done = threading.Event()
+    start = time.monotonic()
+
+    def tell() -> None:
+        if done.wait(after):
+            return
+        log.info("%s …", what)
+        while not done.wait(every):
+            log.info("%s … %.0f s", what, time.monotonic() - start)
+
+    teller = threading.Thread(target=tell, name="announcer", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
