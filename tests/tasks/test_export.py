@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+from support.released import TINY
 
 FAST = ("+debug=fast", "threads=1", "trainer.accelerator=cpu", "~callbacks.demonstration", "reward=digits")
 WEIGHTS = "policy.model."
@@ -43,6 +46,20 @@ def test_the_exported_folder_holds_the_trained_weights(cli, work: Path, dtype: s
     assert card.startswith("---\nlibrary_name: transformers\n")
     assert "| rewards, by weight | digit_share 1 |" in card
     assert "for 2 steps" in card
+
+
+def test_the_stored_type_is_in_every_config_and_the_generation_config_is_the_checkpoints(cli, work: Path) -> None:
+    source = work / "source"
+    shutil.copytree(TINY, source)
+    given = b'{"eos_token_id": [1],\n   "repetition_penalty": 1.05}'
+    (source / "generation_config.json").write_bytes(given)
+    done = cli(*FAST, f"model.checkpoint={source}", "model.dtype=bfloat16", "trainer.max_steps=1", "out=bf", cwd=work)
+    assert done.returncode == 0, done.stderr
+    done = cli("task=export", "ckpt=bf", "out=narrow", "task.dtype=bfloat16", cwd=work)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((work / "narrow" / "config.json").read_text())
+    assert {part["dtype"] for part in (config, config["text_config"], config["vision_config"])} == {"bfloat16"}
+    assert (work / "narrow" / "generation_config.json").read_bytes() == given
 
 
 def test_an_exported_folder_answers_as_the_run_does(cli, work: Path) -> None:

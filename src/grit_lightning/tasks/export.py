@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import HfApi, snapshot_download
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel
 
 from grit_lightning.app import config
 from grit_lightning.app.output_folder import refuse_taken
@@ -71,13 +71,15 @@ def export_model(
     if has_adapters(model):
         merge(model)
     _copy_files(backbone.weights_folder(), folder)
-    if (folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
-    else:  # so that model.generate() without arguments stops at the end of the turn
-        model.generation_config = GenerationConfig(
-            eos_token_id=list(backbone.eos_token_ids), pad_token_id=backbone.pad_token_id
-        )
-    model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard_size)
+    generation = folder / "generation_config.json"
+    given = generation.read_bytes() if generation.is_file() else None
+    # Without one, model.generate() without arguments would not stop at the end of the turn.
+    model.generation_config = GenerationConfig(
+        eos_token_id=list(backbone.eos_token_ids), pad_token_id=backbone.pad_token_id
+    )
+    _convert(model, getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard_size)
+    if given is not None:
+        generation.write_bytes(given)
     for file in folder.glob("*.safetensors"):
         file.chmod(0o666 & ~_umask())  # save_pretrained makes them readable for their owner only
     (folder / "README.md").write_text(model_card(run, values, weights.step), encoding="utf-8")
@@ -85,6 +87,13 @@ def export_model(
     if push is not None:
         print(f"uploaded to {_push(folder, push, private)}")
     return folder
+
+
+def _convert(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Convert a model's weights, and say so in its config and those of its parts."""
+    for part in (model.config, *(getattr(model.config, name) for name in model.config.sub_configs)):
+        part.dtype = dtype
+    return model.to(dtype)
 
 
 def _copy_files(checkpoint: str, folder: Path) -> None:

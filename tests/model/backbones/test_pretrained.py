@@ -292,6 +292,17 @@ def test_without_liger_the_error_says_what_to_install(compose_config, monkeypatc
     assert str(raised.value.__cause__) == "model.liger needs liger-kernel: pip install 'grit-lightning[liger]'"
 
 
+@pytest.mark.parametrize(
+    ("cuda", "installed", "used"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_liger_is_used_by_default_on_a_gpu_where_it_is_installed(
+    compose_config, monkeypatch, cuda: int, installed: int, used: bool
+) -> None:
+    monkeypatch.setattr(pretrained, "is_liger_kernel_available", lambda: bool(installed))
+    monkeypatch.setattr(pretrained.torch.cuda, "is_available", lambda: bool(cuda))
+    assert instantiate(compose_config().model).liger is used
+
+
 def test_liger_patches_the_model_but_not_its_head(compose_config, monkeypatch) -> None:
     patched: list[tuple[Any, dict[str, bool]]] = []
     monkeypatch.setattr(pretrained, "is_liger_kernel_available", lambda: True)

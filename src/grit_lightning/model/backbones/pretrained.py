@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 from PIL.Image import Image
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -24,6 +22,7 @@ from transformers.utils import is_liger_kernel_available
 from grit_lightning.errors import CheckpointError, ConfigError, DataError
 from grit_lightning.model.adapters import LoRA
 from grit_lightning.model.attention import LANGUAGE, set_vision_attention
+from grit_lightning.model.backbones.checkpoint_errors import checkpoint_errors
 from grit_lightning.model.backbones.family import Family, ImageLimits
 from grit_lightning.model.backbones.freezing import freeze
 from grit_lightning.model.backbones.internvl import InternVL
@@ -37,6 +36,7 @@ from grit_lightning.model.conversion.cached import is_original, native_folder
 from grit_lightning.model.conversion.safetensors_files import require_whole
 from grit_lightning.model.finite import require_finite
 from grit_lightning.model.varlen import Choice, is_available
+from grit_lightning.system.slow import announced
 from grit_lightning.types import Completion, FinishReason, Prompt, Sample
 
 FAMILIES: Mapping[str, type[Family]] = {"qwen2_5_vl": Qwen25VL, "qwen3_vl": Qwen3VL, "internvl": InternVL}
@@ -61,8 +61,9 @@ class PretrainedBackbone:
         random_weights_seed: seed of random weights for the checkpoint's config; ``None`` to read the checkpoint's own.
         peft: adapters to train; ``None`` to train the model's own parameters.
         freeze: what to exclude from training: ``vision``, ``projector``, ``language``, or parameter name prefixes.
-        liger: whether to compute norms, rotary embeddings and gated MLPs with Liger's kernels (arXiv 2410.10989), on a
-            GPU. Liger's fused head is not used, because the package's own head avoids full logits as well.
+        liger: whether to compute norms, rotary embeddings and gated MLPs with Liger's kernels (arXiv 2410.10989);
+            ``auto`` does so on a GPU where they are installed. Liger's fused head is not used, because the package's
+            own head avoids full logits as well.
 
     Raises:
         CheckpointError: the folder lacks files, or holds another architecture.
@@ -84,8 +85,9 @@ class PretrainedBackbone:
         random_weights_seed: int | None,
         peft: LoRA | None,
         freeze: Sequence[str],
-        liger: bool = False,
+        liger: bool | Literal["auto"] = False,
     ) -> None:
+        liger = torch.cuda.is_available() and is_liger_kernel_available() if liger == "auto" else liger
         if liger and not is_liger_kernel_available():
             raise ConfigError("model.liger needs liger-kernel: pip install 'grit-lightning[liger]'")
         if not is_available(attn_implementation):
@@ -105,7 +107,7 @@ class PretrainedBackbone:
         self.freeze = tuple(freeze)
         # The folder or hub id that transformers reads: the checkpoint, or its converted copy.
         self._source = source = str(native_folder(checkpoint)) if is_original(checkpoint) else checkpoint
-        with _checkpoint_errors(checkpoint):
+        with checkpoint_errors(checkpoint):
             self.config = AutoConfig.from_pretrained(source)
             family = FAMILIES.get(self.config.model_type)
             if family is None:
@@ -198,7 +200,7 @@ class PretrainedBackbone:
             CheckpointError: weights are missing, truncated, of another shape or not finite.
         """
         folder = self.weights_folder()
-        with _checkpoint_errors(self.checkpoint):
+        with checkpoint_errors(self.checkpoint), announced(f"loading the weights of {self.checkpoint}"):
             model, info = AutoModelForImageTextToText.from_pretrained(
                 folder,
                 dtype=self.dtype,
@@ -237,13 +239,3 @@ class PretrainedBackbone:
         freeze(model, self.freeze, self.family.parts, self.checkpoint)
         if self.peft is not None:
             self.peft.fit(model, self.family.parts)
-
-
-@contextmanager
-def _checkpoint_errors(checkpoint: str) -> Iterator[None]:
-    """Turn the exceptions of transformers for an unusable checkpoint into a ``CheckpointError`` of one sentence."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{checkpoint}: cannot be loaded: {reason}") from error
