@@ -16,11 +16,14 @@ from typing import Any
 
 import lightning as L
 import torch
-from steps.floors import Model, floor_table, floors, rates
+from steps.floors import floor_table, floors, model_size, rates_sentence
+from steps.lengths import forced
 from steps.measure import command, machine, markdown, write
 from steps.ours import module_of, prompt_tokens, stream, trainer_of
 from steps.sizes import SIZES, Size
 from torch.profiler import ProfilerActivity, profile
+
+from grit_lightning.training.step_time import measure
 
 SHOWN = 15
 """Number of operators in the table."""
@@ -71,18 +74,25 @@ def main() -> None:
     size: Size = SIZES[options.size].changed(options.changes)
     module, values = module_of(size)
     record = Profiled()
-    trainer_of(size, values, record, max_steps=3).fit(module, stream(size))
-    rate = rates(module.device, size.dtype)
-    bounds = floors(size, Model.of(module.backbone, prompt_tokens(module, size)), rate)
+    with forced(size):
+        trainer_of(size, values, record, max_steps=3).fit(module, stream(size))
+    rates = measure(module.device, getattr(torch, size.dtype))
+    bounds = floors(size, model_size(module.backbone), prompt_tokens(module, size), rates)
     total = sum(taken for *_, taken in record.operators)
     rows = [["operator", "calls", "share"], ["---", "--:", "--:"]]
     rows += [[name, str(count), f"{taken / total:.1%}"] for name, count, taken in record.operators[:SHOWN]]
     text = (
-        f"    {command()}\n\n{torch.get_num_threads()} threads; a copy moves {rate['copy_gb_s']:.0f} GB/s, a matrix "
-        f"product runs at {rate['product_gflop_s']:.0f} GFLOP/s. The step took {record.phases['step']:.2f} s.\n\n"
+        f"    {command()}\n\n{torch.get_num_threads()} threads. {rates_sentence(rates, size.dtype)} "
+        f"The step took {record.phases['step']:.2f} s.\n\n"
         f"{markdown(floor_table(record.phases, bounds))}\n\n{markdown(rows)}"
     )
-    data = {"command": command(), "machine": machine(), "size": asdict(size), "rates": rate, "floors": bounds}
+    data = {
+        "command": command(),
+        "machine": machine(),
+        "size": asdict(size),
+        "rates": rates._asdict(),
+        "floors": bounds,
+    }
     write(options.out, f"profile_{size.name}", text, data | {"phases": record.phases, "operators": record.operators})
 
 

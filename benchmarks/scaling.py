@@ -13,10 +13,12 @@ import argparse
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from steps.floors import Model, operations
+from steps.floors import model_size, step_size
 from steps.measure import command, machine, markdown, median, peak, seconds, spread, take_turns, write
 from steps.ours import module_of, prompt_tokens
 from steps.sizes import SIZES, Size
+
+from grit_lightning.training.step_time import operations
 
 AXES: dict[str, tuple[int, ...]] = {
     "generations": (4, 8, 16), "prompt_words": (10, 250, 750), "new_tokens": (32, 128, 256), "prompts": (1, 2, 4),
@@ -48,8 +50,10 @@ def main() -> None:
         )
         data["axes"][axis] = steps
         prompt = {name: prompt_tokens(module, size) for name, size in sizes.items()}
-        models = {name: Model.of(module.backbone, prompt[name]) for name in sizes}
-        counted = {name: operations(size, models[name]) for name, size in sizes.items()}
+        model = model_size(module.backbone)
+        counted = {
+            name: operations(step_size(size, prompt[name]), model, recompute=False) for name, size in sizes.items()
+        }
         tables.append(_table(axis, sizes, steps, prompt, counted))
     write(options.out, f"scaling_{base.name}", f"    {command()}\n\n" + "\n\n".join(tables), data)
 

@@ -9,7 +9,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from steps.floors import Model
+from steps.floors import model_size
 from steps.measure import command, machine, markdown, peak, take_turns, write
 from steps.ours import module_of
 from steps.sizes import SIZES
@@ -33,7 +33,7 @@ def main() -> None:
     steps, beyond = {}, []
     for name, size in sizes.items():  # one after the other, as memory is measured and not time
         steps |= take_turns({name: ("steps.ours", size)}, options.repeats, 1, options.out / "logs")
-        held = COPIES * 4 * Model.of(module_of(size)[0].backbone, prompt=0).parameters / 2**30
+        held = COPIES * 4 * model_size(module_of(size)[0].backbone).parameters / 2**30
         beyond.append(peak(steps[name]) - held)
         more = f"{beyond[-1] / beyond[0] - 1:+.0%}" if len(beyond) > 1 else ""
         rows.append([f"{int(name):,}", f"{peak(steps[name]):.2f}", f"{held:.2f}", f"{beyond[-1]:.2f}", more])

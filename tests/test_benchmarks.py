@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -9,25 +10,72 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).parents[1]
 
 
-@pytest.mark.slow
-def test_the_command_for_a_gpu_runs_to_its_end_without_one(tmp_path: Path) -> None:
-    command = [sys.executable, "benchmarks/gpu.py", "--size", "tiny", "--device", "cpu", "--repeats", "1"]
+def run(out: Path, *arguments: str) -> tuple[dict, str]:
+    """Run benchmarks/gpu.py without a GPU and return what it wrote."""
+    command = [sys.executable, "benchmarks/gpu.py", "--shrunk", "--device", "cpu", "--repeats", "1", "--out", str(out)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, "--out", str(tmp_path)], capture_output=True, text=True, timeout=400, env=environment, cwd=REPOSITORY
+        [*command, *arguments], capture_output=True, text=True, timeout=400, env=environment, cwd=REPOSITORY
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    data = json.loads((tmp_path / "gpu_tiny_cpu.json").read_text())
-    assert len(data["exactness"]) == 2
-    assert len(data["steps"]["ours"]) == 1
-    table = (tmp_path / "gpu_tiny_cpu.md").read_text()
-    assert table.count("| ok |") == 2
+    (table,) = out.glob("*.md")
+    return json.loads(table.with_suffix(".json").read_text()), table.read_text()
+
+
+@pytest.mark.slow
+def test_the_command_for_a_gpu_runs_to_its_end_without_one(tmp_path: Path) -> None:
+    data, table = run(tmp_path, "--size", "3b", "--parts", "exactness", "steps")
+    assert data["failed"] == {}
+    assert len(data["exactness"]) == 7
+    assert table.count("| ok |") == 7
+    assert (data["size"]["dtype"], data["size"]["moments"]) == ("bfloat16", "bfloat16")
+    assert len(data["steps"]["steps"]["ours"]) == 1
     assert "| update |" in table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["tiny", "small"])
+def test_steps_of_the_other_sizes_run_with_their_options(tmp_path: Path, size: str) -> None:
+    data, table = run(tmp_path, "--size", size, "--parts", "steps")
+    assert data["size"]["dtype"] == "float32"
     assert "completion tokens a second" in table
+
+
+def test_a_part_that_fails_does_not_end_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    gpu = importlib.import_module("gpu")
+    sizes = importlib.import_module("steps.sizes")
+    benchmark = gpu.Benchmark(sizes.TINY, torch.device("cpu"), 1, tmp_path)
+
+    def fails(_: object) -> None:
+        raise SystemExit("error: out of memory")
+
+    def works(_: object) -> tuple[str, dict]:
+        assert "**fails failed**" in (tmp_path / "gpu_tiny_cpu.md").read_text()
+        return "a table", {"x": 1}
+
+    benchmark.run({"fails": fails, "works": works}, budget=100)
+    assert benchmark.failed == {"fails": "SystemExit: error: out of memory"}
+    assert "a table" in (tmp_path / "gpu_tiny_cpu.md").read_text()
+    assert json.loads((tmp_path / "gpu_tiny_cpu.json").read_text())["works"] == {"x": 1}
+    benchmark.run({"late": works}, budget=-1)
+    assert "have passed" in benchmark.failed["late"]
+
+
+def test_the_3b_size_is_the_recipe(compose_config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    size = importlib.import_module("steps.sizes").THREE_B
+    cfg = compose_config("+experiment=qwen3b")
+    assert (size.dtype, size.moments) == (cfg.model.dtype, cfg.optimizer.moments)
+    assert size.gradient_checkpointing == cfg.model.gradient_checkpointing
+    assert (size.pass_tokens, size.logits_chunk) == (cfg.module.max_tokens_per_pass, cfg.module.logits_chunk)
+    assert (size.prompts, size.generations) == (cfg.data.prompts_per_step, cfg.rollout.num_generations)
+    assert size.new_tokens == cfg.rollout.max_new_tokens
 
 
 @pytest.mark.parametrize("arguments", [("gpu.py",), ("step.py", "huge")], ids=lambda given: given[0])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.gate import Side
+from steps.lengths import lengths
 from steps.sizes import Size
 
 Steps = list[dict[str, Any]]
@@ -83,7 +84,8 @@ def step_table(size: Size, steps: Mapping[str, Steps]) -> str:
             [f"{phase}, s", *(f"{median(s, lambda one, p=phase: one['phases'][p]):.2f}" for s in steps.values())]
         )
     rows.append(["step, s", *(spread([seconds(one) for one in s]) for s in steps.values())])
-    rate = [size.completion_tokens / median(s, seconds) for s in steps.values()]
+    tokens = sum(lengths(size))
+    rate = [tokens / median(s, seconds) for s in steps.values()]
     rows.append(["completion tokens a second", *(f"{value:.0f}" for value in rate)])
     rows.append(["peak memory, GiB", *(f"{peak(s):.2f}" for s in steps.values())])
     if len(names) == 2:
@@ -136,9 +138,10 @@ def _version(name: str) -> str | None:
         return None
 
 
-def write(out: Path, name: str, text: str, data: Mapping[str, Any]) -> None:
+def write(out: Path, name: str, text: str, data: Mapping[str, Any], *, show: bool = True) -> None:
     """Write ``NAME.md`` with the text and ``NAME.json`` with the data to a folder, and print the text."""
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.md").write_text(text + "\n")
     (out / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
-    print(text)
+    if show:
+        print(text)

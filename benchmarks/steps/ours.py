@@ -20,6 +20,7 @@ from grit_lightning.system.paths import conf_dir
 from grit_lightning.training.grpo import GRPOModule
 from grit_lightning.types import Sample, StepOutput
 from steps.gate import Gate
+from steps.lengths import forced, lengths
 from steps.sizes import Size, checkpoint, image, question
 
 
@@ -54,13 +55,18 @@ class TakesTurns(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, *_: Any) -> None:
         """Check that all completions have their full length, and report the step."""
         seconds = time.perf_counter() - self.start
-        lengths = {len(c.token_ids) for group in outputs["output"].groups for c in group.completions}
-        assert lengths == {self.size.new_tokens}, lengths
+        found = tuple(len(c.token_ids) for group in outputs["output"].groups for c in group.completions)
+        assert sorted(found) == sorted(lengths(self.size)), found
         logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
         phases = {key: logged[f"time/{key}"] for key in ("rollout", "reference", "update")}
         phases["other"] = seconds - sum(phases.values())
         peak = logged["memory/peak_gib"] if module.device.type == "cuda" else None
         self.gate.report(seconds, {"encode": module.encode_seconds, **phases}, peak)
+
+
+def rows(size: Size) -> int:
+    """Return the number of completions of a step, all of which are decoded at once."""
+    return size.prompts * size.generations
 
 
 def overrides(size: Size) -> list[str]:
@@ -71,7 +77,8 @@ def overrides(size: Size) -> list[str]:
         f"model.gradient_checkpointing={size.gradient_checkpointing}",
         "prompt=plain", "rollout.stop=never written", "reward=digits", "scheduler=constant", "optimizer.lr=1e-6",
         f"rollout.num_generations={size.generations}", f"rollout.max_new_tokens={size.new_tokens}",
-        f"module.max_tokens_per_pass={size.pass_tokens}", f"trainer.precision={size.precision}", "trainer.max_steps=-1",
+        f"module.max_tokens_per_pass={size.pass_tokens}", f"module.logits_chunk={size.logits_chunk}",
+        f"optimizer.moments={size.moments}", "trainer.max_steps=-1", f"rollout.max_sequences={rows(size)}",
         "logger=csv", "~logger", "~callbacks", "module._target_=steps.ours.MeasuredModule",
     ]  # fmt: skip
 
@@ -89,8 +96,17 @@ def batches(size: Size) -> Iterator[Batch]:
 
 
 def _sample(size: Size, index: int) -> Sample:
-    resized = (size.pixels, size.pixels)
-    return Sample(str(index), question(size, index), "2", Path("noise"), resized, (), "tallyqa", "train", str(index))
+    return Sample(
+        str(index),
+        question(size, index),
+        "2",
+        Path("noise"),
+        image(size, index).size,
+        (),
+        "tallyqa",
+        "train",
+        str(index),
+    )
 
 
 def module_of(size: Size, *more: str) -> tuple[MeasuredModule, dict[str, Any]]:
@@ -104,9 +120,6 @@ def module_of(size: Size, *more: str) -> tuple[MeasuredModule, dict[str, Any]]:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         values = prepare(compose("config", [*overrides(size), *more]))
     module: MeasuredModule = instantiate(values["module"])
-    # Ban the end-of-turn tokens, so that every completion has its full length.
-    backbone = module.backbone
-    backbone.banned_token_ids = tuple(sorted({*backbone.banned_token_ids, *backbone.eos_token_ids}))
     return module, values
 
 
@@ -118,8 +131,9 @@ def prompt_tokens(module: GRPOModule, size: Size) -> int:
 def trainer_of(size: Size, values: dict[str, Any], *callbacks: L.Callback, max_steps: int = -1) -> L.Trainer:
     """Return a trainer without logger, checkpoints and progress bar, which would add to the time of a step."""
     return L.Trainer(
-        max_steps=max_steps, accelerator=values["trainer"]["accelerator"], devices=1, precision=size.precision,
-        logger=False, callbacks=list(callbacks), enable_checkpointing=False, enable_progress_bar=False,
+        max_steps=max_steps, accelerator=values["trainer"]["accelerator"], devices=1,
+        precision=values["trainer"]["precision"], logger=False, callbacks=list(callbacks),
+        enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
 
@@ -143,7 +157,8 @@ def main() -> None:
     gate.imported()
     size = Size.from_json(sys.argv[1])
     module, values = module_of(size)
-    trainer_of(size, values, TakesTurns(gate, size)).fit(module, stream(size))
+    with forced(size):
+        trainer_of(size, values, TakesTurns(gate, size)).fit(module, stream(size))
 
 
 if __name__ == "__main__":

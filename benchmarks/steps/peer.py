@@ -132,7 +132,7 @@ def trainer_of(size: Size, gate: Gate, output: str) -> MeasuredTrainer:
         num_generations=size.generations, max_completion_length=size.new_tokens, temperature=1.0, top_k=0,
         generation_kwargs={"min_new_tokens": size.new_tokens}, beta=0.01, loss_type="grpo", num_iterations=1,
         learning_rate=1e-6, lr_scheduler_type="constant", adam_beta2=0.99, max_grad_norm=1.0,
-        bf16=size.precision.startswith("bf16"), gradient_checkpointing=size.gradient_checkpointing,
+        bf16=size.dtype == "bfloat16", gradient_checkpointing=size.gradient_checkpointing,
         model_init_kwargs={"dtype": size.dtype, "attn_implementation": "sdpa"},
     )  # fmt: skip
     turns = TakesTurns(gate)

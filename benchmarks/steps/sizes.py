@@ -26,13 +26,15 @@ class Size:
             ``vocab_size`` tokens.
         pixels: side of the square images in pixels, a multiple of 28.
         prompt_words: filler words of the question.
+        varied: whether prompts, images and completions have unequal lengths, as real ones do. TRL's side cannot.
         prompts: prompts per step.
         generations: G, completions per prompt.
-        new_tokens: exact number of tokens of every completion.
-        dtype: type of the weights.
-        precision: precision of ``lightning.Trainer``.
+        new_tokens: number of tokens of every completion, or of the longest if they are unequal.
+        dtype: type of weights and computation.
+        moments: type of AdamW's moments on our side; on TRL's they have the type of the weights.
         gradient_checkpointing: recompute activations in the backward pass, on all sides.
         pass_tokens: ``module.max_tokens_per_pass`` on our side.
+        logits_chunk: ``module.logits_chunk`` on our side.
         peer_rows: completions per forward and backward pass on TRL's side.
     """
 
@@ -41,18 +43,20 @@ class Size:
     vision: dict[str, Any]
     pixels: int
     prompt_words: int
+    varied: bool
     prompts: int
     generations: int
     new_tokens: int
     dtype: str
-    precision: str
+    moments: str
     gradient_checkpointing: bool
     pass_tokens: int
+    logits_chunk: int
     peer_rows: int
 
     @property
     def completion_tokens(self) -> int:
-        """Completion tokens per step."""
+        """Completion tokens per step if all have the same number."""
         return self.prompts * self.generations * self.new_tokens
 
     @property
@@ -81,8 +85,9 @@ class Size:
 
 
 TINY = Size(
-    name="tiny", text={}, vision={}, pixels=224, prompt_words=20, prompts=4, generations=8, new_tokens=112,
-    dtype="float32", precision="32-true", gradient_checkpointing=False, pass_tokens=8192, peer_rows=32,
+    name="tiny", text={}, vision={},
+    pixels=224, prompt_words=20, varied=False, prompts=4, generations=8, new_tokens=112,
+    dtype="float32", moments="float32", gradient_checkpointing=False, pass_tokens=8192, logits_chunk=64, peer_rows=32,
 )  # fmt: skip
 
 SMALL = Size(
@@ -96,12 +101,12 @@ SMALL = Size(
         "depth": 7, "hidden_size": 320, "intermediate_size": 864, "num_heads": 5, "out_hidden_size": 512,
         "fullatt_block_indexes": [3, 6],
     },
-    pixels=448, prompt_words=10, prompts=2, generations=8, new_tokens=128,
-    dtype="float32", precision="32-true", gradient_checkpointing=False, pass_tokens=1400, peer_rows=8,
+    pixels=448, prompt_words=10, varied=False, prompts=2, generations=8, new_tokens=128,
+    dtype="float32", moments="float32", gradient_checkpointing=False, pass_tokens=1400, logits_chunk=64, peer_rows=8,
 )  # fmt: skip
 
-# The model has the sizes in config.json of Qwen/Qwen2.5-VL-3B-Instruct. The batch is the published one, with images of
-# 256 tokens. All weights are bfloat16, so that policy, reference, gradient and optimizer state fit one GPU of 80 GB.
+# The model has the sizes in config.json of Qwen/Qwen2.5-VL-3B-Instruct, the batch and all options are those of
+# +experiment=qwen3b, and completions have up to 1,000 tokens.
 THREE_B = Size(
     name="3b",
     text={
@@ -113,11 +118,20 @@ THREE_B = Size(
         "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 2048,
         "fullatt_block_indexes": [7, 15, 23, 31],
     },
-    pixels=448, prompt_words=60, prompts=32, generations=4, new_tokens=300,
-    dtype="bfloat16", precision="bf16-true", gradient_checkpointing=True, pass_tokens=16384, peer_rows=16,
+    pixels=448, prompt_words=60, varied=True, prompts=32, generations=4, new_tokens=1000,
+    dtype="bfloat16", moments="bfloat16", gradient_checkpointing=True, pass_tokens=8192, logits_chunk=1024,
+    peer_rows=16,
 )  # fmt: skip
 
 SIZES = {size.name: size for size in (TINY, SMALL, THREE_B)}
+
+
+def shrunk(size: Size) -> Size:
+    """Return a size with the bundled model and few short completions, and with the other options as they are."""
+    return replace(
+        size, name=f"{size.name}_shrunk", text={}, vision={}, pixels=112, prompt_words=5, prompts=3, generations=2,
+        new_tokens=24, peer_rows=2,
+    )  # fmt: skip
 
 
 def checkpoint(size: Size) -> Path:
@@ -154,11 +168,13 @@ def write_checkpoint(source: Path, config: dict[str, Any]) -> Path:
 
 
 def question(size: Size, index: int) -> str:
-    """Return the question of prompt number ``index``."""
-    return " ".join(["How many red circles are there?", *["and"] * size.prompt_words, str(index)])
+    """Return the question of prompt number ``index``; with ``varied``, of up to twice as many words."""
+    words = size.prompt_words + (index * 37 % (size.prompt_words + 1) if size.varied else 0)
+    return " ".join(["How many red circles are there?", *["and"] * words, str(index)])
 
 
 def image(size: Size, index: int) -> Image.Image:
-    """Return image number ``index``, which is noise, so that no two images are equal."""
-    pixels = np.random.default_rng(index).integers(0, 256, (size.pixels, size.pixels, 3), dtype=np.uint8)
+    """Return image number ``index``, which is noise; with ``varied``, some are as little as half as high."""
+    height = size.pixels - (28 * (index % (size.pixels // 56 + 1)) if size.varied else 0)
+    pixels = np.random.default_rng(index).integers(0, 256, (height, size.pixels, 3), dtype=np.uint8)
     return Image.fromarray(pixels)

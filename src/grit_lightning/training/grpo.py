@@ -69,9 +69,9 @@ class GRPOModule(PolicyModule):
         max_tokens_per_pass: int,
         logits_chunk: int,
         max_grad_norm: float,
-        max_skipped: int,
         seed: int,
         offload_reference: bool,
+        max_skipped: int = 3,  # configs of earlier versions lack it
     ) -> None:
         super().__init__(
             backbone=backbone, optimizer=optimizer, scheduler=scheduler, max_tokens_per_pass=max_tokens_per_pass,

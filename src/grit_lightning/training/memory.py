@@ -123,11 +123,13 @@ def estimate(model: PreTrainedModel, step: StepSize, setup: Setup) -> dict[str, 
         "largest layer or logits": max(_layer(model.config, step, width), _head(head, step, width, setup.shards)),
         "prefill and sampling": _prefill(model.config, step, width),
     }
-    whole = (weights + casts) * (1 - 1 / setup.shards)  # rollouts gather all of a sharded model on each device
+    # Rollouts gather all of a sharded model on each device; updates its embedding and LM head, and layers one by one.
+    whole = (weights + casts) * (1 - 1 / setup.shards)
+    root = head.numel() * width * (1 - 1 / setup.shards)
     held = sum(parts[name] for name in ("weights", "reference", "optimizer", "cache of keys and values"))
     held += parts["bf16 copies of weights"]
     rollout = held + whole + parts["prefill and sampling"]
-    update = held + sum(parts[name] for name in ("gradients", "activations", "largest layer or logits"))
+    update = held + root + sum(parts[name] for name in ("gradients", "activations", "largest layer or logits"))
     return {**parts, "peak": max(rollout, update)}
 
 

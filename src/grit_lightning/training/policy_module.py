@@ -69,7 +69,7 @@ class PolicyModule(L.LightningModule):
         max_tokens_per_pass: int,
         logits_chunk: int,
         max_grad_norm: float,
-        max_skipped: int,
+        max_skipped: int = 3,  # configs of earlier versions lack it
     ) -> None:
         super().__init__()
         for key, value in (("max_tokens_per_pass", max_tokens_per_pass), ("logits_chunk", logits_chunk)):

@@ -45,9 +45,9 @@ def adamw(
     """
     parameters = list(named_parameters)
     require_available(moments)
-    plain = torch.optim.AdamW(
-        parameters, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, fused=True
-    )
+    first, second = betas
+    options = {"lr": lr, "betas": (first, second), "eps": eps, "weight_decay": weight_decay}
+    plain = torch.optim.AdamW(parameters, **options, fused=True)  # type: ignore[arg-type]
     if moments == "float32" and all(value.dtype.itemsize >= torch.float32.itemsize for _, value in parameters):
         return plain
     return SplitAdamW(plain.param_groups, moments=moments)
