@@ -12,9 +12,9 @@ import lightning as L
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from transformers.utils.logging import disable_progress_bar
 
 from grit_lightning.app import config
-from grit_lightning.app.startup import prepare
 from grit_lightning.data.stream import Batch
 from grit_lightning.system.paths import conf_dir
 from grit_lightning.training.grpo import GRPOModule
@@ -117,8 +117,11 @@ def module_of(size: Size, *more: str) -> tuple[MeasuredModule, dict[str, Any]]:
         more: further overrides.
     """
     config.register()
+    disable_progress_bar()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        values = prepare(compose("config", [*overrides(size), *more]))
+        # Only the groups that are measured, so that nothing is needed that others import.
+        values = config.check(compose("config", [*overrides(size), *more]), "trainer", "module")
+    torch.manual_seed(values["module"]["seed"])
     module: MeasuredModule = instantiate(values["module"])
     return module, values
 

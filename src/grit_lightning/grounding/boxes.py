@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from grit_lightning.types import Box, Size
 
@@ -150,6 +149,8 @@ def matched_pairs(
     """
     if not predicted or not reference:
         return []
+    from scipy.optimize import linear_sum_assignment  # slow to import, and rarely needed by whatever reads boxes
+
     table = np.array([[similarity(p, r) for r in reference] for p in predicted])
     return [float(value) for value in table[linear_sum_assignment(table, maximize=True)]]
 
