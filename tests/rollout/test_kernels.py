@@ -42,7 +42,7 @@ def step_of(recipe: Recipe, name: str) -> Kernels:
 @pytest.mark.parametrize("name", ["qwen3b", "qwen3b_lora"])
 def test_kernels_of_a_decoding_step_with_and_without_adapters(recipe, monkeypatch, name: str) -> None:
     # On a GPU, the choice of a token is one more kernel (test_noise).
-    monkeypatch.setattr("grit_lightning.rollout.sampler.draw_tokens", lambda scores, *_: scores.argmax(dim=-1))
+    monkeypatch.setattr("grit_lightning.rollout.sampler.draw_tokens", lambda logits, *_, **__: logits.argmax(dim=-1))
     kernels = step_of(recipe(name), name)
     assert kernels.cast_bytes == 0
     assert kernels.total <= 1969

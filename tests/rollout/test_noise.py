@@ -77,18 +77,19 @@ def test_the_compiled_draw_is_one_kernel_that_writes_only_tokens_and_draws_the_s
     from torch._inductor.utils import run_and_get_code
 
     generator = torch.Generator().manual_seed(0)
-    scores, position = 3 * torch.randn(6, 5000, generator=generator), torch.tensor([17])
-    scores[:, 3] = -torch.inf
+    logits, position = 3 * torch.randn(6, 5000, generator=generator), torch.tensor([17])
+    banned = torch.zeros(5000, dtype=torch.bool).index_fill_(0, torch.tensor([3, 70]), True)
     torch._dynamo.reset()
     metrics.reset()
-    tokens, code = run_and_get_code(torch.compile(_draw, dynamic=True), scores, keys(6), position)
+    tokens, code = run_and_get_code(torch.compile(_draw, dynamic=True), logits, keys(6), position, banned, 0.9)
     assert metrics.generated_kernel_count == 1
     # The only memory that it asks for is that of the tokens: one number for each row.
     allocated = [line for line in code[0].splitlines() if "= empty_strided_cpu(" in line]
     assert len(allocated) == 1
     assert "torch.int64" in allocated[0]
     assert re.search(r"\(\(s\d+, ?\)", allocated[0])  # of one axis
-    assert torch.equal(tokens, draw_tokens(scores.clone(), keys(6), position))
+    expected = draw_tokens(logits.clone(), keys(6), position, temperature=0.9, banned=(3, 70))
+    assert torch.equal(tokens, expected)
 
 
 def test_without_a_working_compiler_the_draw_is_the_same_with_one_warning(monkeypatch, caplog) -> None:
@@ -100,9 +101,11 @@ def test_without_a_working_compiler_the_draw_is_the_same_with_one_warning(monkey
 
     monkeypatch.setattr(noise_module.torch, "compile", broken)
     fused.cache_clear()
-    scores, position = torch.randn(3, 50, generator=torch.Generator().manual_seed(0)), torch.tensor([4])
+    logits, position = torch.randn(3, 50, generator=torch.Generator().manual_seed(0)), torch.tensor([4])
+    banned = torch.zeros(50, dtype=torch.bool)
+    expected = draw_tokens(logits.clone(), keys(3), position, temperature=0.5, banned=())
     for _ in range(2):
-        assert torch.equal(fused(_draw)(scores, keys(3), position), draw_tokens(scores.clone(), keys(3), position))
+        assert torch.equal(fused(_draw)(logits, keys(3), position, banned, 0.5), expected)
     assert [record.message for record in caplog.records] == [
         "the sampling noise is slower than it could be: torch.compile failed (no triton here)"
     ]

@@ -104,7 +104,7 @@ def rollout(
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_estimate_is_within_a_tenth_of_the_traced_peak_and_of_the_target(recipe, monkeypatch, name: str) -> None:
     # On a GPU, the choice of a token is one kernel that keeps nothing (test_noise).
-    monkeypatch.setattr("grit_lightning.rollout.sampler.draw_tokens", lambda scores, *_: scores.argmax(dim=-1))
+    monkeypatch.setattr("grit_lightning.rollout.sampler.draw_tokens", lambda logits, *_, **__: logits.argmax(dim=-1))
     made = recipe(name)
     step, model = step_size(made), made.backbone.outline()
     parts = estimate(model, step, setup(made.values, model, made.backbone.weight_bits(model)))

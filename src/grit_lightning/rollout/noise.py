@@ -47,19 +47,26 @@ def gumbel_noise(keys_B: Tensor, position: int | Tensor, vocab_size: int, first:
     return uniform_B_V.log_().neg_().log_().neg_()
 
 
-def draw_tokens(scores_B_V: Tensor, keys_B: Tensor, position: int | Tensor) -> Tensor:
-    """Sample a token for each row from the softmax of its scores: the argmax of scores + noise, int64, shape (B,).
+def draw_tokens(
+    logits_B_V: Tensor, keys_B: Tensor, position: int | Tensor, *, temperature: float, banned: tuple[int, ...]
+) -> Tensor:
+    """Sample a token for each row from the softmax of logits / temperature, int64, shape (B,).
 
-    On a GPU it is one compiled pass over the scores, in which the noise exists in registers only. Without a compiler it
-    takes 31 kernels, each over integers of the size of the scores.
+    It is the argmax of scores and noise. On a GPU it is one compiled pass that reads each logit once and writes only
+    the tokens. Without a compiler it takes 31 kernels, most of them over 64-bit integers of the size of the logits.
 
     Args:
-        scores_B_V: logits after temperature, top-k and top-p, float32; overwritten.
+        logits_B_V: logits after top-k and top-p, float32; overwritten on a CPU.
         keys_B: :func:`sequence_key` of each row, int64.
         position: index of the token within the completion, an integer or a tensor of one element.
+        temperature: the sampling temperature, > 0.
+        banned: ids of tokens that are never drawn.
     """
-    if scores_B_V.is_cuda:
-        return fused(_draw)(scores_B_V, keys_B, torch.as_tensor(position, device=keys_B.device))
+    if logits_B_V.is_cuda:
+        position = torch.as_tensor(position, device=keys_B.device)
+        mask_V = _mask(banned, logits_B_V.shape[1], keys_B.device)
+        return fused(_draw)(logits_B_V, keys_B, position, mask_V, temperature)
+    scores_B_V = without(logits_B_V, banned).div_(temperature)
     # On a CPU, noise is made in tiles that fit the processor's cache, because the hash passes over them many times.
     size = max(1, _TILE // len(keys_B))
     for first in range(0, scores_B_V.shape[1], size):
@@ -68,8 +75,24 @@ def draw_tokens(scores_B_V: Tensor, keys_B: Tensor, position: int | Tensor) -> T
     return scores_B_V.argmax(dim=-1)
 
 
-def _draw(scores_B_V: Tensor, keys_B: Tensor, position: Tensor) -> Tensor:
-    return (scores_B_V + gumbel_noise(keys_B, position, scores_B_V.shape[1])).argmax(dim=-1)
+def _draw(logits_B_V: Tensor, keys_B: Tensor, position: Tensor, banned_V: Tensor, temperature: float) -> Tensor:
+    scores_B_V = (logits_B_V / temperature).masked_fill(banned_V, -torch.inf)
+    return (scores_B_V + gumbel_noise(keys_B, position, logits_B_V.shape[1])).argmax(dim=-1)
+
+
+def without(logits_B_V: Tensor, banned: tuple[int, ...]) -> Tensor:
+    """Set the logits of banned tokens to −∞, in place."""
+    return logits_B_V.index_fill_(1, _ids(banned, logits_B_V.device), -torch.inf)
+
+
+@cache  # never freed, because recorded graphs read it
+def _ids(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(ids, dtype=torch.long, device=device)
+
+
+@cache
+def _mask(ids: tuple[int, ...], size: int, device: torch.device) -> Tensor:
+    return torch.zeros(size, dtype=torch.bool, device=device).index_fill_(0, _ids(ids, device), True)
 
 
 @cache
@@ -77,7 +100,7 @@ def fused(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return a function that computes the same in one kernel, compiled at its first call; itself without a compiler."""
     compiled: Callable[..., Tensor] = torch.compile(function, dynamic=True)
 
-    def call(*arguments: Tensor) -> Tensor:
+    def call(*arguments: Tensor | float) -> Tensor:
         nonlocal compiled
         try:
             return compiled(*arguments)

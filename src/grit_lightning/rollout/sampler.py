@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from grit_lightning.errors import ConfigError
 from grit_lightning.model.backbones.protocol import Backbone
 from grit_lightning.model.merged_adapters import merged
 from grit_lightning.rollout.decoding import Choose, decode
-from grit_lightning.rollout.noise import draw_tokens, sequence_key
+from grit_lightning.rollout.noise import draw_tokens, sequence_key, without
 from grit_lightning.rollout.stopping import stop_automaton
 from grit_lightning.types import Completion, Group, Prompt
 
@@ -121,10 +120,13 @@ class Draw:
 
     def __call__(self, logits_N_V: Tensor, keys_N: Tensor, position: Tensor) -> Tensor:
         """Return the next token of each row, int64, shape (N,)."""
-        scores_N_V = _without(logits_N_V, self.banned).div_(self.temperature)
-        for truncate in self._truncating():
-            scores_N_V = truncate(None, scores_N_V)
-        return draw_tokens(scores_N_V, keys_N, position)
+        temperature = self.temperature
+        if truncating := self._truncating():
+            logits_N_V = without(logits_N_V, self.banned).div_(temperature)
+            temperature = 1.0
+        for truncate in truncating:
+            logits_N_V = truncate(None, logits_N_V)
+        return draw_tokens(logits_N_V, keys_N, position, temperature=temperature, banned=self.banned)
 
     def _truncating(self) -> list[LogitsProcessor]:
         processors: list[LogitsProcessor] = []
@@ -147,16 +149,7 @@ class Greedy:
 
     def __call__(self, logits_N_V: Tensor, keys_N: Tensor, position: Tensor) -> Tensor:
         """Return the next token of each row, int64, shape (N,)."""
-        return _without(logits_N_V, self.banned).argmax(dim=-1)
-
-
-def _without(logits_N_V: Tensor, banned: tuple[int, ...]) -> Tensor:
-    return logits_N_V.index_fill_(1, _ids(banned, logits_N_V.device), -torch.inf)
-
-
-@cache  # recorded graphs read it
-def _ids(ids: tuple[int, ...], device: torch.device) -> Tensor:
-    return torch.tensor(ids, dtype=torch.long, device=device)
+        return without(logits_N_V, self.banned).argmax(dim=-1)
 
 
 def greedy(
