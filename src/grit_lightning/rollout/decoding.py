@@ -79,8 +79,7 @@ def decode(
         static: whether to work in memory that stays, as CUDA graphs need; on CUDA, steps are then replayed as graphs.
     """
     device = keys_B.device
-    memory = _MEMORIES.setdefault(model, StaticMemory()) if static else StaticMemory()
-    memory.check_weights(model)
+    memory = _static_memory(model) if static else StaticMemory()
     lengths = [prompt.num_tokens for prompt in prompts]
     cache = SharedPromptCache(lengths, generations, max_new_tokens, memory=memory, device=device, static=static)
     logits_N_V = _prefill(model, prompts, cache).repeat_interleave(generations, dim=0)
@@ -88,9 +87,10 @@ def decode(
     batch.draw(logits_N_V)
     for count in range(1, max_new_tokens):
         if count % (LOOK if static else 1) == 0:
-            if batch.all_ended():
+            ended = batch.ended()
+            if all(ended):
                 return batch.result(count)
-            batch.shrink()
+            batch.shrink(ended)
         cache.make_room()
         if replays(static, device):
             key = (cache.num_prompts, cache.width, cache.prompt_places, cache.seen, cache.capacity, choose, ends)
@@ -98,6 +98,13 @@ def decode(
         else:
             batch.step()
     return batch.result(max_new_tokens)
+
+
+def _static_memory(model: PreTrainedModel) -> StaticMemory:
+    """Return the memory of a model's rollouts, without graphs if the weights have moved since the last one."""
+    memory = _MEMORIES.setdefault(model, StaticMemory())
+    memory.check_weights(model)
+    return memory
 
 
 def replays(static: bool, device: torch.device) -> bool:
@@ -184,14 +191,14 @@ class _Batch:
         self.token_N.copy_(token_N)
         self.position += 1
 
-    def all_ended(self) -> bool:
-        """Look at which completions have ended, and tell whether all have; the device is waited for."""
-        self.ended = self.ends.over(self.states_B).tolist()
-        return all(self.ended)
+    def ended(self) -> list[bool]:
+        """Return which of all completions have ended; the device is waited for."""
+        ended: list[bool] = self.ends.over(self.states_B).tolist()
+        return ended
 
-    def shrink(self) -> None:
+    def shrink(self, ended: Sequence[bool]) -> None:
         """Remove completions that have ended if few enough rows remain (:data:`SHRINK`)."""
-        going = [[place for place, row in enumerate(group) if not self.ended[row]] for group in self.groups]
+        going = [[place for place, row in enumerate(group) if not ended[row]] for group in self.groups]
         kept = [index for index, places in enumerate(going) if places]
         width = max(map(len, going))
         if self.cache.static:  # few sizes, each of which is recorded once

@@ -120,13 +120,13 @@ class Draw:
 
     def __call__(self, logits_N_V: Tensor, keys_N: Tensor, position: Tensor) -> Tensor:
         """Return the next token of each row, int64, shape (N,)."""
-        temperature = self.temperature
-        if truncating := self._truncating():
-            logits_N_V = without(logits_N_V, self.banned).div_(temperature)
-            temperature = 1.0
+        truncating = self._truncating()
+        if not truncating:
+            return draw_tokens(logits_N_V, keys_N, position, temperature=self.temperature, banned=self.banned)
+        scores_N_V = without(logits_N_V, self.banned).div_(self.temperature)
         for truncate in truncating:
-            logits_N_V = truncate(None, logits_N_V)
-        return draw_tokens(logits_N_V, keys_N, position, temperature=temperature, banned=self.banned)
+            scores_N_V = truncate(None, scores_N_V)
+        return draw_tokens(scores_N_V, keys_N, position, temperature=1.0, banned=())
 
     def _truncating(self) -> list[LogitsProcessor]:
         processors: list[LogitsProcessor] = []

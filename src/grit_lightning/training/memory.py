@@ -101,12 +101,11 @@ def estimate(model: PreTrainedModel, step: StepSize, setup: Setup) -> dict[str, 
         step: size of a step.
         setup: options that determine memory use.
     """
-    stored = {
-        name: value.numel() * setup.weight_bits.get(name, BITS * value.element_size()) / BITS
+    weights = sum(
+        value.numel() * setup.weight_bits.get(name, BITS * value.element_size()) / BITS
         for name, value in model.named_parameters()
-    }
-    weights = sum(stored.values())
-    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    )
+    trained = [value for value in model.parameters() if value.requires_grad]
     head = model.get_output_embeddings().weight
     width = 2 if setup.autocast else head.element_size()
     # Autocast makes a bf16 copy of a float32 weight at each use. Those of one pass live until its backward pass.
@@ -115,8 +114,8 @@ def estimate(model: PreTrainedModel, step: StepSize, setup: Setup) -> dict[str, 
     parts = {
         "weights": weights / setup.shards,
         "reference": weights / setup.shards * setup.reference,
-        "optimizer": sum(value.numel() for _, value in trained) * setup.state_bytes / setup.shards,
-        "gradients": sum(value.nbytes for _, value in trained) / setup.shards,
+        "optimizer": sum(value.numel() for value in trained) * setup.state_bytes / setup.shards,
+        "gradients": sum(value.nbytes for value in trained) / setup.shards,
         "bf16 copies of weights": casts / setup.shards,
         "cache of keys and values": _cache(model.config, step, width),
         "activations": _inputs(model, step, setup, width),
@@ -143,9 +142,7 @@ def _cache(config: PreTrainedConfig, step: StepSize, width: int) -> float:
 def _inputs(model: PreTrainedModel, step: StepSize, setup: Setup, width: int) -> float:
     """Return the bytes that language model and vision tower keep for the backward pass of the largest pass.
 
-    With gradient checkpointing a layer keeps only its input. Without it, a layer of the Qwen2.5 architecture keeps the
-    float32 inputs of its two norms (8 bytes × hidden size), 6.5 further tensors of the hidden size, and 4 of the MLP's.
-    A part of the model below all trained parameters keeps nothing.
+    With gradient checkpointing a layer keeps only its input. A part below all trained parameters keeps nothing.
     """
     text, vision = model.config.get_text_config(), model.config.vision_config
     total = 0.0
@@ -153,12 +150,18 @@ def _inputs(model: PreTrainedModel, step: StepSize, setup: Setup, width: int) ->
         (text, text.num_hidden_layers, step.positions),
         (vision, depth(vision) * _is_trained(model, "image"), step.images * step.image_tokens * PATCHES),
     ):
-        kept = config.hidden_size * width
-        if not setup.gradient_checkpointing:
-            kept = config.hidden_size * (2 * FLOAT32 + 6.5 * width) + 4 * config.intermediate_size * width
+        kept = config.hidden_size * width if setup.gradient_checkpointing else _kept(config, width)
         total += positions * layers * kept
     # Around the layers: embeddings, the last norm in float32, hidden states that predict tokens and their gradients.
     return total + step.positions * text.hidden_size * (2 * FLOAT32 + 2 * width)
+
+
+def _kept(config: PreTrainedConfig, width: int) -> float:
+    """Return the bytes that a layer keeps per position for the backward pass, in the Qwen2.5 architecture.
+
+    They are the float32 inputs of its two norms, 6.5 further tensors of the hidden size, and 4 of the MLP's.
+    """
+    return config.hidden_size * (2 * FLOAT32 + 6.5 * width) + 4 * config.intermediate_size * width
 
 
 def _is_trained(model: PreTrainedModel, modality: str) -> bool:
@@ -171,8 +174,8 @@ def _layer(config: PreTrainedConfig, step: StepSize, width: int) -> float:
     They are those that a layer keeps, and the gradients of two tensors of the MLP and of 1.5 of the hidden size.
     """
     text = config.get_text_config()
-    hidden = text.hidden_size * (2 * FLOAT32 + 8 * width)
-    return step.positions * (hidden + 6 * text.intermediate_size * width)
+    gradients = (1.5 * text.hidden_size + 2 * text.intermediate_size) * width
+    return step.positions * (_kept(text, width) + gradients)
 
 
 def _head(weight: Tensor, step: StepSize, width: int, shards: int) -> float:

@@ -175,7 +175,7 @@ class StepCheckpoint(Checkpoint):
         self._saved_step = trainer.global_step
 
     def _keep_last(self, trainer: pl.Trainer, path: Path) -> None:
-        if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+        if trainer.is_global_zero:
             _writer(trainer).then(partial(_link, self.last_path, path))
 
     def _note_update(self, *_: Any) -> None:
@@ -199,7 +199,7 @@ def _is_due(step: int, every_n_steps: int | None) -> bool:
 
 def _link(source: Path, target: Path) -> None:
     """Make ``target`` a hard link to ``source``, or a copy on a file system without hard links."""
-    if not source.exists():
+    if not source.exists():  # nothing was saved, as in a trial run of Lightning (fast_dev_run)
         return
     with replacing(target) as temporary:
         try:
