@@ -48,7 +48,7 @@ def run(compose_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFac
         return Completion(tuple(token_ids), TEXT, finish, prompt.box_space)
 
     options = (
-        "trainer.max_steps=2", "trainer.accelerator=cpu", "data.prompts_per_step=10", "data.heldout=null",
+        "trainer.max_steps=2", "trainer.accelerator=cpu", "data.prompts_per_step=10", "data.val=null",
         "rollout.num_generations=2", "rollout.max_new_tokens=4", "callbacks.checkpoint.last_every_n_steps=null",
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:

@@ -30,6 +30,10 @@ class NotFiniteError(UserError):
     """Training that would make weights infinite or NaN. All processes raise it at the same point of a step."""
 
 
+class RewardError(UserError):
+    """A reward that fails for every completion. All processes raise it at the same point of a step."""
+
+
 class JudgeError(UserError):
     """A judge that cannot be used, or that left too many answers unscored.
 

@@ -76,7 +76,7 @@ def test_the_bare_command_is_the_tiny_experiment() -> None:
         ("trainer.max_steps", 1.5, "trainer.max_steps is 1.5, expected int"),
         ("rollout.temperature", "hot", "rollout.temperature is 'hot', expected float"),
         ("objective.kl", "k4", "objective.kl is 'k4', expected k1 | k2 | k3"),
-        ("data.val", 3, "data.val is 3, expected Sequence or null"),
+        ("data.val", 3, "data.val is 3, expected str or Sequence or null"),
         ("objective.mask_truncated", 1, "objective.mask_truncated is 1, expected bool"),
         ("optimizer._target_", "nowhere.Adam", "optimizer._target_ is 'nowhere.Adam', which cannot be imported"),
     ],

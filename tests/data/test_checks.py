@@ -33,7 +33,7 @@ def test_a_file_without_its_image_folder_is_skipped_as_if_absent(write, record, 
     with caplog.at_level(logging.WARNING):
         assert find_files([there, bare], "val", quiet=False) == [there]
     assert caplog.messages == [f"data.val: skipped because missing: {tmp_path / 'mme'}"]
-    with pytest.raises(DataError, match=r"/mme: none of the files of data\.val exists with its image folder; "):
+    with pytest.raises(DataError, match=r"/mme: none of the files of data\.val exists with its image folder$"):
         find_files([bare], "val", quiet=False)
 
 

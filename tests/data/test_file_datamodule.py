@@ -24,16 +24,15 @@ ROOT = Path(__file__).parents[2]
 SHAPES = ROOT / "src/grit_lightning/assets/shapes20"
 
 
-def make(root: Path, **changes) -> GroundedQADataModule:
+def make(root: Path | None, **changes) -> GroundedQADataModule:
     config = {
-        "root": str(root),
+        "root": None if root is None else str(root),
         "train": [{"file": "cats.jsonl", "images": "images"}],
         "val": None,
         "prompts_per_step": 2,
         "max_prompt_tokens": 100,
         "cached_samples": 10,
         "seed": 0,
-        "heldout": None,
     }
     return GroundedQADataModule(**{**config, **changes})
 
@@ -96,7 +95,7 @@ def test_without_an_encoder_only_files_and_images_are_checked(write, record):
 
 
 def test_a_missing_root_says_how_to_fetch_the_data(tmp_path):
-    data = make(tmp_path / "nowhere")
+    data = make(tmp_path / "nowhere", train=[{"file": "vsr_cot_train_10.jsonl", "images": "images"}])
     with pytest.raises(DataError) as caught:
         data.setup("fit")
     assert str(caught.value) == (
@@ -111,12 +110,7 @@ def test_a_missing_root_says_how_to_fetch_the_data(tmp_path):
         ({"prompts_per_step": 0}, "data.prompts_per_step is 0; expected at least 1"),
         ({"max_prompt_tokens": 0}, "data.max_prompt_tokens is 0; expected at least 1"),
         ({"cached_samples": -1}, "data.cached_samples is -1; expected at least 0"),
-        ({"heldout": {"count": 0, "seed": 1}}, "data.heldout.count is 0; expected at least 1"),
-        (
-            {"heldout": {"count": 1, "seed": 1, "difficulty": "easy"}},
-            "data.heldout.difficulty is easy; expected one of standard, hard, early",
-        ),
-        ({"train": []}, "data.train lists no files; expected at least one {file, images} entry"),
+        ({"train": []}, "data.train lists no files; expected a JSONL file, a folder or a list of {file, images}"),
     ],
 )
 def test_values_out_of_range_are_refused(tmp_path, changes, message):
@@ -136,8 +130,8 @@ def test_fewer_prompts_than_ranks_stops_setup(write, record, encoder):
 def test_validation_samples_are_those_of_the_files_then_the_held_out_ones(write, record, encoder, tmp_path):
     write(record(), name="dogs.jsonl")
     root = write(record()).parent
-    heldout = {"count": 3, "seed": 5, "folder": str(tmp_path / "heldout")}
-    data = make(root, val=[{"file": "dogs.jsonl", "images": "images"}], heldout=heldout)
+    drawn = {"shapes": 3, "seed": 5, "folder": str(tmp_path / "heldout")}
+    data = make(root, val=[{"file": "dogs.jsonl", "images": "images"}, drawn])
     data.attach(encoder)
     data.setup("fit")
     assert [sample.id for sample in data.train_samples()] == ["cats/1"]
@@ -146,14 +140,38 @@ def test_validation_samples_are_those_of_the_files_then_the_held_out_ones(write,
         *(f"shapes_tallyqa_heldout_3/{line}" for line in (1, 2, 3)),
         *(f"shapes_vsr_heldout_3/{line}" for line in (1, 2, 3)),
     ]
-    assert {image_split(load_image(sample)) for sample in data.heldout_samples()} == {"heldout"}
-    assert {sample.image.parent for sample in data.heldout_samples()} == {tmp_path / "heldout" / "images"}
+    generated = data.val_samples()[1:]
+    assert {image_split(load_image(sample)) for sample in generated} == {"heldout"}
+    assert {sample.image.parent for sample in generated} == {tmp_path / "heldout" / "images"}
 
 
 def test_held_out_samples_need_no_folder(write, record):
-    data = make(write(record()).parent, heldout={"count": 1, "seed": 5, "folder": None})
-    assert [load_image(sample).size == sample.size for sample in data.heldout_samples()] == [True, True]
-    assert make(data.root).heldout_samples() == []
+    data = make(write(record()).parent, val=[{"shapes": 1, "seed": 5}])
+    assert [load_image(sample).size == sample.size for sample in data.val_samples()] == [True, True]
+    assert make(data.root).val_samples() == []
+
+
+def test_a_model_trained_on_other_data_is_not_asked_about_shapes(write, record, tmp_path, caplog):
+    own = write(record())
+    caplog.set_level("INFO")
+    data = make(tmp_path / "elsewhere", train=str(own), val=[{"shapes": 1}])
+    assert data.val_samples() == []
+    assert "the held-out questions of the shapes world are left out: data.train is yours" in caplog.text
+
+
+def test_own_data_need_no_root(write, record):
+    file = write(record(), record())
+    data = make(None, train=str(file), val=str(file))
+    assert len(data.train_samples()) == len(data.val_samples()) == 2
+
+
+def test_a_missing_file_of_ones_own_is_named_without_advice_to_fetch_it(write, record, tmp_path):
+    data = make(write(record()).parent, train=str(tmp_path / "mine.jsonl"))
+    with pytest.raises(DataError) as caught:
+        data.setup("fit")
+    assert str(caught.value) == (
+        f"{tmp_path / 'mine.jsonl'}: none of the files of data.train exists with its image folder"
+    )
 
 
 def test_the_data_module_can_be_pickled(write, record, backbone):
@@ -225,7 +243,6 @@ def test_the_shipped_configs_build_the_data_module(name, encoder):
         if not had_resolver:
             OmegaConf.clear_resolver("asset")
     assert (data.seed, data.prompts_per_step, data.max_prompt_tokens) == (3, 4, 750)
-    assert type(data.heldout) in (dict, type(None))
     if name == "grit" and not VSR10.is_dir():
         pytest.skip(MISSING)
     data.attach(encoder)

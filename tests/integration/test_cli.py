@@ -29,7 +29,7 @@ def assert_succeeded(done: CompletedProcess[str]) -> None:
 def test_help_shows_groups_and_commands_without_loading_torch(cli, tmp_path: Path) -> None:
     done = cli("--help", cwd=tmp_path, python=("-X", "importtime"))
     assert done.returncode == 0
-    assert "\ndata: grit, grit20, grit_eval, shapes20, shapes_lessons, shapes_val\n" in done.stdout
+    assert "\ndata: grit, grit20, grit_eval, shapes20, shapes_lessons\n" in done.stdout
     assert (
         "\nexperiment: internvl2b, paper, qwen3b, qwen3b_lora, qwen3vl_4b, qwen7b_lora, tiny, tiny_pretrain\n"
         in done.stdout
@@ -94,7 +94,7 @@ def test_validate_names_every_problem(cli, listing, shapes: Path) -> None:
     (shapes / COUNTING).write_text("\n".join(map(json.dumps, lines)))
     (shapes / "images" / lines[7]["image"]).write_bytes(b"no picture")
     before = listing(shapes.parent)
-    done = cli("task=validate", "data.root=mine", "data.heldout=null", cwd=shapes.parent)
+    done = cli("task=validate", "data.root=mine", "data.val=null", cwd=shapes.parent)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     problems = [line for line in done.stdout.splitlines() if re.match(rf"\S+/{COUNTING}:\d+: ", line)]

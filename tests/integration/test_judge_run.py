@@ -23,7 +23,7 @@ OPTIONS = (
     "judge.limits.max_wait=2.0", "judge.patience=1", "reward=accuracy", "prompt.prefill='<answer>'",
     "rollout.num_generations=4", "rollout.max_new_tokens=12", "rollout.stop=q", "data.prompts_per_step=2",
     f"trainer.max_steps={STEPS}", "trainer.accelerator=cpu", "callbacks.checkpoint.last_every_n_steps=null",
-    "data.heldout=null", "threads=1", "model.random_weights_seed=0", "optimizer.lr=1e-3",
+    "data.val=null", "threads=1", "model.random_weights_seed=0", "optimizer.lr=1e-3",
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ def test_the_share_of_digits_at_least_doubles(compose_config, tmp_path: Path) ->
             "data.prompts_per_step=2",
             "trainer.max_steps=40",
             "seed=0",
-            "data.heldout=null",
+            "data.val=null",
             "trainer.accelerator=cpu",
             f"out={tmp_path / 'run'}",
         )

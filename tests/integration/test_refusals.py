@@ -84,7 +84,7 @@ CONFIG = {
         r"\(and 19 more problems: task=validate lists them all\)$"
     ),
     "data.train=[{file: a.jsonl}]": r"^data\.train\[0\] is .+; expected {file: NAME\.jsonl, images: FOLDER}$",
-    "data.heldout.count=0": r"^data\.heldout\.count is 0; expected at least 1$",
+    "data.val=[{shapes: 0}]": r"^data\.heldout\.count is 0; expected at least 1$",
     "rollout.num_generations=1": r"^rollout\.num_generations is 1, expected at least 2: a completion's advantage ",
     "+data.colour=red": r"^data\.colour is unknown: \S+ takes root, train, ",
     "trainer.max_steps=many": r"^trainer\.max_steps is 'many', expected int$",

@@ -17,7 +17,7 @@ STEPS = 6
 OPTIONS = (
     "reward=digits", "rollout.num_generations=3", "rollout.max_new_tokens=16", "rollout.stop=q",
     "data.prompts_per_step=3", f"trainer.max_steps={STEPS}", "callbacks.checkpoint.last_every_n_steps=2",
-    "data.heldout=null", "objective.iterations=2", "threads=1", "model.random_weights_seed=0",
+    "data.val=null", "objective.iterations=2", "threads=1", "model.random_weights_seed=0",
 )  # fmt: skip
 
 

@@ -58,8 +58,8 @@ def test_the_unpacked_wheel_runs_from_another_folder(cli, unpacked: Path, tmp_pa
     assert found.stdout.split() == [f"{unpacked}/grit_lightning/__init__.py", f"{unpacked}/grit_lightning/conf"]
     shown = cli("--help", cwd=tmp_path, PYTHONPATH=str(unpacked))
     assert shown.returncode == 0, shown.stderr
-    assert "\ndata: grit, grit20, grit_eval, shapes20, shapes_lessons, shapes_val\n" in shown.stdout
-    checked = cli("task=validate", "data.heldout=null", cwd=tmp_path, PYTHONPATH=str(unpacked))
+    assert "\ndata: grit, grit20, grit_eval, shapes20, shapes_lessons\n" in shown.stdout
+    checked = cli("task=validate", "data.val=null", cwd=tmp_path, PYTHONPATH=str(unpacked))
     assert checked.returncode == 0, checked.stderr
     assert f"model {unpacked}/grit_lightning/assets/tiny;" in checked.stdout
     assert checked.stdout.endswith("\n0 problems\n")

@@ -4,10 +4,13 @@ import copy
 import logging
 import math
 import pickle
+import sys
 import threading
 from concurrent.futures import Future
 
+import numpy as np
 import pytest
+import torch
 
 from grit_lightning.errors import ConfigError
 from grit_lightning.rewards.weighted_sum import Rewards
@@ -68,9 +71,9 @@ def test_none_is_unscored_but_no_error(make_sample, make_completion):
     [
         (math.nan, "it returned nan, expected a finite number or None"),
         (-math.inf, "it returned -inf, expected a finite number or None"),
-        ("1", "it returned str, expected a number or None"),
-        ([1.0], "it returned list, expected a number or None"),
-        (1j, "it returned complex, expected a number or None"),
+        ("1", "it returned str, expected a number, a bool or None"),
+        ([1.0], "it returned list, expected a number, a bool or None"),
+        (1j, "it returned complex, expected a number, a bool or None"),
         (10**400, "OverflowError"),
     ],
 )
@@ -79,6 +82,40 @@ def test_a_value_that_is_no_finite_number_is_an_error(make_sample, make_completi
     assert score.components == {"bad": None}
     assert score.total is None
     assert reason in score.errors["bad"]
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (True, 1.0),
+        (False, 0.0),
+        (np.float32(0.5), 0.5),
+        (np.int64(2), 2.0),
+        (np.bool_(True), 1.0),
+        (np.array(0.25), 0.25),
+        (torch.tensor(0.75), 0.75),
+        (torch.tensor(True), 1.0),
+    ],
+)
+def test_numbers_and_bools_of_numpy_and_torch_are_numbers(make_sample, make_completion, value, number):
+    score = build(good=(1.0, constant(value))).score(make_sample(), make_completion("x"))
+    assert score.components == {"good": number}
+    assert (type(score.components["good"]), score.errors) == (float, {})
+
+
+@pytest.mark.parametrize("value", [np.array([1.0]), torch.zeros(1)])
+def test_arrays_with_a_dimension_are_no_numbers(make_sample, make_completion, value):
+    score = build(bad=(1.0, constant(value))).score(make_sample(), make_completion("x"))
+    assert "expected a number, a bool or None" in score.errors["bad"]
+
+
+def test_a_reward_that_calls_sys_exit_has_failed(make_sample, make_completion):
+    def leave(sample, completion):
+        sys.exit("no key")
+
+    score = build(bad=(1.0, leave), good=(1.0, constant(1.0))).score(make_sample(), make_completion("x"))
+    assert score.components == {"bad": None, "good": 1.0}
+    assert "SystemExit: no key" in score.errors["bad"]
 
 
 def test_each_failing_component_is_logged_once_with_its_sample(make_sample, make_completion, caplog):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from grit_lightning.evaluation.during_training import DuringTraining
 from grit_lightning.evaluation.evaluator import Evaluator
 from grit_lightning.evaluation.predictions import Prediction
 from grit_lightning.judge.exact import ExactMatch
@@ -20,6 +21,19 @@ BOX = '{"bbox_2d": [0, 0, 100, 50]}'  # of a 200 × 100 box space: the top left 
 
 def grounded(think: str = BOX, answer: str = "1") -> str:
     return f"<think> {think} </think> <rethink> so </rethink> <answer> {answer} </answer>"
+
+
+def during_training(**changes: Any) -> DuringTraining:
+    """Return the options of held-out answers during training: all samples, and every second step."""
+    values: dict[str, Any] = {
+        "before_and_after": None,
+        "every_n_steps": 2,
+        "max_samples": None,
+        "monitor": "overall/accuracy",
+        "mode": "max",
+        "patience": None,
+    }
+    return DuringTraining(**values | changes)
 
 
 def evaluator(**changes: Any) -> Evaluator:

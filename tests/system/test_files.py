@@ -1,19 +1,16 @@
-"""Tests of atomic writes, unused names and locks."""
+"""Tests of atomic writes, unused names and folders that are built once."""
 
 import itertools
 import os
-import subprocess
-import sys
 import threading
 
 import pytest
 
-from grit_lightning.errors import CheckpointError, ConfigError
+from grit_lightning.errors import CheckpointError
 from grit_lightning.system.files import (
     append_line,
     build_folder_once,
     free_path,
-    held,
     replacing,
     replacing_folder,
     sha256,
@@ -147,61 +144,6 @@ def test_a_free_path_with_a_suffix_is_numbered_before_it(tmp_path):
 def test_a_dot_in_the_name_of_a_folder_is_no_suffix(tmp_path):
     (tmp_path / "lr_0.5").mkdir()
     assert free_path(tmp_path / "lr_0.5") == tmp_path / "lr_0.5_v2"
-
-
-def test_a_second_holder_of_a_lock_is_refused_and_the_lock_file_removed_afterwards(tmp_path):
-    lock = tmp_path / ".lock"
-    with held(lock, busy="wait for the other process"):
-        assert lock.exists()
-        with (
-            pytest.raises(ConfigError, match=r"^wait for the other process$"),
-            held(lock, busy="wait for the other process"),
-        ):
-            pytest.fail("both hold the lock")
-        assert lock.exists(), "the refused holder does not remove the lock file"
-    assert not lock.exists()
-    with held(lock, busy="busy"):
-        pass
-
-
-def test_the_lock_file_is_removed_after_an_exception_too(tmp_path):
-    with pytest.raises(KeyboardInterrupt), held(tmp_path / ".lock", busy="busy"):
-        raise KeyboardInterrupt
-    assert os.listdir(tmp_path) == []
-    with held(tmp_path / ".lock", busy="busy"):
-        pass
-
-
-def test_a_lock_is_refused_to_another_process(tmp_path):
-    program = (
-        "import sys; from pathlib import Path; from grit_lightning.system.files import held\n"
-        "with held(Path(sys.argv[1]), busy='busy here'): print('held')"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path / ".lock")]
-    with held(tmp_path / ".lock", busy="busy"):
-        refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert refused.returncode == 1
-    assert refused.stderr.splitlines()[-1].endswith("ConfigError: busy here")
-    assert subprocess.run(command, capture_output=True, text=True, timeout=60).stdout == "held\n"
-
-
-def test_without_a_busy_message_the_second_holder_waits(tmp_path):
-    entered, leave, order = threading.Event(), threading.Event(), []
-
-    def first():
-        with held(tmp_path / ".lock"):
-            entered.set()
-            assert leave.wait(timeout=30)
-            order.append("first")
-
-    thread = threading.Thread(target=first)
-    thread.start()
-    assert entered.wait(timeout=30)
-    threading.Timer(0.2, leave.set).start()
-    with held(tmp_path / ".lock"):
-        order.append("second")
-    thread.join()
-    assert order == ["first", "second"]
 
 
 def test_a_folder_is_built_once_and_its_lock_file_removed(tmp_path):

@@ -141,7 +141,7 @@ def test_an_evaluation_by_a_published_protocol_ends_with_the_figure(cli: Any, sh
     checkpoint = shutil.copytree(TINY, tmp_path / "Qwen2.5-VL-3B-Instruct")
     (file,) = shapes.glob("shapes_vsr_train*.jsonl")
     (shapes / "vsr_val.jsonl").write_text(file.read_text())
-    data = (f"data.root={shapes}", "data.heldout=null", "data.val=[{file: vsr_val.jsonl, images: images}]")
+    data = (f"data.root={shapes}", "data.val=null", "data.val=[{file: vsr_val.jsonl, images: images}]")
     server = ChatServer()
     try:
         judge = ("judge=local", "judge.model=gpt-4o", f"judge.endpoint.url={server.url}", "judge.cache=null")

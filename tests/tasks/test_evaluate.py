@@ -29,7 +29,7 @@ from grit_lightning.evaluation.predictions import read_predictions as read_with_
 from grit_lightning.tasks.evaluate import evaluate_model
 from support.processes import start
 
-FAST = ("+debug=fast", "threads=1", "trainer.accelerator=cpu", "data.heldout.count=2", "reward=digits")
+FAST = ("+debug=fast", "threads=1", "trainer.accelerator=cpu", "data.val=[{shapes: 2}]", "reward=digits")
 FILES = ["config.yaml", "evaluation.json", "metrics.json", "predictions.jsonl"]
 
 
@@ -49,7 +49,7 @@ def assert_succeeded(done: CompletedProcess[str]) -> None:
 def finished(cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CompletedProcess[str]]:
     """A run with a learning rate so large that the model's answers change."""
     folder = tmp_path_factory.mktemp("work")
-    done = cli(*FAST, "optimizer.lr=0.05", "out=run", "callbacks.heldout.every_n_steps=1", cwd=folder)
+    done = cli(*FAST, "optimizer.lr=0.05", "out=run", "evaluation.during_training.every_n_steps=1", cwd=folder)
     assert_succeeded(done)
     return folder / "run", done
 
@@ -121,7 +121,7 @@ def test_a_runs_checkpoint_answers_as_the_run_did_at_its_end(cli, run: Path, lis
 
 
 def test_a_runs_checkpoint_is_evaluated_with_another_prompt_and_limits(cli, run: Path) -> None:
-    options = ("prompt=plain", "rollout.max_new_tokens=5", "data.heldout.count=1", "evaluation.batch_size=1")
+    options = ("prompt=plain", "rollout.max_new_tokens=5", "data.val=[{shapes: 1}]", "evaluation.batch_size=1")
     for name, limit, more in (("short", 5, ()), ("short_v2", 4, ("rollout.max_new_tokens=4",))):
         done = cli("task=evaluate", "ckpt=moved", "threads=1", "name=short", *options, *more, cwd=run.parent)
         assert_succeeded(done)
@@ -138,7 +138,7 @@ def test_a_runs_checkpoint_is_evaluated_with_another_prompt_and_limits(cli, run:
 
 
 def test_without_a_run_the_configured_model_is_evaluated(cli, tmp_path: Path) -> None:
-    options = ("threads=1", "trainer.accelerator=cpu", "rollout.max_new_tokens=4", "data.heldout.count=30")
+    options = ("threads=1", "trainer.accelerator=cpu", "rollout.max_new_tokens=4", "data.val=[{shapes: 30}]")
     done = cli("task=evaluate", "prompt=grounded_prefilled", *options, cwd=tmp_path)
     assert_succeeded(done)
     (folder,) = (tmp_path / "runs").iterdir()
@@ -150,7 +150,7 @@ def test_without_a_run_the_configured_model_is_evaluated(cli, tmp_path: Path) ->
 
 
 def test_the_folder_is_named_after_step_prompt_and_decoding(cli, run: Path) -> None:
-    options = ("threads=1", "data.heldout.count=1", "prompt=plain", "evaluation=sampled", "rollout.max_new_tokens=4")
+    options = ("threads=1", "data.val=[{shapes: 1}]", "prompt=plain", "evaluation=sampled", "rollout.max_new_tokens=4")
     assert_succeeded(cli("task=evaluate", "ckpt=moved/checkpoints/last.ckpt", *options, cwd=run.parent))
     predictions = read_predictions(run / "eval" / "step_000002_plain_sampled" / "predictions.jsonl")
     assert [one["completion_index"] for one in predictions] == [*range(8)] * 2
@@ -158,7 +158,7 @@ def test_the_folder_is_named_after_step_prompt_and_decoding(cli, run: Path) -> N
     assert {"pass_at_k", "majority_vote", "answer_entropy"} < metrics["overall"].keys()
 
 
-TINY = ("task=evaluate", "threads=1", "trainer.accelerator=cpu", "rollout.max_new_tokens=6", "data.heldout.count=30")
+TINY = ("task=evaluate", "threads=1", "trainer.accelerator=cpu", "rollout.max_new_tokens=6", "data.val=[{shapes: 30}]")
 
 
 @pytest.fixture(scope="module")
@@ -291,14 +291,14 @@ def test_problems_of_a_prediction_file_are_named_and_the_rest_counts(cli, stored
     lines = stored.read_text().splitlines()
     stored.write_text("\n".join([*lines, lines[3], lines[0].replace("tallyqa_heldout_30/1", "other/1"), lines[5][:50]]))
     done = cli(
-        "task=evaluate", "predictions=stored.jsonl", "data=shapes_val", "data.heldout.count=31", cwd=stored.parent
+        "task=evaluate", "predictions=stored.jsonl", "data=shapes20", "data.val=[{shapes: 31}]", cwd=stored.parent
     )
     assert done.returncode == 1, "ids of thirty-one others"
     assert done.stderr == (
         f"error: {stored}: no prediction is for a sample of the data: the file has sample shapes_tallyqa_heldout_30/1, "
         "the data has shapes_tallyqa_heldout_31/1\n"
     )
-    options = ("data=shapes_val", "data.heldout.count=30")
+    options = ("data=shapes20", "data.val=[{shapes: 30}]")
     done = cli("task=evaluate", "predictions=stored.jsonl", *options, cwd=stored.parent)
     assert done.returncode == 0, done.stderr
     warnings = done.stderr.splitlines()
@@ -369,7 +369,7 @@ def untouched(folder: Path) -> None:
             ("ckpt=moved",),
             r"^\S+/last\.ckpt: does not fit the model: model\.language_model\.norm\.weight is ",
         ),
-        (untouched, ("data.heldout=null",), r"^there is nothing to evaluate on: data\.val and data\.heldout are both "),
+        (untouched, ("data.val=null",), r"^there is nothing to evaluate on: data\.val and data\.heldout are both "),
         (untouched, ("out=moved",), r"^out=\S+/moved is taken: choose another out=…$"),
         (untouched, ("ckpt=moved/config.yaml",), r"^\S+ is not a (folder|run folder)"),
         (

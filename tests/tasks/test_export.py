@@ -64,7 +64,7 @@ def test_the_stored_type_is_in_every_config_and_the_generation_config_is_the_che
 
 def test_an_exported_folder_answers_as_the_run_does(cli, work: Path) -> None:
     assert cli("task=export", "ckpt=run", "out=again", cwd=work).returncode == 0
-    evaluate = ("task=evaluate", "data.heldout.count=2", "rollout.max_new_tokens=16", "threads=1")
+    evaluate = ("task=evaluate", "data.val=[{shapes: 2}]", "rollout.max_new_tokens=16", "threads=1")
     exported = ("model=pretrained", "model.checkpoint=again", "model.max_pixels=100352")
     assert cli(*evaluate, *exported, "out=a", cwd=work).returncode == 0
     assert cli(*evaluate, "ckpt=run", "name=b", cwd=work).returncode == 0
@@ -77,7 +77,7 @@ def test_an_exported_folder_answers_as_the_run_does(cli, work: Path) -> None:
 
 
 def test_the_model_card_lists_evaluations(cli, work: Path) -> None:
-    evaluate = ("task=evaluate", "data.heldout.count=2", "rollout.max_new_tokens=16", "threads=1", "name=mine")
+    evaluate = ("task=evaluate", "data.val=[{shapes: 2}]", "rollout.max_new_tokens=16", "threads=1", "name=mine")
     assert cli(*evaluate, "ckpt=run", cwd=work).returncode == 0
     assert cli("task=export", "ckpt=run", "out=measured", cwd=work).returncode == 0
     card = (work / "measured" / "README.md").read_text()

@@ -22,7 +22,7 @@ OPTIONS = (
     "objective.kl=k1",
     "objective.beta=0.1", "rollout.num_generations=3", "rollout.max_new_tokens=16", "rollout.stop=q",
     "data.prompts_per_step=3", "module.max_tokens_per_pass=300", "trainer.max_steps=2", "trainer.accelerator=cpu",
-    "data.heldout=null", "logger=csv", "threads=1", "model.random_weights_seed=0",
+    "data.val=null", "logger=csv", "threads=1", "model.random_weights_seed=0",
 )  # fmt: skip
 
 

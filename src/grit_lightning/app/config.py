@@ -21,7 +21,7 @@ from grit_lightning.app.former_names import FORMER_TARGETS
 from grit_lightning.errors import ConfigError
 from grit_lightning.system.paths import asset, cache_folder
 
-_HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+_KEYS_OF_HYDRA_AND_TASKS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_", "_name_")
 
 
 @dataclass
@@ -31,6 +31,8 @@ class Schema:
     name: str = "???"
     out: str = "???"
     resume: str | None = "???"
+    allow_changed: list[str] = "???"  # type: ignore[assignment]
+    optimized_metric: str | None = "???"
     ckpt: str | None = "???"
     rollouts: str | None = "???"
     predictions: str | None = "???"
@@ -117,7 +119,7 @@ def _check_call(node: Mapping[str, Any], path: str) -> None:
     except (ImportError, ValueError, TypeError, InstantiationException, AttributeError) as error:
         moved = f"; it is now {FORMER_TARGETS[name]}" if name in FORMER_TARGETS else ""
         raise ConfigError(f"{path}._target_ is {name!r}, which cannot be imported: {error}{moved}") from error
-    arguments = {key: value for key, value in node.items() if key not in _HYDRA_KEYS}
+    arguments = {key: value for key, value in node.items() if key not in _KEYS_OF_HYDRA_AND_TASKS}
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for key in arguments:
         if key not in parameters and not open_ended:

@@ -1,7 +1,7 @@
-"""Translation of import paths in the configs of earlier versions to the current ones.
+"""Translation of the configs of earlier versions to the current one.
 
-A run folder keeps its config permanently. When a class or function moves, add its old path here, so that old runs can
-still be resumed, evaluated and exported.
+A run folder keeps its config permanently. When a class or function moves, add its old path here, and when a key moves,
+the key, so that old runs can still be resumed, evaluated and exported.
 """
 
 from __future__ import annotations
@@ -36,6 +36,62 @@ FORMER_TARGETS = {
     "grit_lightning.tasks.validate.validate": "grit_lightning.tasks.validate_data",
 }
 """Current ``_target_`` by former ``_target_``."""
+
+
+FORMER_KEYS = {
+    "callbacks.heldout.every_n_steps": "evaluation.during_training.every_n_steps",
+    "callbacks.heldout.max_samples": "evaluation.during_training.max_samples",
+    "callbacks.heldout.monitor": "evaluation.during_training.monitor",
+    "callbacks.heldout.mode": "evaluation.during_training.mode",
+    "callbacks.heldout.patience": "evaluation.during_training.patience",
+    "callbacks.demonstration.max_samples": "evaluation.during_training.before_and_after",
+    "callbacks.demonstration.evaluator": "evaluation",
+    "data.heldout": "data.val",
+    "data.heldout.count": "data.val=[{shapes: COUNT}]",
+}
+"""Current config key by former key."""
+
+
+def todays_config(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the composed config of a run, as plain values, in the current form. The values are changed in place."""
+    values = with_todays_names(values)
+    callbacks, evaluation, data = (values.get(key) or {} for key in ("callbacks", "evaluation", "data"))
+    heldout, report = callbacks.get("heldout"), callbacks.get("demonstration")
+    if isinstance(evaluation, dict) and evaluation and "during_training" not in evaluation:
+        evaluation["during_training"] = {
+            "_target_": "grit_lightning.evaluation.DuringTraining",
+            "before_and_after": report["max_samples"] if report else 0,
+            "every_n_steps": heldout["every_n_steps"] if heldout else None,
+            "max_samples": heldout["max_samples"] if heldout else None,
+            "monitor": heldout["monitor"] if heldout else "overall/accuracy",
+            "mode": heldout["mode"] if heldout else "max",
+            "patience": heldout["patience"] if heldout else None,
+        }
+        if source := heldout or report:
+            callbacks["heldout"] = {
+                "_target_": FORMER_TARGETS["grit_lightning.heldout.HeldoutEvaluation"],
+                "out": source["out"],
+                "evaluator": source["evaluator"],
+            }
+        if report:
+            callbacks["demonstration"] = {
+                "_target_": report["_target_"],
+                "out": report["out"],
+                "resamples": "${evaluation.resamples}",
+            }
+    if isinstance(data, dict) and "heldout" in data:
+        drawn = data.pop("heldout")
+        if drawn:
+            given = {"shapes" if key == "count" else key: value for key, value in drawn.items()}
+            data["val"] = [*(data.get("val") or []), given]
+    return values
+
+
+def todays_override(override: str) -> str:
+    """Return an override with its key in the current form, for those that the resumes of a run recorded."""
+    key, equals, value = override.partition("=")
+    bare = key.lstrip("+~")
+    return f"{key.removesuffix(bare)}{FORMER_KEYS.get(bare, bare)}{equals}{value}"
 
 
 def with_todays_names(values: Any) -> Any:

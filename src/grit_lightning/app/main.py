@@ -13,11 +13,13 @@ from hydra.utils import get_method
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from grit_lightning.app import config
+from grit_lightning.app import config, sweeps
 from grit_lightning.app.error_lines import one_line
 from grit_lightning.app.overrides import is_sweep
 from grit_lightning.errors import ConfigError, UserError
+from grit_lightning.system.disk import disk_refusal
 from grit_lightning.system.paths import conf_dir
+from grit_lightning.system.stop import Stopped, stop_signals
 
 _USER_ERRORS = (UserError, HydraException, OmegaConfBaseException)
 
@@ -25,27 +27,47 @@ _USER_ERRORS = (UserError, HydraException, OmegaConfBaseException)
 def main() -> None:
     """Run the task of the composed config.
 
-    After a user error, print one line to stderr and exit with status 1; ``HYDRA_FULL_ERROR=1`` shows the traceback.
+    After a user error, or if the disk refuses to be written, print one line to stderr and exit with status 1;
+    ``HYDRA_FULL_ERROR=1`` shows the traceback. After SIGINT, SIGTERM or SIGHUP, exit with status 128 + signal.
     """
-    traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    stop_signals.install()
     logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs errors that it raises, too
     # Hides log lines about retries (huggingface_hub), missing kernels (bitsandbytes) and single requests (httpx).
     for name in ("huggingface_hub", "bitsandbytes", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     config.register()
+    try:
+        _run_with_hydra()
+    except BrokenPipeError:  # the reader of the output, such as head, closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Stopped as stopped:
+        print(f"stopped ({stopped})", file=sys.stderr)
+        sys.exit(stopped.status)
+    except SystemExit as end:
+        if stop_signals.received is None:
+            raise
+        if isinstance(end.code, str):  # the task has said how to go on
+            print(end.code, file=sys.stderr)
+        sys.exit(128 + stop_signals.received)
 
-    def run(cfg: DictConfig) -> None:
+
+def _run_with_hydra() -> None:
+    traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+    def run(cfg: DictConfig) -> float | None:
         if not traceback_wanted:
             del os.environ["HYDRA_FULL_ERROR"]  # so that processes started by the task do not inherit it
         try:
             options = {key: value for key, value in cfg.task.items() if not str(key).startswith("_")}
-            _task(cfg.task._target_)(cfg, **options)
-        except _USER_ERRORS as error:
-            # Exit here, because Hydra would print a line of its own before the message. In a sweep that line is useful:
-            # it names the job that failed.
-            if traceback_wanted or is_sweep():
+            return optimized(cfg, _task(cfg.task._target_)(cfg, **options))
+        except Exception as error:
+            line = _line(error)
+            if is_sweep():  # Hydra goes on with the next job
+                sweeps.report_failure(line or f"{type(error).__name__}: {error}")
                 raise
-            sys.exit(f"error: {one_line(error)}")
+            if traceback_wanted or line is None:
+                raise
+            sys.exit(f"error: {line}")  # here, because Hydra would print a line of its own before the message
         finally:
             os.environ["HYDRA_FULL_ERROR"] = "1"
             _close_judges()
@@ -54,12 +76,39 @@ def main() -> None:
         # With this variable Hydra raises errors instead of printing several lines and exiting.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(run)()
-    except _USER_ERRORS as error:
-        if traceback_wanted:
+    except Exception as error:
+        line = _line(error)
+        if sweeps.report():
+            sys.exit(1)
+        if traceback_wanted or line is None:
             raise
-        sys.exit(f"error: {one_line(error)}")
-    except BrokenPipeError:  # the reader of the output, such as head, closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(f"error: {line}")
+    if sweeps.report():
+        sys.exit(1)
+
+
+def optimized(cfg: DictConfig, result: object) -> float | None:
+    """Return the metric ``optimized_metric`` of a training's result, which Hydra passes to a sweeper such as Optuna.
+
+    Raises:
+        ConfigError: the result has no such metric.
+    """
+    if cfg.optimized_metric is None:
+        return None
+    metrics = getattr(result, "metrics", {})
+    if cfg.optimized_metric not in metrics:
+        found = ", ".join(sorted(metrics)) or "none"
+        raise ConfigError(f"optimized_metric is {cfg.optimized_metric!r}, expected a metric of this task: {found}")
+    return float(metrics[cfg.optimized_metric])
+
+
+def _line(error: Exception) -> str | None:
+    """Return the one line that a user sees of an error; ``None`` for an error of this program."""
+    if isinstance(error, BrokenPipeError):
+        return None
+    if isinstance(error, _USER_ERRORS):
+        return one_line(error)
+    return disk_refusal(error) if isinstance(error, OSError) else None
 
 
 def _close_judges() -> None:

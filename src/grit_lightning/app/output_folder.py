@@ -3,9 +3,92 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from grit_lightning.errors import ConfigError
+from grit_lightning.runs.run_folder import RunFolder
+from grit_lightning.system.files import versions_of
+from grit_lightning.system.locks import held
+from grit_lightning.system.rank import is_first_process
+
+_NEXT_FREE = "GRIT_LIGHTNING_OUT"
+"""Environment variable in which the first process of a run tells those that it starts the folder that it chose."""
+
+
+@contextmanager
+def claimed_run(path: Path, *, next_free: bool) -> Iterator[Path]:
+    """Make a folder for a new run and hold its lock while the block runs; only the first process does.
+
+    If the block fails before it has put anything into the folder, the folder is removed.
+
+    Args:
+        path: the folder, which must hold no run.
+        next_free: use ``path_v2``, ``path_v3``, … if the folder exists: several jobs may start in the same second.
+
+    Raises:
+        ConfigError: the folder holds a run, is in use, or cannot be made.
+    """
+    if not is_first_process():
+        yield Path(os.environ.get(_NEXT_FREE, path))
+        return
+    made = [one for one in path.parents if not one.exists()]  # the innermost first
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = _first_free(path) if next_free else path
+        folder.mkdir(exist_ok=True)
+        os.environ[_NEXT_FREE] = str(folder)
+        run = RunFolder(folder)
+        with held(run.lock_file, busy=f"out={folder} is in use by another run: choose another out=…"):
+            yield folder
+    except OSError as error:
+        if error.filename is None or not Path(error.filename).is_relative_to(path.parent):
+            raise
+        raise ConfigError(f"out={path} cannot be the run folder: {error.strerror} ({error.filename}).") from error
+    finally:
+        os.environ.pop(_NEXT_FREE, None)
+        for one in (path, *made):
+            with suppress(OSError):  # not empty, as it should be
+                one.rmdir()
+
+
+def _first_free(path: Path) -> Path:
+    """Make and return the first folder of ``path``, ``path_v2``, … that does not exist."""
+    for folder in versions_of(path):
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError("there is always another version")
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep other tasks from writing the same output folder while the block runs.
+
+    Raises:
+        ConfigError: another task is writing the folder, or its parent cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        busy = f"another process is writing {folder}: wait for it, or choose another out=…"
+        with held(folder.with_name(f".{folder.name}.lock"), busy=busy):
+            yield
+    except OSError as error:
+        if error.filename != str(folder.with_name(f".{folder.name}.lock")):
+            raise
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}; give another folder as out=…") from error
+
+
+def require_name(name: str) -> str:
+    """Return ``name`` if it can be the name, or a part of the name, of a folder.
+
+    Raises:
+        ConfigError: it is empty, contains a slash or a control character, or is too long for a file name.
+    """
+    if not name or name in (".", "..") or "/" in name or not name.isprintable() or len(name.encode()) > 200:
+        raise ConfigError(f"name is {name!r}, expected a name for a folder, such as baseline")
+    return name
 
 
 def refuse_taken(folder: Path) -> None:

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from grit_lightning.app.former_names import with_todays_names
+from grit_lightning.app.former_names import FORMER_KEYS, todays_config, todays_override
 from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.runs.run_folder import RunFolder
 from grit_lightning.system.paths import conf_dir
 
 _ABSENT = object()
 
-_KEYS_OF_THE_TASK = ("task", "ckpt", "rollouts", "predictions", "runs", "out")
+_KEYS_OF_THE_TASK = ("task", "ckpt", "rollouts", "predictions", "runs", "out", "allow_changed")
 """Top-level keys that tell a task what to do with a run. They are not applied to the run's own config."""
 
 
@@ -62,8 +63,30 @@ def apply_overrides(config: DictConfig, changes: Sequence[str]) -> None:
         if change.is_delete() or change.is_sweep_override() or (conf_dir() / key).is_dir():
             raise ConfigError(f"{change.input_line} cannot be applied to a run that exists, expected KEY=VALUE")
         if not change.is_add() and OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
-            raise ConfigError(f"{key} is unknown: the run's config has no such key")
+            now = f"; it is now {FORMER_KEYS[key]}" if key in FORMER_KEYS else ""
+            raise ConfigError(f"{key} is unknown: the run's config has no such key{now}")
         OmegaConf.update(config, key, change.value(), force_add=True)
+
+
+_PATH_KEYS = ("root", "checkpoint", "folder", "prompt", "adapter")
+"""Names of config keys that may hold a path."""
+
+
+def make_paths_absolute(config: Any) -> None:
+    """Turn paths that exist relative to the working directory into absolute ones, in place.
+
+    A run keeps its config, and may be continued from another directory.
+    """
+    if not isinstance(config, DictConfig):
+        return
+    for key in list(config):
+        value = config._get_node(key)
+        if isinstance(value, DictConfig):
+            make_paths_absolute(value)
+            continue
+        text = value._value() if key in _PATH_KEYS and value is not None else None
+        if isinstance(text, str) and "${" not in text and Path(text).expanduser().exists():
+            config[key] = str(Path(text).expanduser().absolute())
 
 
 def load_run_config(run: RunFolder) -> DictConfig:
@@ -75,9 +98,9 @@ def load_run_config(run: RunFolder) -> DictConfig:
     if not run.composed_file.is_file():
         raise CheckpointError(f"{run.path}: its {run.composed_file.name} is missing, so the run's config is unknown.")
     written = OmegaConf.to_container(OmegaConf.load(run.composed_file), resolve=False)
-    saved = OmegaConf.create(with_todays_names(written))
-    assert isinstance(saved, DictConfig)
-    apply_overrides(saved, run.resume_overrides())
+    assert isinstance(written, dict)
+    saved = OmegaConf.create(todays_config({str(key): value for key, value in written.items()}))
+    apply_overrides(saved, [todays_override(one) for one in run.resume_overrides()])
     saved.out = str(run.path.absolute())  # the folder may have been moved
     return saved
 

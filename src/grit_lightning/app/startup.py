@@ -14,6 +14,8 @@ from omegaconf import DictConfig
 from transformers.utils.logging import disable_progress_bar
 
 from grit_lightning.app import config
+from grit_lightning.app.output_folder import require_name
+from grit_lightning.app.trainer_options import refuse_without_effect
 from grit_lightning.errors import ConfigError
 from grit_lightning.judge.llm import LLMJudge
 from grit_lightning.system.rank import is_first_process
@@ -32,6 +34,8 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
     """
     _hush_libraries()
     values = config.check(cfg)
+    require_name(values["name"])
+    refuse_without_effect(values["trainer"])
     _check_numbers(values)
     _check_optimizer(values)
     if values["threads"] is not None:
@@ -69,8 +73,9 @@ def _check_numbers(values: dict[str, Any]) -> None:
         raise ConfigError(f"seed is {values['seed']}, expected 0 to {2**32 - 1}")
     if values["threads"] is not None and values["threads"] < 1:
         raise ConfigError(f"threads is {values['threads']}, expected at least 1, or null")
-    if trainer["max_steps"] == 0:
-        raise ConfigError("trainer.max_steps is 0, expected at least 1, or -1 to train until it is stopped")
+    if trainer["max_steps"] == 0 or trainer["max_steps"] < -1:
+        shown = trainer["max_steps"]
+        raise ConfigError(f"trainer.max_steps is {shown}, expected at least 1, or -1 to train until it is stopped")
     if scheduler.get("num_training_steps", 1) < 1:
         raise ConfigError("trainer.max_steps is -1, but this schedule needs a last step: choose scheduler=constant")
     if scheduler.get("num_warmup_steps", 0) < 0:

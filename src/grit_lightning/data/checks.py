@@ -12,6 +12,7 @@ from statistics import median
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from grit_lightning.data.images import load_image
+from grit_lightning.data.listing import DataFile
 from grit_lightning.data.records import read_samples
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.types import Prompt, Sample
@@ -19,17 +20,10 @@ from grit_lightning.types import Prompt, Sample
 PROGRESS_FROM = 50
 """Number of samples above which a check shows a progress bar."""
 
-FETCH_HINT = "task=fetch downloads the files of data=grit20 and data=grit_eval"
+_FETCHED = ("vsr_cot_train_10.jsonl", "tallyqa_train_10.jsonl", "vsr_val.jsonl", "tallyqa_val.jsonl", "gqa_val.jsonl")
+"""Files that ``task=fetch`` downloads."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DataFile:
-    """A JSONL file and the folder to which its ``image`` fields are relative."""
-
-    file: Path
-    images: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +54,7 @@ def check_names(train: Sequence[DataFile], val: Sequence[DataFile]) -> None:
         ConfigError: nothing is listed for training, a file is listed twice, or two files have the same stem.
     """
     if not train:
-        raise ConfigError("data.train lists no files; expected at least one {file, images} entry")
+        raise ConfigError("data.train lists no files; expected a JSONL file, a folder or a list of {file, images}")
     for what, entries in (("train", train), ("val", val)):
         files = [entry.file for entry in entries]
         twice = [file for file in files if files.count(file) > 1]
@@ -71,6 +65,12 @@ def check_names(train: Sequence[DataFile], val: Sequence[DataFile]) -> None:
         other = by_stem.setdefault(entry.file.stem, entry.file)
         if other != entry.file:
             raise ConfigError(f"data.train and data.val list {other} and {entry.file}; expected distinct file names")
+
+
+def fetch_hint(listed: Sequence[DataFile]) -> str:
+    """Return the advice to fetch the files, if they are those of GRIT: nobody can fetch a user's own."""
+    is_grit = any(entry.file.name in _FETCHED for entry in listed)
+    return "; task=fetch downloads the files of data=grit20 and data=grit_eval" if is_grit else ""
 
 
 def find_files(listed: Sequence[DataFile], what: str, *, quiet: bool) -> list[DataFile]:
@@ -89,7 +89,7 @@ def find_files(listed: Sequence[DataFile], what: str, *, quiet: bool) -> list[Da
         str(entry.images if entry.file.is_file() else entry.file) for entry in listed if entry not in present
     )
     if not present:
-        raise DataError(f"none of the files of data.{what} exists with its image folder; {FETCH_HINT}", absent)
+        raise DataError(f"none of the files of data.{what} exists with its image folder{fetch_hint(listed)}", absent)
     if absent and not quiet:
         log.warning("data.%s: skipped because missing: %s", what, absent)
     return present

@@ -20,7 +20,7 @@ from grit_lightning.data.download_file import Downloader, Unavailable
 from grit_lightning.data.images import load_image
 from grit_lightning.data.records import read_samples
 from grit_lightning.errors import ConfigError, DataError
-from grit_lightning.system.files import held
+from grit_lightning.system.locks import held
 from grit_lightning.types import Sample
 
 

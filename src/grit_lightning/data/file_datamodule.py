@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from grit_lightning.data.checks import (
-    FETCH_HINT,
-    DataFile,
     FileCheck,
     check_files,
     check_names,
+    fetch_hint,
     find_files,
     raise_first,
 )
 from grit_lightning.data.images import load_image
+from grit_lightning.data.listing import DataFile, Entries, listed
 from grit_lightning.data.prompt_datamodule import PromptDataModule, at_least
-from grit_lightning.data.shapes.files import draw_dataset
-from grit_lightning.data.shapes.scenes import DIFFICULTIES
 from grit_lightning.data.stream import PromptStream
-from grit_lightning.errors import ConfigError, DataError
-from grit_lightning.system.paths import cache_folder
+from grit_lightning.errors import DataError
 from grit_lightning.system.rank import is_first_process
 from grit_lightning.types import Prompt, Sample
+
+log = logging.getLogger(__name__)
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -59,18 +59,16 @@ class GroundedQADataModule(PromptDataModule):
     Call ``attach`` to set the model's encoder. Without an encoder, the data module only reads and checks the samples.
 
     Args:
-        root: folder to which the paths of ``train`` and ``val`` are relative.
-        train: ``{"file": ..., "images": ...}`` for each JSONL file and its image folder. An entry whose file or folder
-            is missing is skipped with a warning.
-        val: entries for validation in the same form; ``None`` for no validation files.
+        root: folder to which ``file`` and ``images`` of the entries are relative; ``None`` if there are only paths.
+        train: a JSONL file, a folder, or a list of these and of ``{"file": ..., "images": ...}`` (``data.listing``). An
+            entry whose file or image folder is missing is skipped with a warning.
+        val: the same for held-out questions, which may also be generated: ``{"shapes": ..., "seed": ...}`` for scenes
+            of the shapes world. These are left out if the training files are not those of ``root``, because a model
+            that was trained on other data is not to be judged by them. ``None`` for no held-out questions.
         prompts_per_step: prompts of one optimizer step, over all ranks.
         max_prompt_tokens: maximum length of a prompt in tokens, image tokens included; a longer prompt is an error.
         cached_samples: maximum number of encoded prompts kept in memory.
         seed: seed of the sample order.
-        heldout: ``None`` for no held-out scenes, or ``{"count": ..., "seed": ..., "difficulty": ..., "folder": ...}``
-            for scenes of the shapes world that share no image with its training scenes. ``count`` is the number of
-            samples per kind of question. ``difficulty`` is optional (default ``standard``). ``folder`` is the optional
-            target folder; by default it is a subfolder of the cache folder whose name contains a hash of the scenes.
 
     Raises:
         ConfigError: a number is out of range, or two data files have the same stem.
@@ -79,35 +77,27 @@ class GroundedQADataModule(PromptDataModule):
     def __init__(
         self,
         *,
-        root: str,
-        train: Sequence[Mapping[str, str]],
-        val: Sequence[Mapping[str, str]] | None,
+        root: str | None,
+        train: Entries,
+        val: Entries | None,
         prompts_per_step: int,
         max_prompt_tokens: int,
         cached_samples: int,
         seed: int,
-        heldout: Mapping[str, Any] | None,
     ) -> None:
         super().__init__(prompts_per_step=prompts_per_step, max_prompt_tokens=max_prompt_tokens, seed=seed)
         at_least(0, cached_samples=cached_samples)
-        if heldout is not None:
-            if not {"count", "seed"} <= set(heldout):
-                raise ConfigError(
-                    f"data.heldout is {dict(heldout)}; expected count, seed and optionally difficulty, folder"
-                )
-            at_least(1, **{"heldout.count": heldout["count"]})
-            if heldout.get("difficulty", "standard") not in DIFFICULTIES:
-                names = ", ".join(DIFFICULTIES)
-                raise ConfigError(f"data.heldout.difficulty is {heldout['difficulty']}; expected one of {names}")
-        self.root = Path(root).expanduser()
-        self.listed = {
-            what: _data_files(self.root, what, entries) for what, entries in (("train", train), ("val", val or ()))
-        }
+        self.root = None if root is None else Path(root).expanduser()
+        base = self.root or Path.cwd()
+        own, held_out = listed(base, "train", train), listed(base, "val", val)
+        self.listed = {"train": own.files, "val": held_out.files}
         check_names(self.listed["train"], self.listed["val"])
-        self.heldout = heldout
+        self.drawn = held_out.drawn if all(one.file.is_relative_to(base) for one in own.files) else []
+        if len(self.drawn) < len(held_out.drawn) and is_first_process():
+            log.info("the held-out questions of the shapes world are left out: data.train is yours; give data.val=…")
         self._cache: BoundedCache[str, Prompt] = BoundedCache(cached_samples)
         self._samples: dict[str, list[Sample]] = {}
-        self._heldout_files: list[DataFile] = []
+        self._drawn_files: list[DataFile] = []
 
     def setup(self, stage: str) -> None:
         """Check the files that the stage reads: records, images and prompt lengths.
@@ -126,10 +116,10 @@ class GroundedQADataModule(PromptDataModule):
 
         Raises:
             DataError: there is nothing to check: ``root`` is missing, or no file listed in ``train`` (or in ``val``)
-                exists; or the held-out scenes cannot be written.
+                exists; or the generated scenes cannot be written.
         """
-        self._write_heldout()
-        return [check for what in ("train", "val", "heldout") if self._used(what) for check in self._check(what)]
+        self._draw()
+        return [check for what in ("train", "val", "drawn") if self._used(what) for check in self._check(what)]
 
     def train_samples(self) -> list[Sample]:
         """Return the checked training samples, in file order.
@@ -140,23 +130,15 @@ class GroundedQADataModule(PromptDataModule):
         return self._load("train")
 
     def val_samples(self) -> list[Sample]:
-        """Return the checked samples of the validation files, then the held-out samples; an empty list without both.
+        """Return the checked held-out samples: those of files, then the generated ones, drawn and written on first use.
+
+        The list is empty if the config has none.
 
         Raises:
-            DataError: the first problem.
+            DataError: the first problem; or generated scenes cannot be written.
         """
-        return [*self._load("val"), *self.heldout_samples()]
-
-    def heldout_samples(self) -> list[Sample]:
-        """Return the held-out samples of the shapes world; draw and write them on first use.
-
-        The list is empty if the config has no ``heldout`` entry.
-
-        Raises:
-            DataError: the folder cannot be written, or contains files of these names with other content.
-        """
-        self._write_heldout()
-        return self._load("heldout") if self._heldout_files else []
+        self._draw()
+        return [*self._load("val"), *(self._load("drawn") if self._drawn_files else [])]
 
     def prompt(self, sample: Sample) -> Prompt:
         """Return the encoded prompt of a sample, from the cache if it is there.
@@ -166,16 +148,9 @@ class GroundedQADataModule(PromptDataModule):
         """
         return self._cache.get(sample.source, lambda: self._encoded(sample, load_image(sample)))
 
-    def _write_heldout(self) -> None:
-        if self.heldout is None or self._heldout_files:
-            return
-        difficulty = self.heldout.get("difficulty", "standard")
-        count, seed = self.heldout["count"], self.heldout["seed"]
-        folder = self.heldout.get("folder")
-        drawn = draw_dataset(count=count, seed=seed, split="heldout", difficulty=DIFFICULTIES[difficulty])
-        path = Path(folder) if folder else cache_folder() / "shapes" / f"{count}_{seed}_{difficulty}_{drawn.hash()}"
-        files = drawn.write(path)
-        self._heldout_files = [DataFile(file, path / "images") for file in files]
+    def _draw(self) -> None:
+        if not self._drawn_files:
+            self._drawn_files = [file for questions in self.drawn for file in questions.files()]
 
     def _load(self, what: str) -> list[Sample]:
         if what not in self._samples:
@@ -185,15 +160,16 @@ class GroundedQADataModule(PromptDataModule):
         return self._samples[what]
 
     def _used(self, what: str) -> bool:
-        return what == "train" or bool(self._heldout_files if what == "heldout" else self.listed[what])
+        return what == "train" or bool(self._drawn_files if what == "drawn" else self.listed[what])
 
     def _check(self, what: str) -> list[FileCheck]:
         quiet = not is_first_process()
-        if what == "heldout":
-            files = self._heldout_files
+        if what == "drawn":
+            files = self._drawn_files
         else:
-            if not self.root.is_dir():
-                raise DataError(f"the folder of data.root does not exist; {FETCH_HINT}", str(self.root))
+            if self.root is not None and not self.root.is_dir():
+                hint = fetch_hint(self.listed[what])
+                raise DataError(f"the folder of data.root does not exist{hint}", str(self.root))
             files = find_files(self.listed[what], what, quiet=quiet)
         encode = self.prompt if self._encode else None
         return check_files(files, encode=encode, count_image_tokens=self._count_image_tokens, quiet=quiet)
@@ -203,14 +179,3 @@ class GroundedQADataModule(PromptDataModule):
 
     def _prompts_at(self, index: int) -> list[Prompt]:
         return [self.prompt(self._load("train")[index])]
-
-
-def _data_files(root: Path, what: str, entries: Sequence[Mapping[str, str]]) -> list[DataFile]:
-    for index, entry in enumerate(entries):
-        if (
-            not isinstance(entry, Mapping)
-            or set(entry) != {"file", "images"}
-            or not all(isinstance(value, str) for value in entry.values())
-        ):
-            raise ConfigError(f"data.{what}[{index}] is {entry}; expected {{file: NAME.jsonl, images: FOLDER}}")
-    return [DataFile(root / entry["file"], root / entry["images"]) for entry in entries]

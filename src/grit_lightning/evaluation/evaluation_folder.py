@@ -24,7 +24,8 @@ from typing import Any
 
 from grit_lightning.errors import DataError
 from grit_lightning.evaluation.predictions import Prediction, as_line, key, read_predictions, write_predictions
-from grit_lightning.system.files import held, versions_of, write_atomic
+from grit_lightning.system.files import versions_of, write_atomic
+from grit_lightning.system.locks import held
 from grit_lightning.types import Sample
 
 _MISSING = object()

@@ -14,6 +14,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import PreTrainedModel
 
 from grit_lightning.errors import ConfigError
+from grit_lightning.evaluation.during_training import DuringTraining
 from grit_lightning.evaluation.metrics import metric_names
 from grit_lightning.evaluation.predictions import EXACT_MATCH, JUDGE, Prediction, given_answer, prediction
 from grit_lightning.judge.exact import ExactMatch
@@ -44,6 +45,7 @@ class Evaluator:
         judge: scores an answer against the reference answer.
         measures: additional scores of a completion by name, with the signature of a reward component.
         resamples: number of bootstrap resamples for confidence intervals; 0 for no intervals.
+        during_training: when a training run answers held-out samples; ``None`` for never.
 
     Raises:
         ConfigError: a value is out of range, or a measure has the name of a built-in score.
@@ -60,6 +62,7 @@ class Evaluator:
         judge: Judge,
         measures: Mapping[str, Component],
         resamples: int,
+        during_training: DuringTraining | None = None,
     ) -> None:
         for key, value, least in (
             ("max_new_tokens", max_new_tokens, 1),
@@ -79,6 +82,7 @@ class Evaluator:
         self.seed = seed
         self.judge = judge
         self.resamples = resamples
+        self.during_training = during_training
         fns: dict[str, Component] = {JUDGE: self._verdict, EXACT_MATCH: _exact_match, **measures}
         try:
             self._scores = Rewards({name: {"weight": 0, "fn": fn} for name, fn in fns.items()})

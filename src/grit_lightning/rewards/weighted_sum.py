@@ -20,7 +20,10 @@ _log = logging.getLogger(__name__)
 Component = Callable[[Sample, Completion], float | Future[float | None] | None]
 """A reward component with its options bound. It returns a number, ``None`` for unscored, or a future of either."""
 
-_Value = float | None | Future[float | None] | Exception
+_Value = float | None | Future[float | None] | BaseException
+
+_FAILURES = (Exception, CancelledError, SystemExit)
+"""Exceptions that make a completion unscored: a reward that calls ``sys.exit`` must not end training silently."""
 
 
 class Scored(NamedTuple):
@@ -39,8 +42,8 @@ class Rewards:
     """Scores completions by named components: total = Σ weight × component.
 
     A component with weight 0 is computed and reported, but does not enter the total. A component that raises, or
-    returns anything but a finite number or ``None``, is unscored for that completion; it never counts as 0. If a
-    component with nonzero weight is unscored, the total of the completion is ``None``.
+    returns anything but a finite number, a bool or ``None``, is unscored for that completion; it never counts as 0. If
+    a component with nonzero weight is unscored, the total of the completion is ``None``.
 
     Args:
         components: components by name, each ``{"weight": number, "fn": fn(sample, completion) -> float | None}``.
@@ -100,7 +103,7 @@ class Rewards:
         for name, fn in self._fns.items():
             try:
                 values[name] = fn(sample, completion)
-            except Exception as error:
+            except _FAILURES as error:
                 values[name] = error
         return values
 
@@ -109,10 +112,10 @@ class Rewards:
         errors: dict[str, str] = {}
         for name, value in values.items():
             try:
-                if isinstance(value, Exception):
+                if isinstance(value, BaseException):
                     raise value
                 components[name] = _number(value.result() if isinstance(value, Future) else value)
-            except (Exception, CancelledError) as error:
+            except _FAILURES as error:
                 components[name] = None
                 reason = " ".join(str(error).split()).rstrip(".")
                 kind = type(error).__name__
@@ -142,8 +145,10 @@ class Rewards:
 def _number(value: object) -> float | None:
     if value is None:
         return None
+    if not isinstance(value, Real) and getattr(value, "ndim", None) == 0:
+        value = value.item()  # type: ignore[attr-defined]  # a number, a bool or a 0-d array of numpy, or a 0-d tensor
     if not isinstance(value, Real):
-        raise TypeError(f"it returned {type(value).__name__}, expected a number or None")
+        raise TypeError(f"it returned {type(value).__name__}, expected a number, a bool or None")
     number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"it returned {number}, expected a finite number or None")

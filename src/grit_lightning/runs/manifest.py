@@ -5,6 +5,8 @@ It contains no user name, host name or environment variable, so that a run folde
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -13,6 +15,10 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from grit_lightning.errors import DataError
+from grit_lightning.system.files import sha256
+from grit_lightning.types import Sample
 
 _PACKAGES = (
     "grit-lightning",
@@ -50,6 +56,29 @@ def manifest(*, seed: int, overrides: Sequence[str], data_sha256: Mapping[str, s
         "cpu_count": os.cpu_count(),
         "gpus": _gpus(),
     }
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Return the content of a manifest.
+
+    Raises:
+        DataError: the file is not a manifest.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found | {"overrides": list(found["overrides"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"not the manifest of a run ({error})", str(path)) from error
+
+
+def data_sha256(samples: Sequence[Sample]) -> dict[str, str]:
+    """Return the SHA-256 of each data file, and one over all images of each data file, by path."""
+    files = dict.fromkeys(Path(sample.source.rpartition(":")[0]) for sample in samples)
+    hashes = {str(file): sha256(file) for file in files}
+    for file in files:
+        images = [sha256(sample.image) for sample in samples if sample.source.startswith(f"{file}:")]
+        hashes[f"{file} (its images)"] = hashlib.sha256("".join(images).encode()).hexdigest()
+    return hashes
 
 
 def _version(package: str) -> str | None:

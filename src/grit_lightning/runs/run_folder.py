@@ -4,7 +4,9 @@
 ``config.yaml``             the resolved config
 ``composed.yaml``           the config with unresolved interpolations, from which a resume starts
 ``manifest.json``           versions, hardware, seed, overrides, data hashes (``manifest``)
+``inputs.json``             data, prompt, reward and judge that the run was started with (``inputs``)
 ``resumes.jsonl``           one line for each resume of the run
+``results.json``            metrics of a run that has finished (``results``)
 ``checkpoints/``            ``last.ckpt``, ``step_000050.ckpt``, ... (``checkpoints``)
 ``rollouts/``               ``step_000001.jsonl``, ... (``rollout_store``)
 ``eval/``                   answers to held-out questions and their metrics (``evaluation``)
@@ -19,13 +21,12 @@ A run folder is never deleted, and never reused for another run.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from grit_lightning.errors import CheckpointError, ConfigError
+from grit_lightning.errors import CheckpointError
 from grit_lightning.runs.checkpoint_files import is_whole, newest_whole
 from grit_lightning.system.files import append_line
 
@@ -72,6 +73,36 @@ class RunFolder:
         return self.path / "eval"
 
     @property
+    def before_file(self) -> Path:
+        """Predictions on held-out samples before the first step."""
+        return self.evaluation / "before.jsonl"
+
+    @property
+    def after_file(self) -> Path:
+        """Predictions on held-out samples after the last step."""
+        return self.evaluation / "after.jsonl"
+
+    @property
+    def before_and_after_file(self) -> Path:
+        """Metrics of both, JSON."""
+        return self.evaluation / "metrics.json"
+
+    @property
+    def results_file(self) -> Path:
+        """The results of a run that has finished, JSON; absent while it has steps to take or questions to answer."""
+        return self.path / "results.json"
+
+    @property
+    def inputs_file(self) -> Path:
+        """Data, prompt, reward and judge of the run, JSON, which a resume compares (``runs.inputs``)."""
+        return self.path / "inputs.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """The lock that a training process holds while it works in the folder."""
+        return self.path / ".lock"
+
+    @property
     def scores(self) -> Path:
         """The folder of comparisons with other rewards, one subfolder each; absent before the first."""
         return self.path / "scores"
@@ -107,60 +138,25 @@ class RunFolder:
         lines = self.resumes_file.read_text(encoding="utf-8").splitlines()
         return [override for line in lines for override in json.loads(line)["overrides"]]
 
-    def append_resume(self, checkpoint: Path, step: int, overrides: Sequence[str]) -> None:
+    def append_resume(
+        self, checkpoint: Path | None, step: int, overrides: Sequence[str], changed: Sequence[str] = ()
+    ) -> None:
         """Record a resume of the run in ``resumes.jsonl``.
 
         Args:
-            checkpoint: checkpoint from which the run continues.
+            checkpoint: checkpoint from which the run continues; ``None`` if it begins again.
             step: number of optimizer steps completed in that checkpoint.
             overrides: command-line overrides of the resume.
+            changed: a sentence for each input that differs from before, as was allowed (``inputs``).
         """
         entry = {
             "time": _now(),
-            "checkpoint": checkpoint.name,
+            "checkpoint": None if checkpoint is None else checkpoint.name,
             "step": step,
             "overrides": list(overrides),  # verbatim: later resumes apply them again (``resume_overrides``)
+            "changed": list(changed),
         }
         append_line(self.resumes_file, json.dumps(entry, allow_nan=False))
-
-
-def create(path: Path | str, *, composed_yaml: str, config_yaml: str, manifest: Mapping[str, Any]) -> RunFolder:
-    """Create a run folder, or turn an existing folder without a run into one. Call it on one process only.
-
-    Args:
-        path: path of the run folder.
-        composed_yaml: content of ``composed.yaml``.
-        config_yaml: content of ``config.yaml``.
-        manifest: content of ``manifest.json`` (``manifest.manifest``).
-
-    Raises:
-        ConfigError: the folder already contains a run, or cannot be written.
-    """
-    run = RunFolder(Path(path))
-    content = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
-    try:
-        run.path.mkdir(parents=True, exist_ok=True)
-        for taken in (run.config_file, run.composed_file):
-            if taken.exists() and not run.manifest_file.exists():
-                raise ConfigError(f"out={run.path} cannot be the run folder: {taken} is in the way.")
-        # Mode "x": if two processes use the same folder, one of them fails here instead of mixing two runs.
-        with run.manifest_file.open("x", encoding="utf-8") as file:
-            file.write(content)
-        with run.config_file.open("x", encoding="utf-8") as file:
-            file.write(config_yaml)
-        with run.composed_file.open("x", encoding="utf-8") as file:
-            file.write(composed_yaml)
-        run.checkpoints.mkdir(exist_ok=True)
-        run.rollouts.mkdir(exist_ok=True)
-    except FileExistsError as error:
-        if error.filename == str(run.manifest_file):
-            message = f"{run.path} already holds a run: continue it with resume={run.path} or choose another out=…."
-        else:
-            message = f"out={run.path} cannot be the run folder: {error.filename} is in the way."
-        raise ConfigError(message) from error
-    except OSError as error:
-        raise ConfigError(f"out={run.path} cannot be the run folder: {error.strerror} ({error.filename}).") from error
-    return run
 
 
 def open_run(path: Path | str) -> RunFolder:

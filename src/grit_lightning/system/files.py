@@ -1,4 +1,4 @@
-"""Atomic writes of files and folders, unused file names, and locks between processes."""
+"""Atomic writes of files and folders, and unused file names."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from grit_lightning.errors import CheckpointError, ConfigError
+from grit_lightning.errors import CheckpointError
+from grit_lightning.system.locks import held
 
 
 @contextmanager
@@ -119,29 +118,6 @@ def versions_of(path: Path, suffix: str = "") -> Iterator[Path]:
 def free_path(path: Path, suffix: str = "") -> Path:
     """Return the first of :func:`versions_of` that does not exist."""
     return next(candidate for candidate in versions_of(path, suffix) if not candidate.exists())
-
-
-@contextmanager
-def held(lock_file: Path, *, busy: str | None = None) -> Iterator[None]:
-    """Hold a lock while the block runs, and remove the lock file afterwards.
-
-    Args:
-        lock_file: path of the lock file; its folder must exist.
-        busy: error message if another process holds the lock; ``None`` to wait for that process.
-
-    Raises:
-        ConfigError: another process holds the lock, and ``busy`` is given.
-    """
-    lock = FileLock(lock_file)
-    try:
-        lock.acquire(blocking=busy is None)
-    except Timeout:
-        raise ConfigError(busy) from None
-    try:
-        yield
-    finally:
-        lock_file.unlink(missing_ok=True)  # before release, so that no other process's lock file is removed
-        lock.release()
 
 
 def _fsync(path: Path) -> None:

@@ -65,7 +65,9 @@ def build_job(
     evaluator: Evaluator = instantiate(values["evaluation"])
     samples = subset(datamodule.val_samples(), max_samples)
     if not samples:
-        raise ConfigError("there is nothing to evaluate on: data.val and data.heldout are both null")
+        raise ConfigError(
+            "there is nothing to evaluate on: data.val lists nothing; give data.val=FILE.jsonl or a folder"
+        )
     backbone.weights_folder()
     if weights is not None:
         require_fit(backbone.outline(), weights)

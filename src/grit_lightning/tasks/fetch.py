@@ -54,7 +54,7 @@ def fetch_data(
         UserError: the config or the data folder cannot be used.
     """
     datamodule = instantiate(config.check(cfg)["data"])
-    if not isinstance(datamodule, GroundedQADataModule):
+    if not isinstance(datamodule, GroundedQADataModule) or (root := datamodule.root) is None:
         raise ConfigError("this data has no files to fetch: choose data=grit20 or data=grit_eval")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
     addresses = Addresses(bases, files, images)
@@ -62,16 +62,16 @@ def fetch_data(
     # A file may be listed for both training and validation.
     entries = list(dict.fromkeys(entry for listed in datamodule.listed.values() for entry in listed))
     try:
-        datamodule.root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"data.root={datamodule.root} cannot be made: {error.strerror} ({error.filename})") from error
-    with fetch_lock(datamodule.root):
+        raise ConfigError(f"data.root={root} cannot be made: {error.strerror} ({error.filename})") from error
+    with fetch_lock(root):
         try:
             reports = asyncio.run(fetch_missing(entries, addresses, downloader, quiet=not sys.stderr.isatty()))
         except KeyboardInterrupt:
             sys.exit("stopped: run the same command to continue")
     problems = _print(reports)
-    print(f"in {datamodule.root}")
+    print(f"in {root}")
     if problems:
         sys.exit(1)
     return reports

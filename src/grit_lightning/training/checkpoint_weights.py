@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedModel
@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from grit_lightning.errors import CheckpointError
 from grit_lightning.model.adapters import saved_names
 from grit_lightning.model.finite import require_finite
+from grit_lightning.runs.checkpoint_files import read_checkpoint
 from grit_lightning.training.distributed import require_same_names
 from grit_lightning.training.policy_module import POLICY_PREFIX
 
@@ -33,9 +34,9 @@ def read_weights(file: Path) -> Weights:
     """Read the policy weights of a checkpoint, memory-mapped on the CPU.
 
     Raises:
-        CheckpointError: the file is a checkpoint without policy weights, or a weight is not finite.
+        CheckpointError: the file cannot be read, is a checkpoint without policy weights, or a weight is not finite.
     """
-    checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    checkpoint = read_checkpoint(file, map_location="cpu", mmap=True)
     state: dict[str, torch.Tensor] = checkpoint.get("state_dict", {})
     model = {name.removeprefix(POLICY_PREFIX): value for name, value in state.items() if name.startswith(POLICY_PREFIX)}
     if not model:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from grit_lightning.errors import CheckpointError
+from grit_lightning.runs.checkpoint_files import read_checkpoint
 from grit_lightning.system.files import replacing
 from grit_lightning.system.slow import announced
 
@@ -58,6 +59,16 @@ class BackgroundCheckpointIO(TorchCheckpointIO):
         self._writing = True
         self._thread = threading.Thread(target=self._write, args=(copy, path), name="checkpoint writer")
         self._thread.start()
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint of a run onto the CPU.
+
+        Raises:
+            CheckpointError: the file cannot be read without running code from it.
+        """
+        return read_checkpoint(Path(path), map_location="cpu")
 
     def then(self, action: Callable[[], None]) -> None:
         """Run an action once the file that is being written is whole; at once if none is. Not if writing fails."""

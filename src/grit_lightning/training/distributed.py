@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from grit_lightning.errors import CheckpointError
 from grit_lightning.model.finite import require_finite
+from grit_lightning.runs.checkpoint_files import read_checkpoint
 
 
 class FSDPStrategy(ModelParallelStrategy):
@@ -48,10 +49,11 @@ class FSDPStrategy(ModelParallelStrategy):
         model.
 
         Raises:
-            CheckpointError: the checkpoint has other weight names than the model, or a weight is not finite.
+            CheckpointError: the checkpoint cannot be read, has other weight names than the model, or a weight is not
+                finite.
         """
         path = Path(self.broadcast(checkpoint_path))
-        checkpoint: dict[str, Any] = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
+        checkpoint = read_checkpoint(path, mmap=True, map_location="cpu")
         module = self.lightning_module
         assert module is not None
         weights = checkpoint.pop("state_dict")

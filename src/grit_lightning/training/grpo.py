@@ -33,6 +33,7 @@ from grit_lightning.training.distributed import gathered, gradient_sync, shard
 from grit_lightning.training.judge_watch import JudgeWatch
 from grit_lightning.training.objective import LossTerms, Objective
 from grit_lightning.training.policy_module import NamedParameters, PolicyModule
+from grit_lightning.training.reward_watch import RewardWatch
 from grit_lightning.training.step_metrics import PhaseTimer, StepSums, reward_table
 from grit_lightning.types import Group, StepOutput
 
@@ -80,6 +81,7 @@ class GRPOModule(PolicyModule):
         self.sampler = sampler
         self.rewards = rewards
         self.judge_watch = JudgeWatch(judge)
+        self.reward_watch = RewardWatch()
         self.objective = objective
         self.seed = seed
         self.offload_reference = offload_reference
@@ -124,6 +126,7 @@ class GRPOModule(PolicyModule):
         with timer("wait_for_rewards"):
             scores, reward_seconds = scoring.result()
         judge_metrics = self.judge_watch.step(self.trainer.strategy)
+        self.reward_watch.step(scores, self.trainer.strategy)
         table = reward_table(scores, self.device)
         advantages_P_G = self._advantages(table["total"])
         sums = StepSums(table, groups)
@@ -241,8 +244,7 @@ class GRPOModule(PolicyModule):
 
     def _log(self, sums: StepSums, timer: PhaseTimer, grad_norm: Tensor, others: dict[str, float]) -> None:
         metrics = sums.metrics(self._sum_over_ranks, with_kl=self.reference is not None)
-        metrics |= self._step_metrics(timer, metrics.pop("tokens"))
-        metrics |= others | {"grad_norm": grad_norm.item()}
+        metrics |= self._step_metrics(timer, metrics.pop("tokens")) | others | {"grad_norm": grad_norm.item()}
         if metrics["reward/unscored"] == 1:
             log.warning("step %d: no completion could be scored, so nothing was learned", self.trainer.global_step)
         self.log_dict(metrics)

@@ -85,7 +85,7 @@ def test_plain_transformers_loads_the_weights(trained: Any, make_prompt: Callabl
 @pytest.mark.slow
 def test_an_evaluation_of_64_questions_agrees_with_the_model_card(compose_config: Callable[..., Any]) -> None:
     values = config.check(
-        compose_config("model.random_weights_seed=null", "prompt=grounded_prefilled", "data.heldout.count=32")
+        compose_config("model.random_weights_seed=null", "prompt=grounded_prefilled", "data.val=[{shapes: 32}]")
     )
     backbone, data, evaluator = (instantiate(values[key]) for key in ("model", "data", "evaluation"))
     data.attach(backbone.encode)

@@ -14,14 +14,14 @@ import torch.distributed as dist
 from hydra.utils import instantiate
 from lightning.pytorch.plugins.precision import Precision
 
-from grit_lightning.errors import ConfigError
 from grit_lightning.evaluation.evaluator import Evaluator
 from grit_lightning.evaluation.metrics import summary
 from grit_lightning.evaluation.predictions import Prediction
 from grit_lightning.evaluation.predictions import read_predictions as read_with_problems
 from grit_lightning.model.policy import Policy
 from grit_lightning.training.callbacks.before_and_after import Demonstration
-from support.predicted import evaluator
+from grit_lightning.training.callbacks.heldout import HeldoutEvaluation
+from support.predicted import during_training, evaluator
 
 STEPS = 4
 
@@ -29,7 +29,7 @@ STEPS = 4
 @pytest.fixture(scope="module")
 def parts(compose_config, backbone) -> tuple[Any, Any]:
     """A module with the tiny policy, and a data module with four held-out samples."""
-    datamodule = instantiate(compose_config("data.heldout.count=2").data)
+    datamodule = instantiate(compose_config("data.val=[{shapes: 2}]").data)
     datamodule.attach(backbone.encode)
     policy = Policy.load(backbone, temperature=1.0, logits_chunk=64, entropy=False)
     rewards = SimpleNamespace(weights={"answer": 1.0, "length": 0.0})
@@ -50,15 +50,36 @@ def trainer(parts) -> SimpleNamespace:
         global_rank=0,
         world_size=1,
         is_global_zero=True,
-        received_sigterm=False,
         precision_plugin=Precision(),
         callback_metrics={},
         callbacks=[],
     )
 
 
-def demonstration(out: Path, **changes: Any) -> Demonstration:
-    return Demonstration(**({"out": str(out), "evaluator": evaluator(), "max_samples": None} | changes))
+class Both:
+    """The callback that answers and the one that reports, with the hooks of a callback."""
+
+    def __init__(self, out: Path, **changes: Any) -> None:
+        options = during_training(**{"every_n_steps": None} | changes)
+        self.heldout = HeldoutEvaluation(out=str(out), evaluator=evaluator(during_training=options))
+        self.report = Demonstration(out=str(out), resamples=100)
+
+    def __getattr__(self, hook: str) -> Any:
+        def call(*arguments: Any) -> None:
+            for callback in (self.report, self.heldout):  # in Lightning's order: checkpoints last
+                getattr(callback, hook)(*arguments)
+
+        return call
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.report.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.report.load_state_dict(state)
+
+
+def demonstration(out: Path, **changes: Any) -> Both:
+    return Both(out, **changes)
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -67,9 +88,7 @@ def read_predictions(path: Path) -> list[Prediction]:
     return ones
 
 
-def play(
-    shown: Demonstration, trainer: SimpleNamespace, module: Any, start: int = 0, end: int = STEPS
-) -> Demonstration:
+def play(shown: Both, trainer: SimpleNamespace, module: Any, start: int = 0, end: int = STEPS) -> Both:
     """Call the hooks of a training from step ``start`` to step ``end``."""
     trainer.global_step = start
     shown.setup(trainer, module, "fit")
@@ -104,7 +123,7 @@ def test_a_whole_training_leaves_answers_metrics_and_pictures(tmp_path, trainer,
     files = ["eval/after.jsonl", "eval/before.jsonl", "eval/metrics.json", "plots/examples.png", "plots/rewards.png"]
     assert written(tmp_path) == files
     answers = {when: read_predictions(tmp_path / "eval" / f"{when}.jsonl") for when in ("before", "after")}
-    ids = [sample.id for sample in trainer.datamodule.heldout_samples()]
+    ids = [sample.id for sample in trainer.datamodule.val_samples()]
     assert [[one["sample_id"] for one in ones] for ones in answers.values()] == [ids, ids]
     assert len(ids) == 4
     assert json.loads((tmp_path / "eval" / "metrics.json").read_text()) == {
@@ -172,7 +191,7 @@ def test_a_resumed_run_compares_with_the_answers_before_its_first_step(tmp_path,
 
 
 def test_the_state_can_be_saved_with_a_checkpoint(tmp_path, trainer, module) -> None:
-    shown = play(demonstration(tmp_path, max_samples=0), trainer, module)
+    shown = play(demonstration(tmp_path, before_and_after=0), trainer, module)
     torch.save(shown.state_dict(), tmp_path / "state.pt")
     assert torch.load(tmp_path / "state.pt", weights_only=True) == shown.state_dict()
 
@@ -185,13 +204,13 @@ def test_without_earlier_answers_there_is_no_before_column(tmp_path, trainer, mo
 
 
 def test_answers_to_other_questions_are_not_compared(tmp_path, trainer, module) -> None:
-    play(demonstration(tmp_path, max_samples=2), trainer, module, end=2)
+    play(demonstration(tmp_path, before_and_after=2), trainer, module, end=2)
     play(demonstration(tmp_path), trainer, module, start=2)
     assert len(read_predictions(tmp_path / "eval" / "before.jsonl")) == 2
     assert set(json.loads((tmp_path / "eval" / "metrics.json").read_text())) == {"after"}
 
 
-@pytest.mark.parametrize("change", [{"received_sigterm": True}, {"max_steps": STEPS + 1}, {"max_steps": -1}])
+@pytest.mark.parametrize("change", [{"max_steps": STEPS + 1}, {"max_steps": -1}])
 def test_a_stopped_run_shows_no_demonstration(tmp_path, trainer, module, capsys, change: dict) -> None:
     vars(trainer).update(change)
     play(demonstration(tmp_path), trainer, module)
@@ -200,19 +219,22 @@ def test_a_stopped_run_shows_no_demonstration(tmp_path, trainer, module, capsys,
 
 
 def test_without_held_out_samples_there_are_still_curves(tmp_path, trainer, module, capsys) -> None:
-    play(demonstration(tmp_path, max_samples=0), trainer, module)
+    play(demonstration(tmp_path, before_and_after=0), trainer, module)
     assert written(tmp_path) == ["plots/rewards.png"]
     assert capsys.readouterr().out == ""
 
 
-def test_a_training_without_rewards_has_no_reward_plot(tmp_path, trainer, module) -> None:
-    shown = demonstration(tmp_path, max_samples=0)
+def test_a_training_without_rewards_has_a_plot_of_its_loss(tmp_path, trainer, module) -> None:
+    shown = demonstration(tmp_path, before_and_after=0)
+    module = SimpleNamespace(policy=module.policy, backbone=module.backbone)
     trainer.callback_metrics = {"loss": torch.tensor(1.0)}
     shown.setup(trainer, module, "fit")
     trainer.global_step = STEPS
     shown.on_train_batch_end(trainer, module, None, None, 0)
     shown.on_train_end(trainer, module)
-    assert written(tmp_path) == []
+    shown.on_fit_end(trainer, module)
+    assert written(tmp_path) == ["plots/loss.png"]
+    assert shown.state_dict()["history"] == [{"step": STEPS, "loss": 1.0}]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -234,8 +256,3 @@ def test_processes_share_the_questions_and_the_first_one_writes(tmp_path, traine
         assert "plots/examples.png" in written(tmp_path / "two")
     else:
         assert written(tmp_path / "two") == []
-
-
-def test_a_negative_number_of_samples_is_refused(tmp_path) -> None:
-    with pytest.raises(ConfigError, match=r"callbacks\.demonstration\.max_samples is -1"):
-        demonstration(tmp_path, max_samples=-1)

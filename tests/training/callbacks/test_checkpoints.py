@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from grit_lightning.errors import CheckpointError, ConfigError
+from grit_lightning.system.stop import stop_signals
 from grit_lightning.training.callbacks.checkpoints import StepCheckpoint
 from grit_lightning.training.checkpoint_writer import BackgroundCheckpointIO
 from support import toy_run
@@ -29,8 +30,10 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def _restore_signals():
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
+    stop_signals.resume()
+    stop_signals.received = None
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
@@ -96,10 +99,10 @@ class TestOccasions:
     def test_best_ckpt_is_replaced_by_each_better_step(self, tmp_path):
         checkpoint = step_checkpoint(tmp_path, last=3)
 
-        class Best(Callback):
+        class Best(Checkpoint):  # Lightning calls callbacks of this type after all others
             def on_train_batch_end(self, trainer, *_):
                 if trainer.global_step in (2, 4):
-                    checkpoint.keep_best()
+                    checkpoint.keep_best(trainer)
 
         module, seen = Toy(), []
         module.at = dict.fromkeys((2, 4), lambda: seen.append(saved_steps(module, tmp_path)))
@@ -138,21 +141,20 @@ class TestResume:
         assert trainer.current_epoch == 1  # the stream's one epoch is counted once, not once for each process
         assert torch.equal(module.layer.weight, uninterrupted(6))
 
-    @pytest.mark.parametrize("interruption", ["error", "ctrl-c", "sigterm"])
+    @pytest.mark.parametrize("interruption", ["error", "ctrl-c", "sigint", "sigterm", "sighup"])
     def test_an_interrupted_step_is_repeated(self, tmp_path, interruption):
         def interrupt():
             if interruption == "error":
                 raise ValueError("out of memory")
             if interruption == "ctrl-c":
                 raise KeyboardInterrupt
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.Signals[interruption.upper()])
 
         first, second = CSVLogger(tmp_path, name="csv"), CSVLogger(tmp_path, name="csv")
         with pytest.raises((SystemExit, ValueError)):
             fit(Toy(at={3: interrupt}), [step_checkpoint(tmp_path / "c")], steps=6, logger=first)
-        # SIGTERM lets the step end; the others leave it before its update.
-        done = 4 if interruption == "sigterm" else 3
-        assert saved_step(tmp_path / "c" / "last.ckpt") == done
+        assert saved_step(tmp_path / "c" / "last.ckpt") == 3
+        stop_signals.received = None  # as in the new process of a resume
         module = Toy()
         fit(module, [step_checkpoint(tmp_path / "c")], steps=6, ckpt_path=tmp_path / "c" / "last.ckpt", logger=second)
         assert torch.equal(module.layer.weight, uninterrupted(6))
@@ -168,13 +170,45 @@ class TestResume:
         told = [message for message in caplog.messages if "resume=" in message]
         assert told == [f"KeyboardInterrupt: the 3 steps done are saved; continue with resume={tmp_path / 'run'}"]
 
-    def test_an_interruption_before_the_first_step_offers_no_resume(self, tmp_path, caplog):
+    def test_a_run_that_was_interrupted_before_its_first_step_can_be_resumed_too(self, tmp_path, caplog):
         def interrupt():
             raise KeyboardInterrupt
 
         with caplog.at_level("INFO", "grit_lightning"), pytest.raises(SystemExit):
-            fit(Toy(at={0: interrupt}), [step_checkpoint(tmp_path, last=1)], steps=6)
-        assert not [message for message in caplog.messages if "resume=" in message]
+            fit(Toy(at={0: interrupt}), [step_checkpoint(tmp_path / "run" / "c", last=1)], steps=6)
+        told = [message for message in caplog.messages if "resume=" in message]
+        assert told == [f"KeyboardInterrupt: continue with resume={tmp_path / 'run'}"]
+
+    @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+    def test_a_request_to_stop_during_an_update_is_obeyed_when_the_step_has_ended(self, tmp_path, caplog, name):
+        module = Toy()
+
+        def interrupt(*_):
+            os.kill(os.getpid(), signal.Signals[name])
+
+        module.at[3] = lambda: module.trainer.optimizers[0].register_step_post_hook(interrupt)
+        with caplog.at_level("INFO", "grit_lightning"), pytest.raises(SystemExit):
+            fit(module, [step_checkpoint(tmp_path / "run" / "c", last=10)], steps=6)
+        assert saved_step(tmp_path / "run" / "c" / "last.ckpt") == 4
+        told = [message for message in caplog.messages if "resume=" in message]
+        assert told[-1] == f"{name}: the 4 steps done are saved; continue with resume={tmp_path / 'run'}"
+        stop_signals.received = None  # as in the new process of a resume
+        resumed = Toy()
+        fit(resumed, [step_checkpoint(tmp_path / "c")], steps=6, ckpt_path=tmp_path / "run" / "c" / "last.ckpt")
+        assert torch.equal(resumed.layer.weight, uninterrupted(6))
+
+    def test_after_a_damaged_last_checkpoint_the_next_one_is_written_even_at_the_same_step(self, tmp_path):
+        fit(Toy(), [step_checkpoint(tmp_path, every=2)], steps=4)
+        (tmp_path / "last.ckpt").unlink()  # its damaged content is shared by no other name
+        (tmp_path / "last.ckpt").write_bytes(b"damaged")
+
+        class Best(Checkpoint):
+            def on_train_start(self, trainer, *_):
+                checkpoint.keep_best(trainer)
+
+        checkpoint = step_checkpoint(tmp_path)
+        fit(Toy(), [checkpoint, Best()], steps=5, ckpt_path=tmp_path / "step_000002.ckpt")
+        assert saved_step(tmp_path / "best.ckpt") == 2
 
     def test_a_partial_weight_update_is_not_saved(self, tmp_path):
         module = Toy()

@@ -20,7 +20,7 @@ CONF = Path(__file__).parents[3] / "conf"
 
 class TestConfig:
     def part(self, name: str, out: Path):
-        given = {"out": str(out), "evaluation": None}
+        given = {"out": str(out), "evaluation": {"during_training": None, "resamples": 0}}
         config = OmegaConf.merge(OmegaConf.load(CONF / name), given)
         OmegaConf.resolve(config)
         for key in given:

@@ -18,10 +18,9 @@ from grit_lightning.evaluation.predictions import read_predictions
 from grit_lightning.model.policy import Policy
 from grit_lightning.training.callbacks import heldout
 from grit_lightning.training.callbacks.checkpoints import StepCheckpoint
-from grit_lightning.training.callbacks.heldout import HeldoutEvaluation
-from grit_lightning.training.callbacks.heldout_answers import stopped_early
+from grit_lightning.training.callbacks.heldout import HeldoutEvaluation, has_finished
 from grit_lightning.training.grpo import GRPOModule
-from support.predicted import evaluator, grounded, record
+from support.predicted import during_training, evaluator, grounded, record
 
 
 class Bar:
@@ -43,18 +42,20 @@ class Logger:
 @pytest.fixture(scope="module")
 def parts(compose_config, backbone) -> tuple[Any, Any]:
     """A module with the tiny policy, and a data module with four held-out samples."""
-    datamodule = instantiate(compose_config("data.heldout.count=2").data)
+    datamodule = instantiate(compose_config("data.val=[{shapes: 2}]").data)
     datamodule.attach(backbone.encode)
     policy = Policy.load(backbone, temperature=1.0, logits_chunk=64, entropy=False)
     return SimpleNamespace(policy=policy.train(), backbone=backbone), datamodule
 
 
 @pytest.fixture
-def trainer(parts, tmp_path) -> SimpleNamespace:
+def trainer(parts, tmp_path, monkeypatch) -> SimpleNamespace:
+    monkeypatch.setattr(StepCheckpoint, "keep_best", lambda self, trainer: None)
     checkpoint = StepCheckpoint(dirpath=str(tmp_path / "checkpoints"), every_n_steps=None, last_every_n_steps=None)
     return SimpleNamespace(
         datamodule=parts[1],
         global_step=0,
+        max_steps=99,
         global_rank=0,
         world_size=1,
         is_global_zero=True,
@@ -67,15 +68,7 @@ def trainer(parts, tmp_path) -> SimpleNamespace:
 
 
 def callback(out: Path, **changes: Any) -> HeldoutEvaluation:
-    values = {
-        "evaluator": evaluator(),
-        "every_n_steps": 2,
-        "max_samples": None,
-        "monitor": "overall/accuracy",
-        "mode": "max",
-        "patience": None,
-    }
-    return HeldoutEvaluation(**{"out": str(out), **values, **changes})
+    return HeldoutEvaluation(out=str(out), evaluator=evaluator(during_training=during_training(**changes)))
 
 
 @pytest.fixture
@@ -85,7 +78,7 @@ def play(trainer, monkeypatch):
     def run(it: HeldoutEvaluation, accuracies: list[float | None]) -> list[int]:
         kept: list[int] = []
         checkpoint = trainer.callbacks[0]
-        monkeypatch.setattr(checkpoint, "keep_best", lambda: kept.append(trainer.global_step))
+        monkeypatch.setattr(checkpoint, "keep_best", lambda trainer: kept.append(trainer.global_step))
         it.setup(trainer, None, "fit")
         for accuracy in accuracies:
             trainer.global_step += 1
@@ -120,7 +113,7 @@ class TestWithTheTinyModel:
         assert sorted(file.name for file in folder.iterdir()) == ["step_000002.jsonl", "step_000004.jsonl"]
         first, problems = read_predictions(folder / "step_000002.jsonl")
         assert problems == []
-        assert [one["sample_id"] for one in first] == [sample.id for sample in it._samples]
+        assert [one["sample_id"] for one in first] == [sample.id for sample in it._between]
         assert len(first) == 3
         assert first == read_predictions(folder / "step_000004.jsonl")[0]
         logged = trainer.loggers[0].logged
@@ -146,7 +139,7 @@ class TestWithTheTinyModel:
     )
     def test_the_monitored_metric_is_checked_before_the_first_step(self, parts, trainer, tmp_path, monitor) -> None:
         with pytest.raises(
-            ConfigError, match=r"callbacks\.heldout\.monitor is .*macro.*, and one of accuracy, "
+            ConfigError, match=r"evaluation\.during_training\.monitor is .*macro.*, and one of accuracy, "
         ) as info:
             callback(tmp_path, monitor=monitor).setup(trainer, parts[0], "fit")
         assert repr(monitor) in str(info.value)
@@ -188,10 +181,10 @@ class TestEarlyStop:
         caplog.set_level(logging.INFO)
         it = callback(tmp_path, every_n_steps=1, patience=2)
         trainer.callbacks.append(it)
-        assert not stopped_early(trainer)
+        assert not has_finished(trainer)
         play(it, [0.25, 0.5, 0.25, 0.5, 0.75])
         assert (trainer.global_step, trainer.should_stop) == (4, True)
-        assert stopped_early(trainer)
+        assert has_finished(trainer)
         assert caplog.messages == ["stopped after step 4: overall/accuracy has not improved since step 2"]
 
     def test_without_patience_training_continues(self, trainer, play, tmp_path) -> None:
@@ -211,7 +204,63 @@ def test_an_evaluation_resets_the_judge_watch(trainer, play, tmp_path, monkeypat
     assert watched == ["reset"]
 
 
-@pytest.mark.parametrize("key", ["every_n_steps", "max_samples", "patience"])
-def test_a_number_below_one_is_refused(tmp_path, key) -> None:
-    with pytest.raises(ConfigError, match=rf"callbacks\.heldout\.{key} is 0, expected at least 1, or null"):
-        callback(tmp_path, **{key: 0})
+class TestResume:
+    """What a stopped run left unanswered is answered when it is resumed."""
+
+    @pytest.fixture
+    def answered(self, trainer, monkeypatch) -> list[int]:
+        """The steps after which held-out samples were answered."""
+        steps: list[int] = []
+
+        def predict(*_, **__):
+            steps.append(trainer.global_step)
+            return [record(grounded(), sample_id=f"f/{i}") for i in range(4)]
+
+        monkeypatch.setattr(heldout, "predict_on_all", predict)
+        return steps
+
+    @pytest.mark.parametrize(("evaluated", "expected"), [(0, [4]), (2, [4]), (4, [])])
+    def test_the_evaluation_of_the_checkpoints_step_is_made_up_for(
+        self, trainer, tmp_path, answered, evaluated, expected
+    ) -> None:
+        it = callback(tmp_path)
+        it.setup(trainer, None, "fit")
+        it.load_state_dict({"best": 0.9, "best_step": 2, "worse_in_a_row": 0, "evaluated_step": evaluated})
+        trainer.global_step = 4
+        it.on_train_start(trainer, SimpleNamespace())
+        assert answered == expected
+
+    def test_a_checkpoint_of_an_earlier_version_has_been_evaluated(self, trainer, tmp_path, answered) -> None:
+        it = callback(tmp_path)
+        it.setup(trainer, None, "fit")
+        it.load_state_dict({"best": 0.9, "best_step": 2, "worse_in_a_row": 0})
+        trainer.global_step = 4
+        it.on_train_start(trainer, SimpleNamespace())
+        assert answered == []
+
+    def test_a_run_that_had_stopped_early_does_not_train_on(self, trainer, tmp_path, answered) -> None:
+        it = callback(tmp_path, patience=1)
+        it.setup(trainer, None, "fit")
+        it.load_state_dict({"best": 0.9, "best_step": 2, "worse_in_a_row": 1, "evaluated_step": 4})
+        trainer.global_step = 4
+        trainer.callbacks.append(it)
+        it.on_train_start(trainer, SimpleNamespace())
+        assert (answered, trainer.should_stop, has_finished(trainer)) == ([], True, True)
+
+    def test_the_last_step_answers_each_sample_once(self, parts, trainer, tmp_path, monkeypatch) -> None:
+        asked: list[list[str]] = []
+
+        def predict(trainer, module, evaluator, samples, *, what):
+            asked.append([sample.id for sample in samples])
+            return [record(grounded(), sample_id=sample.id) for sample in samples]
+
+        monkeypatch.setattr(heldout, "predict_on_all", predict)
+        it = callback(tmp_path, max_samples=3)
+        it.setup(trainer, None, "fit")
+        trainer.global_step = trainer.max_steps = 2
+        it.on_train_batch_end(trainer, SimpleNamespace(), None, None, 0)
+        it.on_train_end(trainer, SimpleNamespace())
+        assert [len(ids) for ids in asked] == [3, 1]
+        after = [one["sample_id"] for one in read_predictions(tmp_path / "eval" / "after.jsonl")[0]]
+        assert after == [sample.id for sample in it._ends]
+        assert sorted(after) == sorted(asked[0] + asked[1])

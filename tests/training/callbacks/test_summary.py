@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from grit_lightning.runs.run_folder import create
 from grit_lightning.training.callbacks.checkpoints import StepCheckpoint
 from grit_lightning.training.callbacks.summary import TrainingSummary, first_and_last, places
+from support.run_folders import create
 from support.toy_run import Toy, fit
 
 
@@ -77,7 +77,7 @@ class TestSummary:
         assert self.rows(text) == {"reward": ["-", "2"], "KL": ["-", "0.001235"], "old": ["1", "-"]}
 
     def test_only_existing_output_folders_are_named(self, tmp_path):
-        run = create(tmp_path / "run", composed_yaml="", config_yaml="", manifest={})
+        run = create(tmp_path / "run")
         (run.checkpoints / "last.ckpt").write_text("")
         assert places(run).splitlines() == [f"run folder   {run.path}", f"checkpoints  {run.checkpoints}"]
         run.tensorboard.mkdir()

@@ -16,7 +16,8 @@ from grit_lightning.data.shapes.drawing import draw_scene
 from grit_lightning.data.shapes.questions import KINDS, make_question, mixed_question
 from grit_lightning.data.shapes.scenes import STANDARD, Difficulty, Split
 from grit_lightning.errors import DataError
-from grit_lightning.system.files import held, write_bytes_atomic
+from grit_lightning.system.files import write_bytes_atomic
+from grit_lightning.system.locks import held
 
 T = TypeVar("T")
 

@@ -15,18 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.hooks import RemovableHandle
 
-from grit_lightning.errors import ConfigError, JudgeError, NotFiniteError
+from grit_lightning.errors import ConfigError, JudgeError, NotFiniteError, RewardError
 from grit_lightning.runs.checkpoint_files import BEST_CHECKPOINT, LAST_CHECKPOINT
 from grit_lightning.system.files import free_path, replacing
+from grit_lightning.system.stop import Stopped, stop_signals
 from grit_lightning.training.checkpoint_writer import BackgroundCheckpointIO
 
 log = logging.getLogger(__name__)
+
+
+class AgreedStop(Stopped):
+    """A request to stop, raised by all processes at the end of the same step."""
+
+
+_RAISED_BY_ALL = (AgreedStop, JudgeError, RewardError, NotFiniteError)
+"""Exceptions that all processes raise at the same point of a step."""
 
 
 class StepCheckpoint(Checkpoint):
@@ -35,15 +44,16 @@ class StepCheckpoint(Checkpoint):
     ``last.ckpt`` holds the newest saved state. It is replaced atomically: every ``last_every_n_steps``, with each kept
     checkpoint, after the last step, and when Ctrl-C, SIGTERM or an error stops training. A kept checkpoint, such as
     ``step_000050.ckpt``, is a hard link to the ``last.ckpt`` of its step, so it is not written twice. So is
-    ``best.ckpt``, which is replaced when :meth:`keep_best` was called during the step. Files are written while training
+    ``best.ckpt``, which :meth:`keep_best` replaces. Files are written while training
     goes on (:class:`BackgroundCheckpointIO`); links are made once the file is whole.
 
-    An interrupted step counts as not begun: weights and loop counters are saved as they were before it. If its weight
-    update has begun, nothing is saved, because the weights are those of no step.
+    An interrupted step counts as not begun: weights and loop counters are saved as they were before it. A request to
+    stop (Ctrl-C, SIGTERM, SIGHUP) that comes during a weight update is obeyed when the step has ended. After an error
+    within an update nothing is saved, because the weights are those of no step.
 
-    With several processes, only two kinds of interruption lead to a checkpoint: SIGTERM, which Lightning passes on to
-    all processes, and :class:`JudgeError` and :class:`NotFiniteError`, which all processes raise at the same point.
-    After Ctrl-C or an error in one process the others may wait in another collective operation, and saving, which is
+    Several processes agree at the end of each step whether one of them was asked to stop. They also save together
+    after :class:`JudgeError`, :class:`RewardError` and :class:`NotFiniteError`, which all raise at the same point.
+    After any other error in one process the others may wait in another collective operation, and saving, which is
     collective, would hang.
 
     Args:
@@ -63,8 +73,7 @@ class StepCheckpoint(Checkpoint):
         self.dirpath = Path(dirpath)
         self.every_n_steps = every_n_steps
         self.last_every_n_steps = last_every_n_steps
-        self._saved_step: int | None = None  # step of last.ckpt or of the start; None outside training
-        self._is_best = False
+        self._saved_step: int | None = None  # step of last.ckpt or of the start; None before training
         self._within_step = False
         self._update_begun = False
         self._hooks: list[RemovableHandle] = []
@@ -74,9 +83,13 @@ class StepCheckpoint(Checkpoint):
         """Path of the newest checkpoint; the file exists after the first save."""
         return self.dirpath / LAST_CHECKPOINT
 
-    def keep_best(self) -> None:
-        """Save the current step also as ``best.ckpt`` when it ends. Must be called on every process."""
-        self._is_best = True
+    def keep_best(self, trainer: pl.Trainer) -> None:
+        """Save the step that has just ended also as ``best.ckpt``.
+
+        Collective: every process must call it, after this callback's own ``on_train_batch_end``.
+        """
+        self._save_last(trainer)
+        self._keep_last(trainer, self.dirpath / BEST_CHECKPOINT)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write all checkpoints of the trainer this way, also those saved by others, such as SLURM's requeue handler.
@@ -92,8 +105,13 @@ class StepCheckpoint(Checkpoint):
             trainer.strategy.checkpoint_io = BackgroundCheckpointIO()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Register hooks that note the beginning of each weight update."""
-        self._saved_step = trainer.global_step
+        """Register hooks that note the beginning of each weight update, and take over the signals from Lightning."""
+        stop_signals.install()
+        if trainer.world_size > 1:
+            stop_signals.postpone()
+        # After a resume from an older checkpoint, last.ckpt is damaged and does not hold this step.
+        is_last = trainer.ckpt_path is None or Path(trainer.ckpt_path) == self.last_path
+        self._saved_step = trainer.global_step if is_last else -1
         self._within_step = self._update_begun = False
         hook = self._note_update
         self._hooks = [optimizer.register_step_pre_hook(hook) for optimizer in trainer.optimizers]
@@ -108,20 +126,22 @@ class StepCheckpoint(Checkpoint):
         _writer(trainer).require_success()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Save if this step is due for ``last.ckpt``, a kept checkpoint or ``best.ckpt``, or is the last step."""
+        """Save if this step is due for ``last.ckpt`` or a kept checkpoint, or is the last step; stop if asked to.
+
+        Raises:
+            Stopped: this process was asked to stop; with several processes, one of them (:class:`AgreedStop`).
+        """
         self._within_step = self._update_begun = False
         step = trainer.global_step
         keep = _is_due(step, self.every_n_steps)
         # The checkpoint of the last step is written here. In `on_train_end` Lightning has already closed the epoch, and
         # a run resumed with more steps would not continue exactly like an uninterrupted one.
-        if keep or self._is_best or _is_due(step, self.last_every_n_steps) or step == trainer.max_steps:
+        if keep or _is_due(step, self.last_every_n_steps) or step == trainer.max_steps:
             self._save_last(trainer)
         if keep:
             # A run resumed from an earlier checkpoint reaches this step again: both checkpoints are kept.
             self._keep_last(trainer, free_path(self.dirpath / f"step_{step:06d}.ckpt", ".ckpt"))
-        if self._is_best:
-            self._keep_last(trainer, self.dirpath / BEST_CHECKPOINT)
-            self._is_best = False
+        self._obey_signals(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save if training ended before its last step (time limit or early stopping), and wait for the file."""
@@ -135,14 +155,8 @@ class StepCheckpoint(Checkpoint):
             if self._saved_step is not None and trainer.global_step != self._saved_step:
                 self._save_interrupted(trainer, exception)
             _writer(trainer).wait()
-            # Logged also if the state had already been saved before the interruption.
-            if trainer.global_step == self._saved_step and trainer.is_global_zero and self.last_path.exists():
-                log.info(
-                    "%s: the %d steps done are saved; continue with resume=%s",
-                    type(exception).__name__,
-                    trainer.global_step,
-                    self.dirpath.parent,
-                )
+            if trainer.is_global_zero:
+                self._say_how_to_go_on(trainer.global_step, exception)
         except Exception as error:
             # Only warn: the user must see the exception that stopped training.
             rank_zero_warn(f"No checkpoint could be written after the interruption: {error}")
@@ -158,11 +172,29 @@ class StepCheckpoint(Checkpoint):
             for tracker in (progress["total"], progress["current"]):
                 tracker.update(dict.fromkeys(("ready", "started", "processed"), tracker["completed"]))
 
+    def _say_how_to_go_on(self, step: int, exception: BaseException) -> None:
+        reason = str(exception) if isinstance(exception, Stopped) else type(exception).__name__
+        # Said also if the state had already been saved before the interruption.
+        saved = f"the {step} steps done are saved; " if step and step == self._saved_step else ""
+        log.info("%s: %scontinue with resume=%s", reason, saved, self.dirpath.parent)
+
+    def _obey_signals(self, trainer: pl.Trainer) -> None:
+        """Raise if a process was asked to stop. Collective with several processes, which then stop at the same step."""
+        if trainer.world_size == 1:
+            stop_signals.resume()
+            stop_signals.raise_received()
+        else:
+            here = stop_signals.received or 0
+            signum = int(trainer.strategy.reduce(torch.tensor(float(here)), reduce_op="max"))
+            if signum:
+                stop_signals.received = signum
+                raise AgreedStop(signum)
+
     def _save_interrupted(self, trainer: pl.Trainer, exception: BaseException) -> None:
         reason = type(exception).__name__
         if self._update_begun:
             rank_zero_warn(f"{reason} during a weight update: all progress since step {self._saved_step} is lost.")
-        elif trainer.world_size > 1 and not isinstance(exception, SIGTERMException | JudgeError | NotFiniteError):
+        elif trainer.world_size > 1 and not isinstance(exception, _RAISED_BY_ALL):
             rank_zero_warn(f"{reason} in one of several processes: all progress since step {self._saved_step} is lost.")
         else:
             self._save_last(trainer)
@@ -180,9 +212,10 @@ class StepCheckpoint(Checkpoint):
 
     def _note_update(self, *_: Any) -> None:
         self._update_begun = True
+        stop_signals.postpone()
 
     def _stop_watching(self) -> None:
-        self._saved_step = None
+        stop_signals.resume()
         for hook in self._hooks:
             hook.remove()
         self._hooks = []

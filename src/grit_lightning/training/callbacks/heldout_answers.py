@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -50,19 +50,3 @@ def predict_on_all(
         groups = [group for of_rank in of_ranks for group in of_rank]
     by_id = {group[0]["sample_id"]: group for group in groups}
     return [one for sample in samples for one in by_id[sample.id]]
-
-
-@runtime_checkable
-class StopsEarly(Protocol):
-    """A callback that may stop training before its last step.
-
-    Attributes:
-        has_stopped: whether it has done so.
-    """
-
-    has_stopped: bool
-
-
-def stopped_early(trainer: pl.Trainer) -> bool:
-    """Tell whether a callback has stopped training early because its metric did not improve."""
-    return any(callback.has_stopped for callback in trainer.callbacks if isinstance(callback, StopsEarly))  # type: ignore[attr-defined]

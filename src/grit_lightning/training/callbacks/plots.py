@@ -50,6 +50,18 @@ def plot_rewards(path: Path, history: Sequence[Mapping[str, float]], only_logged
     save_figure(figure, path)
 
 
+def plot_loss(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Plot the loss of fine-tuning over steps: the thin line is each step's, the thick line its moving average.
+
+    Args:
+        path: the PNG file to write.
+        history: one mapping per step with ``step`` and ``loss``.
+    """
+    figure = new_figure(12, 3.4)
+    _curve(figure.add_subplot(), history, "loss", "loss (mean negative log-probability per token)", "#1f4e9c")
+    save_figure(figure, path)
+
+
 def plot_examples(path: Path, answers: Mapping[str, Sequence[Prediction]]) -> None:
     """Plot a few samples, one per row, with the completions about them.
 

@@ -10,6 +10,8 @@ import lightning.pytorch as pl
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
+from grit_lightning.runs.inputs import Inputs
+from grit_lightning.runs.inputs import write as write_inputs
 from grit_lightning.runs.records import records
 from grit_lightning.runs.rollout_store import RolloutStore
 from grit_lightning.runs.run_folder import RunFolder
@@ -47,18 +49,41 @@ class ResumeNote(Callback):
 
     Args:
         run: the run folder.
-        checkpoint: the checkpoint that the run resumes from.
+        checkpoint: the checkpoint that the run resumes from; ``None`` if it begins again.
         step: training steps done in that checkpoint.
         overrides: command-line overrides of this process.
     """
 
-    def __init__(self, run: RunFolder, checkpoint: Path, step: int, overrides: Sequence[str]) -> None:
+    def __init__(self, run: RunFolder, checkpoint: Path | None, step: int, overrides: Sequence[str]) -> None:
         self._note = (checkpoint, step, overrides)
         self._run = run
+        self._inputs: Inputs | None = None
+        self._changed: Sequence[str] = ()
         self._noted = False
+
+    def inputs(self, inputs: Inputs, changed: Sequence[str]) -> None:
+        """Record also the inputs with which the run goes on, and what has changed in them, as was allowed."""
+        self._inputs, self._changed = inputs, changed
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Record the resume after the first step."""
         if trainer.is_global_zero and not self._noted:
-            self._run.append_resume(*self._note)
+            self._run.append_resume(*self._note, self._changed)
+            if self._inputs is not None:
+                write_inputs(self._run.inputs_file, self._inputs)
             self._noted = True
+
+
+class FinishOnly(Callback):
+    """Lets a run whose last step is done answer its held-out questions and write its report.
+
+    Lightning skips ``fit`` altogether when ``max_steps`` is reached, so this raises it until training has begun.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Allow one more step."""
+        trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps + 1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take it back, so that training ends before it takes a step."""
+        trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps - 1
