@@ -405,7 +405,7 @@ def test_an_invalid_evaluation_is_refused_and_changes_nothing(
     ("override", "line"),
     [
         ("+experiment=tiny", "error: +experiment=tiny cannot be given with a run: the run has its own config\n"),
-        ("name=a/b", "error: name is 'a/b', expected the name of a folder in {run}/eval\n"),
+        ("name=a/b", "error: name is 'a/b', expected a name for a folder, such as baseline\n"),
         ("~callbacks", "error: ~callbacks cannot be given with a run: the run has its own config\n"),
     ],
 )

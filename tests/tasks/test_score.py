@@ -252,7 +252,7 @@ def test_an_input_that_cannot_be_scored_is_refused_and_unchanged(
     [
         ("out=moved", r"error: out=\S+/moved is taken: choose another out=…\n"),
         ("out=moved/manifest.json/x", r"error: out=\S+/x cannot be made: \S+/manifest\.json is in the way\n"),
-        ("name=a/b", r"error: name is 'a/b', expected the name of a folder in \S+/moved/scores\n"),
+        ("name=a/b", r"error: name is 'a/b', expected a name for a folder, such as baseline\n"),
         ("+experiment=tiny", r"error: \+experiment=tiny cannot be given with a run: the run has its own config\n"),
     ],
 )

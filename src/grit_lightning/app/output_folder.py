@@ -63,21 +63,37 @@ def _first_free(path: Path) -> Path:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Keep other tasks from writing the same output folder while the block runs.
+def claimed(path: Path, *, next_free: bool = False) -> Iterator[Path]:
+    """Choose an output folder and keep other tasks from writing it while the block runs.
+
+    Args:
+        path: the folder, which must be missing or empty.
+        next_free: use ``path_v2``, ``path_v3``, … if the folder exists or another task is writing it.
 
     Raises:
-        ConfigError: another task is writing the folder, or its parent cannot be written.
+        ConfigError: the folder is taken, another task is writing it, or it cannot be written.
     """
+    folder, lock = _next_free_and_its_lock(path) if next_free else (path, _lock(path))
+    refuse_taken(folder)
+    require_writable(folder)
+    busy = f"another process is writing {folder}: wait for it, or choose another out=…"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        busy = f"another process is writing {folder}: wait for it, or choose another out=…"
-        with held(folder.with_name(f".{folder.name}.lock"), busy=busy):
-            yield
+        with held(lock, busy=busy):
+            yield folder
     except OSError as error:
-        if error.filename != str(folder.with_name(f".{folder.name}.lock")):
+        if error.filename not in (str(lock), str(folder.parent)):
             raise
         raise ConfigError(f"{folder} cannot be written: {error.strerror}; give another folder as out=…") from error
+
+
+def _next_free_and_its_lock(path: Path) -> tuple[Path, Path]:
+    """Return the first of ``path``, ``path_v2``, … that neither exists nor is being written, and its lock file."""
+    return next((one, _lock(one)) for one in versions_of(path) if not one.exists() and not _lock(one).exists())
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def require_name(name: str) -> str:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from omegaconf import DictConfig
 
 from grit_lightning.app import config
-from grit_lightning.app.output_folder import refuse_taken, require_writable
-from grit_lightning.app.overrides import output_path
+from grit_lightning.app.output_folder import claimed, require_name
+from grit_lightning.app.overrides import is_given, is_sweep, output_path
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.evaluation.comparison import report
 from grit_lightning.evaluation.comparison.differences import EvaluationComparison, compare_columns
@@ -55,7 +55,12 @@ def compare_evaluations(cfg: DictConfig, *, flips: int) -> Compared:
     if len(cfg.runs) < 2:
         count = "1 entry" if len(cfg.runs) == 1 else "0 entries"
         raise ConfigError(f"runs has {count}, expected at least two to compare: 'runs=[A,B]'")
-    folder = _folder(cfg)
+    require_name(cfg.name)
+    with claimed(output_path(cfg), next_free=not is_given("out") and not is_sweep()) as folder:
+        return _compared(cfg, folder, flips)
+
+
+def _compared(cfg: DictConfig, folder: Path, flips: int) -> Compared:
     try:
         comparison = compare_columns(_columns(cfg.runs), resamples=cfg.evaluation.resamples)
         for pair in comparison.pairs:
@@ -67,14 +72,6 @@ def compare_evaluations(cfg: DictConfig, *, flips: int) -> Compared:
         sys.exit("stopped: nothing was written; run the same command to start again")
     print(f"\nwritten to {folder}")
     return Compared(folder, comparison)
-
-
-def _folder(cfg: DictConfig) -> Path:
-    """Return the output folder, which is empty or new, and writable."""
-    folder = output_path(cfg)
-    refuse_taken(folder)
-    require_writable(folder)
-    return folder
 
 
 def _columns(entries: Sequence[str]) -> list[Column]:

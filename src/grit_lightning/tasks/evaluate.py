@@ -103,8 +103,6 @@ def _folder(cfg: DictConfig, run: RunFolder | None, job: EvaluationJob) -> Evalu
     """Return the output folder, which is free or holds an evaluation begun with the same settings."""
     if run is not None and job.weights is not None and not is_given("out"):
         name = cfg.name if is_given("name") else "_".join([f"step_{job.weights.step:06d}", *chosen_options(*_GROUPS)])
-        if Path(name).name != name:
-            raise ConfigError(f"name is {name!r}, expected the name of a folder in {run.evaluation}")
         folder = folder_for(run.evaluation / name, job.settings)
     else:
         folder = EvaluationFolder(output_path(cfg))

@@ -13,8 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from grit_lightning.app import config
-from grit_lightning.app.output_folder import refuse_taken, require_writable
-from grit_lightning.app.overrides import changed_run_config, chosen_options, given_overrides, is_given, output_path
+from grit_lightning.app.output_folder import claimed, require_name
+from grit_lightning.app.overrides import (
+    changed_run_config,
+    chosen_options,
+    given_overrides,
+    is_given,
+    is_sweep,
+    output_path,
+)
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.judge.llm import LLMJudge
 from grit_lightning.rewards.rescoring import changes, report
@@ -23,7 +30,7 @@ from grit_lightning.rewards.rescoring.report import ScoreComparison
 from grit_lightning.rewards.rescoring.stored import Stored, count_lines, files_of, read, run_of
 from grit_lightning.rewards.weighted_sum import Rewards
 from grit_lightning.runs.run_folder import RunFolder
-from grit_lightning.system.files import free_path, replacing_folder
+from grit_lightning.system.files import replacing_folder
 from grit_lightning.system.tables import excerpt as excerpt_of
 from grit_lightning.types import Score
 
@@ -76,11 +83,19 @@ def score_rollouts(cfg: DictConfig, *, most_changed: int, excerpt: int) -> Resco
     Raises:
         UserError: the rollouts, a config value or the output folder cannot be used.
     """
+    require_name(cfg.name)
     options = _checked(Options(most_changed, excerpt), cfg)
     path = Path(cfg.rollouts).expanduser().absolute()
     files = files_of(path)
     run = run_of(path)
-    folder = _folder(cfg, run)
+    folder, is_default = _folder(cfg, run)
+    with claimed(folder, next_free=is_default) as free:
+        return _rescored(cfg, options, path, files, run, free)
+
+
+def _rescored(
+    cfg: DictConfig, options: Options, path: Path, files: Sequence[Path], run: RunFolder | None, folder: Path
+) -> Rescoring:
     if run is not None:
         cfg = changed_run_config(cfg, run, given_overrides())
     values = config.check(cfg, "reward", "judge")
@@ -115,18 +130,11 @@ def _checked(options: Options, cfg: DictConfig) -> Options:
     return options
 
 
-def _folder(cfg: DictConfig, run: RunFolder | None) -> Path:
-    """Return the output folder, which is empty or new, and writable."""
+def _folder(cfg: DictConfig, run: RunFolder | None) -> tuple[Path, bool]:
+    """Return the output folder, and whether it is a default, which may get the next free name."""
     if run is None or is_given("out"):
-        folder = output_path(cfg)
-    else:
-        name = cfg.name if is_given("name") else "_".join(chosen_options("reward", "judge")) or "again"
-        if Path(name).name != name:
-            raise ConfigError(f"name is {name!r}, expected the name of a folder in {run.scores}")
-        folder = free_path(run.scores / name)
-    refuse_taken(folder)
-    require_writable(folder)
-    return folder
+        return output_path(cfg), not is_given("out") and not is_sweep()
+    return run.scores / (cfg.name if is_given("name") else "_".join(chosen_options("reward", "judge")) or "again"), True
 
 
 def _whole(items: Iterable[Stored | DataError], torn: list[DataError]) -> Iterator[Stored]:

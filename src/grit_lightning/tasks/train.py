@@ -39,9 +39,11 @@ from grit_lightning.system.locks import held
 from grit_lightning.system.rank import is_first_process
 from grit_lightning.system.run_log import run_log
 from grit_lightning.system.stop import stop_signals
+from grit_lightning.training.callbacks.checkpoints import RAISED_BY_ALL
 from grit_lightning.training.callbacks.heldout import has_finished
 from grit_lightning.training.callbacks.run_records import FinishOnly, ResumeNote
 from grit_lightning.training.policy_module import PolicyModule
+from grit_lightning.training.processes import Processes
 
 log = logging.getLogger(__name__)
 
@@ -164,12 +166,14 @@ def _build(cfg: DictConfig, *callbacks: Callback) -> tuple[PolicyModule, PromptD
     datamodule.attach(module.backbone.encode)
     datamodule.setup("fit")
     module.check_samples(datamodule.train_samples())
+    processes = Processes(f"continue with resume={cfg.out}")
     trainer: L.Trainer = instantiate(
         values["trainer"],
-        callbacks=[*callbacks, *map(instantiate, filter(None, (values["callbacks"] or {}).values()))],
+        callbacks=[processes, *callbacks, *map(instantiate, filter(None, (values["callbacks"] or {}).values()))],
         logger=[*map(instantiate, filter(None, (values["logger"] or {}).values()))],
         _convert_="all",
     )
+    processes.attach(trainer.strategy.launcher)
     probe_judge(values)
     module.backbone.weights_folder()
     datamodule.require_prompts_for(trainer.num_nodes * trainer.num_devices)
@@ -202,17 +206,20 @@ def _fit(
     trainer: L.Trainer,
     checkpoint: Path | None,
 ) -> Training:
+    processes = next(one for one in trainer.callbacks if isinstance(one, Processes))  # type: ignore[attr-defined]
     try:
         with run_log(run.path / "run.log") if is_first_process() else nullcontext():
             trainer.fit(module, datamodule, ckpt_path=checkpoint)
-    except SystemExit:
+    except BaseException as error:
+        reason = processes.end(error) or (disk_refusal(error, run.path) if isinstance(error, OSError) else None)
         if stop_signals.received is not None:  # Lightning ends with status 1 after Ctrl-C
             sys.exit(128 + stop_signals.received)
+        if not is_first_process() and (reason or isinstance(error, RAISED_BY_ALL)):
+            sys.exit(1)  # the first process says why
+        if reason:
+            raise CheckpointError(reason) from error
         raise
-    except OSError as error:
-        if refusal := disk_refusal(error, run.path):
-            raise CheckpointError(refusal) from error
-        raise
+    processes.end(None)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
     if is_first_process() and has_finished(trainer):
         metrics |= heldout_metrics(run)

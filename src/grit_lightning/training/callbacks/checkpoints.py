@@ -34,7 +34,7 @@ class AgreedStop(Stopped):
     """A request to stop, raised by all processes at the end of the same step."""
 
 
-_RAISED_BY_ALL = (AgreedStop, JudgeError, RewardError, NotFiniteError)
+RAISED_BY_ALL = (AgreedStop, JudgeError, RewardError, NotFiniteError)
 """Exceptions that all processes raise at the same point of a step."""
 
 
@@ -194,7 +194,7 @@ class StepCheckpoint(Checkpoint):
         reason = type(exception).__name__
         if self._update_begun:
             rank_zero_warn(f"{reason} during a weight update: all progress since step {self._saved_step} is lost.")
-        elif trainer.world_size > 1 and not isinstance(exception, _RAISED_BY_ALL):
+        elif trainer.world_size > 1 and not isinstance(exception, RAISED_BY_ALL):
             rank_zero_warn(f"{reason} in one of several processes: all progress since step {self._saved_step} is lost.")
         else:
             self._save_last(trainer)
