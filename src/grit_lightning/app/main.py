@@ -28,10 +28,7 @@ def main() -> None:
     After a user error, print one line to stderr and exit with status 1; ``HYDRA_FULL_ERROR=1`` shows the traceback.
     """
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs errors that it raises, too
-    # Hides log lines about retries (huggingface_hub), missing kernels (bitsandbytes) and single requests (httpx).
-    for name in ("huggingface_hub", "bitsandbytes", "httpx"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet_libraries()
     config.register()
 
     def run(cfg: DictConfig) -> None:
@@ -60,6 +57,18 @@ def main() -> None:
         sys.exit(f"error: {one_line(error)}")
     except BrokenPipeError:  # the reader of the output, such as head, closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def quiet_libraries() -> None:
+    """Hide log lines of libraries about errors that they raise, too, about missing kernels, retries and requests.
+
+    Addresses of requests may be signed, so that whoever reads them in a log could use them.
+    """
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)
+    for name in ("bitsandbytes", "huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # huggingface_hub sets its level again when it is imported, to the one named here.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 
 def _close_judges() -> None:
