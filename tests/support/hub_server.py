@@ -52,7 +52,8 @@ class HubServer:
 
     Attributes:
         broken: transfers of weights that end in the middle; with ``broken=99`` all do.
-        refused: steps of an upload that are refused: ``create``, ``preupload``, ``lfs`` or ``commit``.
+        refused: steps of an upload that are refused: ``create``, ``preupload``, ``lfs``, ``storage`` or
+            ``commit``.
     """
 
     port: int = 0
@@ -112,6 +113,8 @@ class Handler(BaseHTTPRequestHandler):
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if path.startswith("/cdn/"):
             self.send_signed(path)
+        elif path.startswith("/lfs/") and "storage" in self.home.refused:
+            self.send(403, b"Request has expired")
         elif path.startswith("/lfs/"):
             self.home.stored[path.removeprefix("/lfs/")] = body
             self.send(200)
@@ -206,14 +209,14 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(403, "", "Storage quota exceeded")
             return
         objects = [
-            {**object_, "actions": {"upload": {"href": f"{self.home.url}/lfs/{object_['oid']}"}}}
+            {**object_, "actions": {"upload": {"href": f"{self.home.url}/lfs/{object_['oid']}?{SIGNATURE}"}}}
             for object_ in wanted["objects"]
         ]
         self.send_json({"transfer": "basic", "objects": objects}, content_type="application/vnd.git-lfs+json")
 
     def commit(self, name: str, repository: Repository, body: bytes) -> None:
         if "commit" in self.home.refused:
-            self.refuse(403, "", "Forbidden: pass `create_pr=1` as a query parameter to create a Pull Request")
+            self.refuse(403, "", "Authorization error: the branch is protected")
             return
         for line in body.splitlines():
             entry = json.loads(line)

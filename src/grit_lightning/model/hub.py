@@ -71,8 +71,8 @@ def with_weights(checkpoint: str, folder: Path) -> Path:
 
 def hub_reason(error: BaseException, repository: str) -> str:
     """Return why the hub client failed, in one clause without the queries of addresses, which may be signed."""
-    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
-        error = error.__cause__  # the client's own text leaves the reason out
+    while isinstance(error, LocalEntryNotFoundError | RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__  # these say which file or step failed, but not why
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
     page = f"{constants.ENDPOINT}/{repository}"
     if isinstance(error, GatedRepoError):
