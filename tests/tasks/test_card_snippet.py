@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from transformers.utils import is_torchvision_available
 
 from grit_lightning.model.backbones.pretrained import PretrainedBackbone
 from grit_lightning.tasks.card_snippet import card_snippet
@@ -47,7 +48,8 @@ def test_the_snippet_gives_the_model_what_training_gave_it(
     prompt = backbone.encode(Sample("a", question, "2", Path("p"), image.size, (), "vsr", "train", "a:1"), image)
     inputs, output = names["inputs"], names["output"][0]
     assert inputs["input_ids"][0].tolist() == prompt.input_ids_S.tolist()
-    torch.testing.assert_close(inputs["pixel_values"], prompt.vision["pixel_values"])
+    grey = 0.02 if is_torchvision_available() else 0  # torchvision rounds some pixels to the next of 256 levels
+    torch.testing.assert_close(inputs["pixel_values"], prompt.vision["pixel_values"], rtol=0, atol=grey)
     written = output[prompt.num_tokens :].tolist()
     assert 1 <= len(written) <= 3
     assert capsys.readouterr().out == backbone.tokenizer.decode(written) + "\n"

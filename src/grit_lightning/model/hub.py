@@ -7,7 +7,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub import HfApi, constants, get_token, snapshot_download
 
 # HTTPError is the base class of the client's own HTTP library: httpx for version 1 of the hub client, httpx2 since.
 from huggingface_hub.errors import (
@@ -70,7 +70,7 @@ def with_weights(checkpoint: str, folder: Path) -> Path:
 
 
 def hub_reason(error: BaseException, repository: str) -> str:
-    """Return why the hub client failed, in one clause without the queries of addresses, which may be signed."""
+    """Return why the hub client failed, in one clause, without tokens and queries of addresses, which may be signed."""
     while isinstance(error, LocalEntryNotFoundError | RuntimeError) and error.__cause__ is not None:
         error = error.__cause__  # these say which file or step failed, but not why
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
@@ -86,7 +86,10 @@ def hub_reason(error: BaseException, repository: str) -> str:
         return "the hub refuses your token (401): set HF_TOKEN to a valid one, or log in with `hf auth login`"
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE forbids requests to the hub"
-    text = " ".join(re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]*", r"\1", str(error)).split())[:300]
+    text = " ".join(re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]*", r"\1", str(error)).split())
+    if token := get_token():
+        text = text.replace(token, "…")  # some HTTP errors quote headers
+    text = text[:300]
     if isinstance(error, HTTPError) and not status:
         return f"{constants.ENDPOINT} cannot be reached: {text or type(error).__name__}"
     return text or type(error).__name__
