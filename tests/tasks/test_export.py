@@ -212,6 +212,40 @@ def test_an_export_that_cannot_work_is_one_line(cli, work: Path, arguments: tupl
     assert not (work / "new").exists()
 
 
+def changed(work: Path, name: str, value: float) -> Path:
+    """Copy the run, and set the first number of its last norm to a value."""
+    run = Path(shutil.copytree(work / "run", work / name))
+    file = (run / "checkpoints" / "last.ckpt").resolve()
+    checkpoint = torch.load(file, weights_only=True)
+    checkpoint["state_dict"][f"{WEIGHTS}model.language_model.norm.weight"][0] = value
+    torch.save(checkpoint, file)
+    return run
+
+
+@pytest.mark.parametrize(
+    "task", [("task=export", "out=new", "ckpt=infinite"), ("task=evaluate", "ckpt=infinite"), ("resume=infinite",)]
+)
+def test_weights_that_are_not_finite_are_refused_by_name(cli, work: Path, task: tuple[str, ...]) -> None:
+    shutil.rmtree(work / "infinite", ignore_errors=True)
+    changed(work, "infinite", torch.inf)
+    done = cli(*task, *(["trainer.max_steps=3"] if "resume=infinite" in task else []), cwd=work)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "model.language_model.norm.weight has infinite numbers or NaN" in line
+    assert "Traceback" not in done.stderr
+    assert not (work / "new").exists()
+
+
+def test_weights_that_the_type_cannot_hold_are_refused_by_name(cli, work: Path) -> None:
+    changed(work, "large", 1e5)
+    done = cli("task=export", "ckpt=large", "out=new", "task.dtype=float16", cwd=work)
+    assert done.stderr == (
+        "error: task.dtype is float16, which cannot hold model.language_model.norm.weight: expected float32 or "
+        "bfloat16\n"
+    )
+    assert not (work / "new").exists()
+
+
 def test_adapters_trained_on_4_bits_are_merged_into_the_unquantized_weights(cli, work: Path) -> None:
     pytest.importorskip("bitsandbytes")
     options = ("peft=qlora", "peft.rank=2", "peft.alpha=6", "optimizer.lr=0.05")

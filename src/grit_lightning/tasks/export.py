@@ -20,6 +20,7 @@ from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.model.adapters import has_adapters, merge
 from grit_lightning.model.backbones.protocol import Backbone
 from grit_lightning.model.conversion.internvl import write_processors
+from grit_lightning.model.finite import first_not_finite
 from grit_lightning.model.hub import WEIGHTS
 from grit_lightning.runs import run_folder as runs
 from grit_lightning.tasks.card_snippet import card_snippet
@@ -70,8 +71,9 @@ def export_model(
     load_weights(model, weights)
     if has_adapters(model):
         merge(model)
+    _convert(model, dtype)
     _copy_files(Path(backbone.weights_folder()), folder)
-    _save(model, backbone, folder, getattr(torch, dtype), shard_size)
+    _save(model, backbone, folder, shard_size)
     snippet = card_snippet(values, backbone.image_processor, push)
     (folder / "README.md").write_text(model_card(run, values, weights.step, snippet), encoding="utf-8")
     print(f"{weights.file}, step {weights.step}\n\nwritten to {folder}")
@@ -80,7 +82,7 @@ def export_model(
     return folder
 
 
-def _save(model: PreTrainedModel, backbone: Backbone, folder: Path, dtype: torch.dtype, shard_size: str) -> None:
+def _save(model: PreTrainedModel, backbone: Backbone, folder: Path, shard_size: str) -> None:
     """Write a model's weights and config to a folder with the other files of its checkpoint, and complete these."""
     generation = folder / "generation_config.json"
     given = generation.read_bytes() if generation.is_file() else None
@@ -88,7 +90,7 @@ def _save(model: PreTrainedModel, backbone: Backbone, folder: Path, dtype: torch
     model.generation_config = GenerationConfig(
         eos_token_id=list(backbone.eos_token_ids), pad_token_id=backbone.pad_token_id
     )
-    _convert(model, dtype).save_pretrained(folder, max_shard_size=shard_size)
+    model.save_pretrained(folder, max_shard_size=shard_size)
     if given is not None:
         generation.write_bytes(given)
     if model.config.model_type == "internvl":
@@ -97,11 +99,18 @@ def _save(model: PreTrainedModel, backbone: Backbone, folder: Path, dtype: torch
         file.chmod(0o666 & ~_umask())  # save_pretrained makes them readable for their owner only
 
 
-def _convert(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Convert a model's weights, and say so in its config and those of its parts."""
+def _convert(model: PreTrainedModel, dtype: str) -> None:
+    """Convert a model's weights, and say so in its config and those of its parts.
+
+    Raises:
+        ConfigError: a weight is too large for the type.
+    """
+    kind = getattr(torch, dtype)
     for part in (model.config, *(getattr(model.config, name) for name in model.config.sub_configs)):
-        part.dtype = dtype
-    return model.to(dtype)
+        part.dtype = kind
+    model.to(kind)
+    if name := first_not_finite(model.named_parameters()):
+        raise ConfigError(f"task.dtype is {dtype}, which cannot hold {name}: expected float32 or bfloat16")
 
 
 def _copy_files(checkpoint: Path, folder: Path) -> None:
