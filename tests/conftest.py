@@ -18,6 +18,7 @@ from grit_lightning.model.backbones.pretrained import PretrainedBackbone
 from grit_lightning.system.paths import conf_dir
 from grit_lightning.types import Group, Prompt, Sample
 from support.hostile_server import HostileServer, serve
+from support.hub_server import HubServer, serve_hub
 
 pytest_plugins = ["support.cli_fixtures", "support.judge_fixtures", "support.real_size"]
 
@@ -107,4 +108,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostileServer]:
     """A local HTTP server for one test; see ``support.hostile_server``."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with serve() as home:
+        yield home
+
+
+@pytest.fixture
+def hub_server() -> Iterator[HubServer]:
+    """A local stand-in of the Hugging Face hub for one test; see ``support.hub_server``."""
+    with serve_hub() as home:
         yield home

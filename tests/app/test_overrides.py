@@ -32,7 +32,7 @@ def test_derived_values_follow_an_override_on_resume(compose_config: Compose) ->
     ],
 )
 def test_an_override_that_a_resume_refuses_changes_nothing(compose_config: Compose, change: str, message: str) -> None:
-    cfg, untouched = compose_config(), compose_config()
+    cfg, untouched = compose_config("out=run"), compose_config("out=run")  # without the time in its name
     with pytest.raises(ConfigError) as error:
         apply_overrides(cfg, [change])
     assert str(error.value) == message

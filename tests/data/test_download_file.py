@@ -344,3 +344,29 @@ def test_an_option_out_of_range_is_refused(option, value, message):
     with pytest.raises(ConfigError) as caught:
         Downloader(**(OPTIONS | {option: value}))
     assert str(caught.value) == message
+
+
+def test_a_token_is_sent_to_the_addresses_under_its_base_only(server, target) -> None:
+    server.files |= dict.fromkeys(("/hub/a", "/hubs/a", "/else/a", "/moved", "/far"), BODY)
+    server.moods["/hub/near"] = [hostile.redirect("/moved")]
+    server.moods["/hub/far"] = [hostile.redirect(f"http://localhost:{server.port}/far")]
+    server.moods["/hub/again"] = [hostile.status(503), hostile.redirect("/moved")]
+
+    async def download() -> None:
+        async with Downloader(**OPTIONS, tokens={f"{server.url}/hub": "secret"}) as downloader:
+            for path in ("/hub/a", "/hub/near", "/hub/far", "/hub/again", "/hubs/a", "/else/a"):
+                await downloader.get([server.url + path], target, accept)
+
+    asyncio.run(download())
+    assert [(request.path, request.authorization) for request in server.requests] == [
+        ("/hub/a", "Bearer secret"),
+        ("/hub/near", "Bearer secret"),
+        ("/moved", "Bearer secret"),  # on the same host
+        ("/hub/far", "Bearer secret"),
+        ("/far", None),
+        ("/hub/again", "Bearer secret"),
+        ("/hub/again", "Bearer secret"),
+        ("/moved", "Bearer secret"),
+        ("/hubs/a", None),
+        ("/else/a", None),
+    ]

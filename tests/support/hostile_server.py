@@ -20,12 +20,15 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
+HEADERS = ("Range", "If-Range", "Accept-Encoding", "Authorization")
+
 
 class Request(NamedTuple):
     path: str
     range: str | None
     if_range: str | None
     accept_encoding: str | None
+    authorization: str | None
     time: float
 
 
@@ -69,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
             home.requests.append(
                 Request(
                     self.path,
-                    *(self.headers.get(name) for name in ("Range", "If-Range", "Accept-Encoding")),
+                    *(self.headers.get(name) for name in HEADERS),
                     time.monotonic(),
                 )
             )

@@ -124,6 +124,14 @@ def internvl(folder: Path) -> Path:
     made = tokenizer(
         "<IMG_CONTEXT>\n", "<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "<ref>", "</ref>", "<box>", "</box>", "<video>"
     )
+    made.save_pretrained(folder)
+    named = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
+    made = AutoTokenizer.from_pretrained(folder, extra_special_tokens=named)
     config = InternVLConfig(
         text_config=text_config(made, model_type="qwen2", rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
         vision_config={

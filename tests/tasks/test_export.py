@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from transformers import AutoModelForImageTextToText, AutoTokenizer
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers.utils import is_torchvision_available
 
-from support.released import TINY
+from support.hub_server import SIGNATURE, HubServer, Repository, account
+from support.image_processors import without_torchvision
+from support.released import MAKERS, TINY, internvl
 
 FAST = ("+debug=fast", "threads=1", "trainer.accelerator=cpu", "~callbacks.demonstration", "reward=digits")
 WEIGHTS = "policy.model."
@@ -93,11 +99,97 @@ def test_the_model_card_lists_evaluations(cli, work: Path) -> None:
     assert row[header.index("samples")] == "4"
 
 
-def test_a_failed_upload_keeps_the_folder(cli, work: Path) -> None:
-    done = cli("task=export", "ckpt=run", "out=kept", "task.push=me/model", cwd=work, HF_ENDPOINT="http://127.0.0.1:9")
+def test_the_snippet_of_the_model_card_runs(cli, work: Path, monkeypatch, capsys) -> None:
+    assert cli("task=export", "ckpt=run", "out=asked", cwd=work).returncode == 0
+    (snippet,) = re.findall(r"```python\n(.+?)```", (work / "asked" / "README.md").read_text(), re.DOTALL)
+    Image.effect_noise((200, 130), 100).save(work / "asked" / "picture.png")
+    monkeypatch.chdir(work / "asked")
+    without_torchvision(monkeypatch)
+    names: dict[str, Any] = {}
+    exec(snippet, names)
+    said = capsys.readouterr().out
+    assert (
+        said == names["processor"].tokenizer.decode(names["output"][0, names["inputs"]["input_ids"].shape[1] :]) + "\n"
+    )
+    assert said != "\n"
+
+
+@pytest.mark.skipif(not is_torchvision_available(), reason="AutoProcessor needs torchvision")
+@pytest.mark.parametrize("family", ["qwen2_5_vl", *MAKERS])
+def test_an_export_loads_with_auto_processor(cli, work: Path, tmp_path: Path, family: str) -> None:
+    source = TINY if family == "qwen2_5_vl" else MAKERS[family](tmp_path / "source")
+    model = ("model=pretrained", f"model.checkpoint={source}", "model.max_pixels=100352")
+    assert cli(*FAST, *model, "trainer.max_steps=1", f"out={tmp_path}/run", cwd=work).returncode == 0
+    assert cli("task=export", f"ckpt={tmp_path}/run", f"out={tmp_path}/new", cwd=work).returncode == 0
+    assert AutoProcessor.from_pretrained(tmp_path / "new").image_processor is not None
+
+
+def test_an_export_has_the_files_that_auto_processor_reads(cli, work: Path, tmp_path: Path) -> None:
+    source = internvl(tmp_path / "source")
+    (source / "processor_config.json").unlink()
+    model = ("model=pretrained", f"model.checkpoint={source}", "model.max_tiles=2")
+    done = cli(*FAST, *model, "trainer.max_steps=1", f"out={tmp_path}/run", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert cli("task=export", f"ckpt={tmp_path}/run", f"out={tmp_path}/new", cwd=work).returncode == 0
+    for name in ("preprocessor_config.json", "chat_template.jinja", "tokenizer_config.json"):
+        assert (tmp_path / "new" / name).read_bytes() == (source / name).read_bytes()
+    processor = json.loads((tmp_path / "new" / "processor_config.json").read_text())
+    assert processor == {"processor_class": "InternVLProcessor", "image_seq_length": 4}
+    assert json.loads((tmp_path / "new" / "video_preprocessor_config.json").read_text())["size"] == {
+        "height": 56,
+        "width": 56,
+    }
+
+
+def test_a_run_that_started_from_the_hub_is_exported_and_uploaded(
+    cli, work: Path, hub_server: HubServer, tmp_path: Path
+) -> None:
+    hub_server.repositories["someone/tiny"] = Repository.of(TINY)
+    hub_server.accounts["secret"] = account("me", "lab")
+    hub = hub_server.environment(tmp_path, "secret")
+    model = ("model=pretrained", "model.checkpoint=someone/tiny", "model.max_pixels=100352")
+    done = cli(*FAST, *model, "trainer.max_steps=1", "out=from_hub", cwd=work, **hub)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr + (work / "from_hub" / "run.log").read_text()
+    assert not re.search(rf"HTTP|{hub_server.port}|secret|{SIGNATURE}", said)
+
+    done = cli("task=export", "ckpt=from_hub", "out=pushed", "task.push=lab/mine", cwd=work, **hub)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(f"\nwritten to {work / 'pushed'}\nuploaded to {hub_server.url}/lab/mine\n")
+    repository = hub_server.repositories["lab/mine"]
+    assert repository.private
+    written = {file.name: file.read_bytes() for file in (work / "pushed").iterdir()}
+    assert {name: repository.files[name] for name in written} == written
+    assert written["tokenizer.json"] == (TINY / "tokenizer.json").read_bytes()
+    card = written["README.md"].decode()
+    assert "base_model: someone/tiny\n" in card
+    assert "name = 'lab/mine'  # or a folder with its files\n" in card
+
+
+def test_an_upload_that_cannot_work_is_refused_before_anything_is_loaded_or_written(cli, work: Path, tmp_path) -> None:
+    env = {"HF_HOME": str(tmp_path), "HF_TOKEN": "any"}
+    done = cli("task=export", "ckpt=run", "out=new", "task.push=a/b", cwd=work, HF_ENDPOINT="http://127.0.0.1:9", **env)
+    said = "error: task.push=a/b cannot work: http://127.0.0.1:9 cannot be reached: "
+    assert (done.returncode, done.stderr.startswith(said), len(done.stderr.splitlines())) == (1, True, 1)
+    assert not (work / "new").exists()
+
+
+def test_a_refused_upload_keeps_the_folder_and_prints_the_command(
+    cli, work: Path, hub_server: HubServer, tmp_path: Path
+) -> None:
+    hub_server.accounts["secret"] = account("me")
+    hub_server.refused = {"commit"}
+    done = cli(
+        "task=export",
+        "ckpt=run",
+        "out=kept",
+        "task.push=me/mine",
+        cwd=work,
+        **hub_server.environment(tmp_path, "secret"),
+    )
     assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert "is written, but could not be uploaded to me/model" in done.stderr
+    assert done.stderr.startswith(f"error: {work / 'kept'} is written, but could not be uploaded to me/mine: ")
+    assert done.stderr.endswith(f"; to upload it, run: hf upload me/mine {work / 'kept'} --private\n")
     assert len(done.stderr.splitlines()) == 1
     assert (work / "kept" / "model.safetensors").is_file()
 
@@ -117,6 +209,40 @@ def test_an_export_that_cannot_work_is_one_line(cli, work: Path, arguments: tupl
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert not (work / "new").exists()
+
+
+def changed(work: Path, name: str, value: float) -> Path:
+    """Copy the run, and set the first number of its last norm to a value."""
+    run = Path(shutil.copytree(work / "run", work / name))
+    file = (run / "checkpoints" / "last.ckpt").resolve()
+    checkpoint = torch.load(file, weights_only=True)
+    checkpoint["state_dict"][f"{WEIGHTS}model.language_model.norm.weight"][0] = value
+    torch.save(checkpoint, file)
+    return run
+
+
+@pytest.mark.parametrize(
+    "task", [("task=export", "out=new", "ckpt=infinite"), ("task=evaluate", "ckpt=infinite"), ("resume=infinite",)]
+)
+def test_weights_that_are_not_finite_are_refused_by_name(cli, work: Path, task: tuple[str, ...]) -> None:
+    shutil.rmtree(work / "infinite", ignore_errors=True)
+    changed(work, "infinite", torch.inf)
+    done = cli(*task, *(["trainer.max_steps=3"] if "resume=infinite" in task else []), cwd=work)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "model.language_model.norm.weight has infinite numbers or NaN" in line
+    assert "Traceback" not in done.stderr
+    assert not (work / "new").exists()
+
+
+def test_weights_that_the_type_cannot_hold_are_refused_by_name(cli, work: Path) -> None:
+    changed(work, "large", 1e5)
+    done = cli("task=export", "ckpt=large", "out=new", "task.dtype=float16", cwd=work)
+    assert done.stderr == (
+        "error: task.dtype is float16, which cannot hold model.language_model.norm.weight: expected float32 or "
+        "bfloat16\n"
+    )
     assert not (work / "new").exists()
 
 

@@ -267,6 +267,31 @@ def test_a_root_that_cannot_be_created_is_refused(run, hub, tmp_path) -> None:
     assert hub.requests == []
 
 
+def test_the_token_goes_to_the_hub_only_and_is_not_printed(cli, hub, options, tmp_path) -> None:
+    signed = f"http://localhost:{hub.port}/signed?X-Amz-Signature=5ec3e7"
+    hub.files["/signed?X-Amz-Signature=5ec3e7"] = hub.files["/hub/vsr_cot_train_10.jsonl"]
+    hub.moods["/hub/vsr_cot_train_10.jsonl"] = [hostile.redirect(signed)]
+    env = {"HF_TOKEN": "secret", "NO_PROXY": "127.0.0.1,localhost"}
+    done = cli(*options, "data=grit20", "data.root=data", "hydra.verbose=true", cwd=tmp_path, **env)
+    assert done.returncode == 0, done.stderr
+    sent = {request.path: request.authorization for request in hub.requests}
+    assert {path for path, token in sent.items() if token == "Bearer secret"} == {
+        "/hub/vsr_cot_train_10.jsonl",
+        "/hub/tallyqa_train_10.jsonl",
+    }
+    assert {token for path, token in sent.items() if not path.startswith("/hub/")} == {None}
+    assert not re.search("secret|Signature", done.stdout + done.stderr)
+    written = [file for file in tmp_path.rglob("*") if file.is_file() and b"secret" in file.read_bytes()]
+    assert written == []
+
+
+def test_a_token_that_cannot_be_sent_is_refused_without_quoting_it(run, hub, monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "sécret")
+    with pytest.raises(ConfigError, match=r"^HF_TOKEN holds a character that cannot be sent, expected letters, digits"):
+        run("data=grit20")
+    assert hub.requests == []
+
+
 def test_the_shipped_addresses_are_those_of_the_data_authors(compose_config) -> None:
     """No test sends a request to these addresses, which are named by the authors of the data."""
     task = compose_config("task=fetch", "data=grit20").task

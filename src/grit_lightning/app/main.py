@@ -31,10 +31,7 @@ def main() -> None:
     ``HYDRA_FULL_ERROR=1`` shows the traceback. After SIGINT, SIGTERM or SIGHUP, exit with status 128 + signal.
     """
     stop_signals.install()
-    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs errors that it raises, too
-    # Hides log lines about retries (huggingface_hub), missing kernels (bitsandbytes) and single requests (httpx).
-    for name in ("huggingface_hub", "bitsandbytes", "httpx"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet_libraries()
     config.register()
     try:
         _run_with_hydra()
@@ -109,6 +106,18 @@ def _line(error: Exception) -> str | None:
     if isinstance(error, _USER_ERRORS):
         return one_line(error)
     return disk_refusal(error) if isinstance(error, OSError) else None
+
+
+def quiet_libraries() -> None:
+    """Hide log lines of libraries about errors that they raise, too, about missing kernels, retries and requests.
+
+    Addresses of requests may be signed, so that whoever reads them in a log could use them.
+    """
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)
+    for name in ("bitsandbytes", "huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # huggingface_hub sets its level again when it is imported, to the one named here.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 
 def _close_judges() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 import httpx
 
@@ -41,12 +41,23 @@ class Downloader:
             in addition to the wait that the server requests.
         max_wait: upper limit of the random wait in seconds. If a server requests a longer wait, its address is not
             tried again.
+        tokens: access tokens, by the beginning of the addresses that they are sent to. After a redirect to another
+            host they are not sent again.
 
     Raises:
         ConfigError: a number is out of range.
     """
 
-    def __init__(self, *, parallel: int, attempts: int, timeout: float, backoff: float, max_wait: float) -> None:
+    def __init__(
+        self,
+        *,
+        parallel: int,
+        attempts: int,
+        timeout: float,
+        backoff: float,
+        max_wait: float,
+        tokens: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         for name, value in {"parallel": parallel, "attempts": attempts}.items():
             if value < 1:
                 raise ConfigError(f"task.{name} is {value}, expected at least 1")
@@ -57,6 +68,7 @@ class Downloader:
         self.timeout = timeout
         self.max_wait = max_wait
         self.backoff = backoff
+        self._tokens = {base.rstrip("/") + "/": token for base, token in tokens.items()}
         self._slots = asyncio.Semaphore(parallel)
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(timeout, pool=None),
@@ -102,7 +114,10 @@ class Downloader:
     async def _attempt(self, address: str, partial: _Partial, target: Path, check: Check) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         asked = partial.rest_of(address)
-        async with self._client.stream("GET", address, headers=asked) as response:
+        token = next((token for base, token in self._tokens.items() if address.startswith(base)), None)
+        # httpx drops this header when it follows a redirect to another origin.
+        proof = {} if token is None else {"Authorization": f"Bearer {token}"}
+        async with self._client.stream("GET", address, headers=asked | proof) as response:
             self._expect_file(response, partial, asked)
             continued = response.status_code == httpx.codes.PARTIAL_CONTENT
             if not continued:

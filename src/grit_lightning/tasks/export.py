@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from huggingface_hub import HfApi, snapshot_download
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from transformers import GenerationConfig, PreTrainedModel
@@ -20,12 +19,14 @@ from grit_lightning.app.startup import prepare
 from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.model.adapters import has_adapters, merge
 from grit_lightning.model.backbones.protocol import Backbone
+from grit_lightning.model.conversion.internvl import write_processors
+from grit_lightning.model.finite import first_not_finite
+from grit_lightning.model.hub import WEIGHTS
 from grit_lightning.runs import run_folder as runs
+from grit_lightning.tasks.card_snippet import card_snippet
 from grit_lightning.tasks.model_card import model_card
+from grit_lightning.tasks.upload import require_upload, upload
 from grit_lightning.training.checkpoint_weights import load_weights, read_weights
-
-WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.msgpack", "*.h5", "*.index.json", "*.gguf", "*.onnx")
-"""Files of the checkpoint that are not copied: weights in any format and their indexes, which the export replaces."""
 
 
 def export_model(
@@ -49,17 +50,17 @@ def export_model(
         private: create that repository as private, if it does not exist.
 
     Raises:
-        UserError: a config value or the run folder cannot be used (raised before anything is written), or the upload
-            fails.
+        UserError: a config value or the run folder cannot be used, or ``push`` cannot be uploaded to (raised before
+            anything is loaded or written); or the upload fails, which leaves the folder in place.
     """
     if cfg.ckpt is None:
         raise ConfigError("ckpt is null, expected the run folder to export")
-    if push is not None and push.count("/") != 1:
-        raise ConfigError(f"task.push is {push!r}, expected ORGANISATION/NAME")
     config.check(cfg)
     folder = Path(cfg.out).expanduser().absolute()
     refuse_taken(folder)
     run, checkpoint = runs.open_checkpoint(Path(cfg.ckpt).expanduser().absolute())
+    if push is not None:
+        require_upload(push)
     weights = read_weights(checkpoint)
     values = prepare(changed_run_config(cfg, run, given_overrides()))
     if values["model"].get("peft"):
@@ -70,56 +71,57 @@ def export_model(
     load_weights(model, weights)
     if has_adapters(model):
         merge(model)
-    _copy_files(backbone.weights_folder(), folder)
+    _convert(model, dtype)
+    _copy_files(Path(backbone.weights_folder()), folder)
+    _save(model, backbone, folder, shard_size)
+    snippet = card_snippet(values, backbone.image_processor, push)
+    (folder / "README.md").write_text(model_card(run, values, weights.step, snippet), encoding="utf-8")
+    print(f"{weights.file}, step {weights.step}\n\nwritten to {folder}")
+    if push is not None:
+        print(f"uploaded to {upload(folder, push, private=private)}")
+    return folder
+
+
+def _save(model: PreTrainedModel, backbone: Backbone, folder: Path, shard_size: str) -> None:
+    """Write a model's weights and config to a folder with the other files of its checkpoint, and complete these."""
     generation = folder / "generation_config.json"
     given = generation.read_bytes() if generation.is_file() else None
     # Without one, model.generate() without arguments would not stop at the end of the turn.
     model.generation_config = GenerationConfig(
         eos_token_id=list(backbone.eos_token_ids), pad_token_id=backbone.pad_token_id
     )
-    _convert(model, getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard_size)
+    model.save_pretrained(folder, max_shard_size=shard_size)
     if given is not None:
         generation.write_bytes(given)
+    if model.config.model_type == "internvl":
+        write_processors(model.config, folder)
     for file in folder.glob("*.safetensors"):
         file.chmod(0o666 & ~_umask())  # save_pretrained makes them readable for their owner only
-    (folder / "README.md").write_text(model_card(run, values, weights.step), encoding="utf-8")
-    print(f"{weights.file}, step {weights.step}\n\nwritten to {folder}")
-    if push is not None:
-        print(f"uploaded to {_push(folder, push, private)}")
-    return folder
 
 
-def _convert(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Convert a model's weights, and say so in its config and those of its parts."""
+def _convert(model: PreTrainedModel, dtype: str) -> None:
+    """Convert a model's weights, and say so in its config and those of its parts.
+
+    Raises:
+        ConfigError: a weight is too large for the type.
+    """
+    kind = getattr(torch, dtype)
     for part in (model.config, *(getattr(model.config, name) for name in model.config.sub_configs)):
-        part.dtype = dtype
-    return model.to(dtype)
+        part.dtype = kind
+    model.to(kind)
+    if name := first_not_finite(model.named_parameters()):
+        raise ConfigError(f"task.dtype is {dtype}, which cannot hold {name}: expected float32 or bfloat16")
 
 
-def _copy_files(checkpoint: str, folder: Path) -> None:
-    """Copy all files of a checkpoint folder or hub id, except weights and model card, byte for byte."""
+def _copy_files(checkpoint: Path, folder: Path) -> None:
+    """Copy all files of a checkpoint folder, except weights and model card, byte for byte."""
     try:
-        source = Path(checkpoint)
-        if not source.is_dir():
-            source = Path(snapshot_download(checkpoint, ignore_patterns=list(WEIGHTS)))
         folder.mkdir(parents=True, exist_ok=True)
-        for file in sorted(source.iterdir()):
+        for file in sorted(checkpoint.iterdir()):
             if file.is_file() and file.name != "README.md" and not any(file.match(pattern) for pattern in WEIGHTS):
                 shutil.copyfile(file, folder / file.name)
     except OSError as error:
         raise CheckpointError(f"the files of {checkpoint} cannot be copied to {folder}: {error}") from error
-
-
-def _push(folder: Path, repository: str, private: bool) -> str:
-    """Upload a folder to the hub with the token of ``hf auth login`` or HF_TOKEN, and return the repository's URL."""
-    hub = HfApi()
-    try:
-        hub.create_repo(repository, private=private, exist_ok=True)
-        hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="Export of grit_lightning")
-    except Exception as error:  # errors of the hub and of its HTTP library share no base class
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{folder} is written, but could not be uploaded to {repository}: {reason}") from error
-    return f"{hub.endpoint}/{repository}"
 
 
 def _umask() -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from huggingface_hub import get_token
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -38,7 +40,8 @@ def fetch_data(
 
     Args:
         cfg: the composed config.
-        bases: beginnings of addresses, by the names that ``files`` and ``images`` use, see :class:`Addresses`.
+        bases: beginnings of addresses, by the names that ``files`` and ``images`` use, see :class:`Addresses`. The
+            token of HF_TOKEN or ``hf auth login`` is sent to ``hub`` only.
         files: template of the address of a data file.
         images: templates of the address of an image, by dataset, in the order in which they are tried.
         parallel: files downloaded at a time, see :class:`Downloader`.
@@ -58,7 +61,14 @@ def fetch_data(
         raise ConfigError("this data has no files to fetch: choose data=grit20 or data=grit_eval")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
     addresses = Addresses(bases, files, images)
-    downloader = Downloader(parallel=parallel, attempts=attempts, timeout=timeout, backoff=backoff, max_wait=max_wait)
+    downloader = Downloader(
+        parallel=parallel,
+        attempts=attempts,
+        timeout=timeout,
+        backoff=backoff,
+        max_wait=max_wait,
+        tokens=_tokens(bases),
+    )
     # A file may be listed for both training and validation.
     entries = list(dict.fromkeys(entry for listed in datamodule.listed.values() for entry in listed))
     try:
@@ -75,6 +85,20 @@ def fetch_data(
     if problems:
         sys.exit(1)
     return reports
+
+
+def _tokens(bases: Mapping[str, str]) -> dict[str, str]:
+    """Return the token of HF_TOKEN or ``hf auth login`` for the base ``hub``, if there are both.
+
+    Raises:
+        ConfigError: the token cannot be sent.
+    """
+    token = get_token()
+    if token is None or "hub" not in bases:
+        return {}
+    if not re.fullmatch(r"[\x21-\x7e]+", token):  # httpx would quote it in its message
+        raise ConfigError("HF_TOKEN holds a character that cannot be sent, expected letters, digits and punctuation")
+    return {bases["hub"]: token}
 
 
 def _print(reports: Sequence[Report]) -> int:

@@ -27,6 +27,14 @@ pipeline_tag: image-text-to-text
 
 {base_name}, trained for {step} steps with `grit_lightning` {version}: {method}
 
+## Use
+
+    pip install "transformers>=5.17" torchvision pillow
+
+```python
+{snippet}
+```
+
 ## Recipe
 
 | | |
@@ -43,13 +51,14 @@ Images were read {images}. The prompt, after the image:
 """
 
 
-def model_card(run: RunFolder, values: Mapping[str, Any], step: int) -> str:
+def model_card(run: RunFolder, values: Mapping[str, Any], step: int, snippet: str) -> str:
     """Return a model card in the hub's format: YAML front matter, then Markdown.
 
     Args:
         run: the run; results of its evaluations are read from its ``eval/`` folder.
         values: the run's resolved config.
         step: optimizer steps that the exported weights were trained for.
+        snippet: Python code that asks the model about a picture.
     """
     checkpoint = values["model"]["checkpoint"]
     is_local = Path(checkpoint).is_dir()
@@ -61,6 +70,7 @@ def model_card(run: RunFolder, values: Mapping[str, Any], step: int) -> str:
         step=step,
         version=metadata.version("grit-lightning"),
         method="GRPO with GRIT's rewards (arXiv 2505.15879)." if is_grpo else "supervised fine-tuning.",
+        snippet=snippet,
         recipe="\n".join(f"| {name} | {value} |" for name, value in _recipe(values, is_grpo).items()),
         images=_images(values["model"]),
         prompt=" ".join(values["prompt"]["template"].split()),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 from PIL.Image import Image
@@ -49,7 +50,7 @@ class ImageInput:
 class Family(Protocol):
     """Image handling shared by all checkpoints of one ``model_type``.
 
-    A family is built from a checkpoint (folder or hub id), its config and the image limits.
+    A family is built from a checkpoint's folder, its config and the image limits.
 
     Attributes:
         name: name of the family in messages.
@@ -69,7 +70,7 @@ class Family(Protocol):
     parts: ClassVar[Mapping[str, tuple[str, ...]]]
     image_processor: BaseImageProcessor
 
-    def __init__(self, checkpoint: str, config: PreTrainedConfig, limits: ImageLimits) -> None: ...
+    def __init__(self, folder: Path, config: PreTrainedConfig, limits: ImageLimits) -> None: ...
 
     def read(self, image: Image) -> ImageInput:
         """Preprocess an image for the model."""

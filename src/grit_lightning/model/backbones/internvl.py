@@ -7,6 +7,7 @@ thumbnail of the whole image is added. Boxes are written in thousandths of the i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -38,9 +39,9 @@ class InternVL:
         "language": ("model.language_model.", "lm_head."),
     }
 
-    def __init__(self, checkpoint: str, config: PreTrainedConfig, limits: ImageLimits) -> None:
+    def __init__(self, folder: Path, config: PreTrainedConfig, limits: ImageLimits) -> None:
         self.tokens_per_tile = config.image_seq_length
-        self.image_processor = GotOcr2ImageProcessorPil.from_pretrained(checkpoint)
+        self.image_processor = GotOcr2ImageProcessorPil.from_pretrained(folder)
         self.image_processor.crop_to_patches = True
         self.image_processor.min_patches, self.image_processor.max_patches = 1, limits.max_tiles
 

@@ -22,6 +22,7 @@ from transformers.utils import is_liger_kernel_available
 from grit_lightning.errors import CheckpointError, ConfigError, DataError
 from grit_lightning.model.adapters import LoRA
 from grit_lightning.model.attention import LANGUAGE, set_vision_attention
+from grit_lightning.model.backbones.chat_template import read_chat_template, render_turn
 from grit_lightning.model.backbones.checkpoint_errors import checkpoint_errors
 from grit_lightning.model.backbones.family import Family, ImageLimits
 from grit_lightning.model.backbones.freezing import freeze
@@ -35,6 +36,7 @@ from grit_lightning.model.backbones.special_tokens import read_special_tokens
 from grit_lightning.model.conversion.cached import is_original, native_folder
 from grit_lightning.model.conversion.safetensors_files import require_whole
 from grit_lightning.model.finite import require_finite
+from grit_lightning.model.hub import checkpoint_folder, with_weights
 from grit_lightning.model.varlen import Choice, is_available
 from grit_lightning.system.slow import announced
 from grit_lightning.types import Completion, FinishReason, Prompt, Sample
@@ -66,7 +68,7 @@ class PretrainedBackbone:
             own head avoids full logits as well.
 
     Raises:
-        CheckpointError: the folder lacks files, or holds another architecture.
+        CheckpointError: the folder lacks files, or holds another architecture, or the hub does not deliver them.
         ConfigError: the prompt lacks ``{question}``, or liger-kernel is not installed.
     """
 
@@ -105,8 +107,10 @@ class PretrainedBackbone:
         self.random_weights_seed = random_weights_seed
         self.peft = peft
         self.freeze = tuple(freeze)
-        # The folder or hub id that transformers reads: the checkpoint, or its converted copy.
-        self._source = source = str(native_folder(checkpoint)) if is_original(checkpoint) else checkpoint
+        # The folder that transformers reads: the checkpoint, its files in the hub's cache, or its converted copy.
+        source = checkpoint_folder(checkpoint)
+        self._converted = is_original(source)
+        self._source = source = native_folder(checkpoint) if self._converted else source
         with checkpoint_errors(checkpoint):
             self.config = AutoConfig.from_pretrained(source)
             family = FAMILIES.get(self.config.model_type)
@@ -116,6 +120,7 @@ class PretrainedBackbone:
                 )
             self.tokenizer = AutoTokenizer.from_pretrained(source)
             self.family = family(source, self.config, ImageLimits(min_pixels, max_pixels, max_tiles))
+        read_chat_template(self.tokenizer, source, self.family.image_token, checkpoint)
         self.image_processor = self.family.image_processor
         tokens = read_special_tokens(self.tokenizer, self.config, self.family, checkpoint)
         self.image_token_id, self.end_of_turn_id, self.pad_token_id = tokens.image, tokens.end_of_turn, tokens.pad
@@ -151,9 +156,7 @@ class PretrainedBackbone:
 
     def render(self, question: str) -> str:
         """Return the prompt text: chat template with image and question, the assistant's header and the prefill."""
-        content = [{"type": "image"}, {"type": "text", "text": self.prompt.replace("{question}", question)}]
-        messages = [{"role": "user", "content": content}]
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + self.prefill
+        return render_turn(self.tokenizer, self.prompt.replace("{question}", question), self.checkpoint) + self.prefill
 
     def completion(self, token_ids: Sequence[int], finish: FinishReason, prompt: Prompt) -> Completion:
         """Build a completion from sampled tokens; its text is the prefill and the decoded tokens.
@@ -188,9 +191,9 @@ class PretrainedBackbone:
             CheckpointError: a weight file is missing or truncated, or the cache cannot be written.
         """
         if self.random_weights_seed is None:
-            if (folder := Path(self._source)).is_dir():
-                require_whole(folder)  # early, and with the file's name, which loading would not give
-            return self._source
+            folder = self._source if self._converted else with_weights(self.checkpoint, self._source)
+            require_whole(folder)  # early, and with the file's name, which loading would not give
+            return str(folder)
         return str(random_checkpoint(self.config, self.random_weights_seed, self.tokenizer, self.image_processor))
 
     def load_model(self) -> PreTrainedModel:

@@ -37,7 +37,7 @@ class Backbone(Protocol):
         ...
 
     def weights_folder(self) -> str:
-        """Return the folder or hub id that weights are read from."""
+        """Return the folder that weights are read from; those of a hub id are downloaded first."""
         ...
 
     def load_model(self) -> PreTrainedModel:

@@ -7,6 +7,7 @@ token). Boxes are written in absolute pixels of the resized image.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -38,9 +39,9 @@ class Qwen25VL:
         "language": ("model.language_model.", "lm_head."),
     }
 
-    def __init__(self, checkpoint: str, config: PreTrainedConfig, limits: ImageLimits) -> None:
+    def __init__(self, folder: Path, config: PreTrainedConfig, limits: ImageLimits) -> None:
         # Not AutoImageProcessor, which needs torchvision, in some versions even to be imported.
-        self.image_processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint)
+        self.image_processor = Qwen2VLImageProcessorPil.from_pretrained(folder)
         self.image_processor.size = {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}
 
     def read(self, image: Image) -> ImageInput:

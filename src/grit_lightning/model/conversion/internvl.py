@@ -55,7 +55,7 @@ def convert(source: Path, target: Path) -> None:
             _write_weights(weights, folder)
             for part in (config, tokenizer, generation, _image_processor(config, max_tiles(original))):
                 part.save_pretrained(folder)
-            _write_processors(config, folder)
+            write_processors(config, folder)
     except OSError as error:
         raise CheckpointError(f"{target} cannot be written: {error.strerror or error} ({error.filename})") from error
 
@@ -82,21 +82,26 @@ def _image_processor(config: InternVLConfig, tiles: int) -> GotOcr2ImageProcesso
     )
 
 
-def _write_processors(config: InternVLConfig, folder: Path) -> None:
-    """Write the remaining configs of the native processor, as plain JSON because its classes need torchvision."""
-    _write_json(
-        folder / "processor_config.json",
-        {"processor_class": "InternVLProcessor", "image_seq_length": config.image_seq_length},
-    )
-    _write_json(
-        folder / "video_preprocessor_config.json",
-        {
+def write_processors(config: InternVLConfig, folder: Path) -> None:
+    """Write the configs that the native processor reads beside the image processor's, unless the folder has them.
+
+    They are written as plain JSON, because the processor's classes need torchvision.
+    """
+    values: dict[str, dict[str, object]] = {
+        "processor_config.json": {
+            "processor_class": "InternVLProcessor",
+            "image_seq_length": config.image_seq_length,
+        },
+        "video_preprocessor_config.json": {
             "video_processor_type": "InternVLVideoProcessor",
             "size": _size(config),
             "image_mean": _IMAGENET_MEAN,
             "image_std": _IMAGENET_STD,
         },
-    )
+    }
+    for name, content in values.items():
+        if not (folder / name).exists():
+            _write_json(folder / name, content)
 
 
 def _size(config: InternVLConfig) -> dict[str, int]:
