@@ -35,3 +35,12 @@ def test_a_data_error_names_its_source_first() -> None:
 
 def test_an_error_of_any_other_type_is_joined_to_one_line() -> None:
     assert one_line(ValueError("first\n  second")) == "first second"
+
+
+@pytest.mark.parametrize("make", [ConfigError, lambda text: DataError(text, "a.jsonl:1"), ValueError])
+def test_control_characters_are_escaped(make: Callable[[str], Exception]) -> None:
+    assert one_line(make("it is '\x1b[2J\u202e\x07'")).endswith(r"it is '\x1b[2J\u202e\x07'")
+
+
+def test_control_characters_in_a_file_name_are_escaped() -> None:
+    assert one_line(DataError("is empty", "a\x1b[31m.jsonl:1")) == r"a\x1b[31m.jsonl:1: is empty"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import pytest
@@ -35,6 +36,13 @@ def test_a_file_without_its_image_folder_is_skipped_as_if_absent(write, record, 
     assert caplog.messages == [f"data.val: skipped because missing: {tmp_path / 'mme'}"]
     with pytest.raises(DataError, match=r"/mme: none of the files of data\.val exists with its image folder$"):
         find_files([bare], "val", quiet=False)
+
+
+def test_a_pipe_among_the_files_is_named(write, record, tmp_path):
+    there, pipe = entry(write(record())), entry(tmp_path / "pipe.jsonl")
+    os.mkfifo(pipe.file)
+    with pytest.raises(DataError, match=r"^.*/pipe\.jsonl: is not a regular file$"):
+        find_files([there, pipe], "train", quiet=True)
 
 
 def test_duplicate_file_names_are_refused_because_sample_ids_contain_them(tmp_path):
@@ -72,7 +80,7 @@ def test_the_first_problem_is_raised_and_the_others_are_counted():
 
 
 def test_describe_summarises_a_file_as_a_table_row(write, record, encoder):
-    file = write(record(), record(question="Why?", bboxs=[]), record(width=1), record(bboxs=[[0, 0, 1, 1]] * 4))
+    file = write(record(), record(question="Why?", bboxs=[]), record(width=1), record(bboxs=[[0, 0, 2, 2]] * 4))
     (check,) = check_files(
         [entry(file)],
         encode=lambda sample: encoder(sample, checks.load_image(sample)),

@@ -6,7 +6,9 @@ The file arrives complete or is refused with a reason.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import re
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -170,6 +172,15 @@ def test_a_part_damaged_on_disk_is_discarded(server, get, target):
     get(check=only(BODY))
     assert [request.range for request in server.requests] == [None, f"bytes={PART}-", None]
     assert_came_alone(target)
+
+
+@pytest.mark.parametrize("suffix", ["part", "part.json"])
+def test_a_pipe_in_place_of_a_part_is_named_and_not_opened(server, get, target, suffix):
+    pipe = target.with_name(f".{target.name}.{suffix}")
+    target.parent.mkdir()
+    os.mkfifo(pipe)
+    with pytest.raises(DataError, match=rf"/{re.escape(pipe.name)}: is not a regular file$"):
+        get()
 
 
 def test_torn_metadata_of_a_part_restarts_the_download(server, get, target):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,11 @@ def test_transparent_pixels_become_white(tmp_path):
 def test_a_missing_image_is_named(tmp_path):
     path = tmp_path / "gone.png"
     assert refusal(path, (4, 3)) == f"image {path} does not exist"
+
+
+def test_a_pipe_is_named_and_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    assert refusal(tmp_path / "a.png", (4, 3)) == f"image {tmp_path / 'a.png'} is not a regular file"
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,6 @@ def test_duplicate_lines_are_separate_samples(write, record):
         ),
         (b"[1, 2]", "expected a JSON object, found a list"),
         (b"null", "expected a JSON object, found null"),
-        (b'{"width": ' + b"9" * 5000 + b"}", "not usable JSON (Exceeds the limit"),
         (b"[" * 100_000, "not usable JSON (maximum recursion depth exceeded"),
     ],
 )
@@ -126,6 +126,33 @@ def test_a_missing_or_null_required_field_is_named(write, record, name):
         ({"width": 40.5}, "field 'width' is 40.5; expected a positive integer (pixels)"),
         ({"height": 0}, "field 'height' is 0; expected a positive integer (pixels)"),
         ({"width": True}, "field 'width' is true; expected a positive integer (pixels)"),
+        ({"width": 10**400}, f"field 'width' is 1{'0' * 56}...; expected a positive integer (pixels)"),
+        ({"width": float("inf")}, "field 'width' is Infinity; expected a positive integer (pixels)"),
+        ({"height": 1_000_001}, "field 'height' is 1000001; expected a positive integer (pixels)"),
+        ({"answer": float("-inf")}, "field 'answer' is -inf; expected a finite number"),
+        (
+            {"answer": "<answer> No </answer>"},
+            "field 'answer' is \"<answer> No </answer>\"; expected the answer alone, without <answer>",
+        ),
+        (
+            {"answer": "so </Answer>"},
+            "field 'answer' is \"so </Answer>\"; expected the answer alone, without </Answer>",
+        ),
+        ({"answer": "\\boxed{7}"}, "field 'answer' is \"\\\\boxed{7}\"; expected the answer alone, without \\boxed"),
+        (
+            {"answer": "<think>x</think> 7"},
+            "field 'answer' is \"<think>x</think> 7\"; expected the answer alone, without <think>",
+        ),
+        ({"answer": "7<|im_end|>"}, "field 'answer' is \"7<|im_end|>\"; expected the answer alone, without <|im_end|>"),
+        ({"bboxs": [[1, 2, 10**400, 4]]}, f"field 'bboxs[0]' is [1, 2, 1{'0' * 49}...; expected finite numbers"),
+        (
+            {"bboxs": [[0.1, 0.2, 0.5, 0.6]]},
+            "field 'bboxs[0]' is [0.1, 0.2, 0.5, 0.6]; expected original pixels, not shares of the sides",
+        ),
+        (
+            {"bboxs": [[1, 2, 3, 4], [0, 0, 1, 1]]},
+            "field 'bboxs[1]' is [0, 0, 1, 1]; expected original pixels, not shares of the sides",
+        ),
         ({"width": "40"}, "field 'width' is \"40\"; expected a positive integer (pixels)"),
         ({"dataset": 7}, "field 'dataset' is a number; expected a string"),
         ({"split": {}}, "field 'split' is an object; expected a string"),
@@ -151,6 +178,61 @@ def test_a_missing_or_null_required_field_is_named(write, record, name):
 def test_an_invalid_field_is_named_with_its_value_and_the_expected_one(write, record, changes, message):
     file = write(record(**changes))
     assert messages(file) == [f"{file}:1: {message.replace('{size}', 'the 40 × 30 px image')}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "message"),
+    [
+        ("width", "9" * 5000, "field 'width' is Infinity; expected a positive integer (pixels)"),
+        ("width", "1e999", "field 'width' is Infinity; expected a positive integer (pixels)"),
+        ("answer", "-" + "9" * 5000, "field 'answer' is -inf; expected a finite number"),
+        ("answer", "1e999", "field 'answer' is inf; expected a finite number"),
+        ("bboxs", f"[[1, 2, {'9' * 5000}, 4]]", "field 'bboxs[0]' is [1, 2, Infinity, 4]; expected finite numbers"),
+        ("bboxs", "[" * 900 + "]" * 900, "field 'bboxs[0]' is "),
+    ],
+)
+def test_a_number_of_any_size_is_named_by_its_field(write, record, name, number, message):
+    line = json.dumps(record(**{name: "HERE"})).replace('"HERE"', number)
+    file = write(line.encode())
+    (found,) = messages(file)
+    assert found.startswith(f"{file}:1: {message}")
+
+
+@pytest.mark.parametrize("depth", range(100, 100_000, 3331))
+def test_any_depth_of_nesting_is_a_problem_of_its_line(write, record, depth):
+    line = json.dumps(record(bboxs="HERE")).replace('"HERE"', "[" * depth + "]" * depth)
+    (found,) = messages(write(line.encode()))
+    assert ":1: field 'bboxs[0]' is " in found or ":1: not usable JSON (" in found
+
+
+def test_words_that_only_resemble_markup_are_answers(write, record):
+    answers = ["boxed lunch", "< 5", "x < y > z", "answer", "a|b"]
+    assert [sample.answer for sample in read(write(*(record(answer=answer) for answer in answers)))] == answers
+
+
+def test_a_box_of_one_pixel_elsewhere_is_no_share(write, record):
+    (sample,) = read(write(record(bboxs=[[1, 1, 2, 2]])))
+    assert sample.boxes == ((1.0, 1.0, 2.0, 2.0),)
+
+
+@pytest.mark.parametrize(
+    ("indent", "kind"), [(None, "array"), (1, "array"), (None, "object"), (2, "object over several lines")]
+)
+def test_one_json_document_is_one_problem_of_the_file(write, record, indent, kind):
+    document = record() if "object" in kind else [record(), record()]
+    for content in (json.dumps(document, indent=indent), json.dumps(document, indent=indent)[:-1]):
+        file = write(b"\xef\xbb\xbf" + content.encode())
+        if indent is None and (kind == "object" or content[-1] != "]"):
+            assert all("one JSON" not in str(item) for item in read(file))  # a valid line, or a torn one
+        else:
+            assert messages(file) == [
+                f"{file}: the file is one JSON {kind}; expected JSON Lines, one JSON object per line"
+            ]
+
+
+def test_a_pipe_is_named_and_not_read(tmp_path):
+    os.mkfifo(tmp_path / "a.jsonl")
+    assert messages(tmp_path / "a.jsonl") == [f"{tmp_path / 'a.jsonl'}: is not a regular file"]
 
 
 def test_a_box_over_the_edge_by_up_to_a_pixel_is_cut_at_the_edge(write, record):

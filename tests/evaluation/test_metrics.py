@@ -334,3 +334,12 @@ def test_metrics_of_completions_in_other_formats_by_hand() -> None:
     for text, is_form in ((internvl, True), (bare, False)):
         one = record(text)
         assert (grounding_iou(one), is_right(one), is_grounded(one), count_consistency(one)) == (1.0, True, is_form, 1)
+
+
+def test_metrics_read_numbers_whole():
+    box = "{'bbox_2d': [[-0.5, 0, 100.5, 50]], 'label': 'cat'}"
+    one = record(grounded(think=box))
+    assert one["boxes"][0]["pixels"] == [-0.25, 0.0, 50.25, 50.0]
+    assert one["boxes"][0]["valid"] is False
+    assert grounding_iou(one) == pytest.approx(2500 / 2525)
+    assert record(grounded(think="0, 0, 100, 50%"))["boxes"] == []

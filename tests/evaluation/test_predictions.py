@@ -68,6 +68,14 @@ def changed(**fields: object) -> Callable[[list[bytes]], None]:
     return change
 
 
+def number_in(field: str, written: str) -> Callable[[list[bytes]], None]:
+    def change(lines: list[bytes]) -> None:
+        line = json.dumps(record("no", sample_id="f/9") | {field: "HERE"})
+        lines.append(line.replace('"HERE"', written).encode() + b"\n")
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("spoil", "line", "message", "left"),
     [
@@ -81,6 +89,29 @@ def changed(**fields: object) -> Callable[[list[bytes]], None]:
         (changed(answer=7), 4, "field 'answer' is 7; expected text", 3),
         (changed(scores=[]), 4, "field 'scores' is []; expected an object with a number or null for each name", 3),
         (changed(scores={"judge": "1"}), 4, """field 'scores' is {"judge": "1"}; expected an object with """, 3),
+        (
+            changed(scores={"judge": 85, "exact_match": 1.0}),
+            4,
+            """field 'scores' is {"judge": 85, "exact_match": 1.0}; """
+            "expected an object with a number or null for each name, at most 1e+100, and from 0 to 1 for judge and "
+            "exact_match",
+            3,
+        ),
+        (changed(scores={"judge": -0.1}), 4, "from 0 to 1 for judge", 3),
+        (changed(scores={"exact_match": 1.5}), 4, "from 0 to 1 for judge", 3),
+        (number_in("scores", '{"judge": NaN}'), 4, "field 'scores' is {\"judge\": NaN}", 3),
+        (number_in("scores", '{"mine": 1e999}'), 4, "field 'scores' is {\"mine\": Infinity}", 3),
+        (number_in("scores", '{"mine": 1' + "0" * 400 + "}"), 4, "field 'scores' is {\"mine\": 1000", 3),
+        (changed(scores={"mine": 1.7e308}), 4, "field 'scores' is {\"mine\": 1.7e+308}", 3),
+        (number_in("num_tokens", "1" + "0" * 400), 4, "field 'num_tokens' is 1000", 3),
+        (number_in("num_tokens", "9" * 5000), 4, "field 'num_tokens' is Infinity; expected a whole number", 3),
+        (
+            number_in("reference_boxes", "[[1, 2, 3, 1" + "0" * 400 + "]]"),
+            4,
+            "field 'reference_boxes' is [[1, 2, 3, 1",
+            3,
+        ),
+        (number_in("answer", "[" * 900 + "]" * 900), 4, "field 'answer' is [[[[", 3),
         (changed(num_tokens="3"), 4, "field 'num_tokens' is \"3\"; expected a whole number", 3),
         (changed(completion_index=True), 4, "field 'completion_index' is true; expected a whole number", 3),
         (changed(boxes=[{"pixels": [1, 2, 3]}]), 4, "field 'boxes' is [{", 3),
@@ -118,3 +149,18 @@ def test_lines_are_pure_ascii() -> None:
     one: Prediction = record("猫\u2028")
     assert as_line(one).isascii()
     assert json.loads(as_line(one)) == one
+
+
+def test_boxes_of_huge_integers_have_metrics(tmp_path: Path) -> None:
+    one = record("no") | {"reference_boxes": [[0, 0, 10**300, 10**300]]}
+    one["boxes"] = [{"pixels": [0, 0, 10**250, 10**300], "valid": False}]
+    write_predictions(tmp_path / "p.jsonl", [one])
+    ones, problems = read_predictions(tmp_path / "p.jsonl")
+    assert problems == []
+    assert summary(ones)["overall"]["giou"] == -1.0  # their areas are not finite
+
+
+def test_an_array_of_predictions_is_one_error_about_the_file(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text(json.dumps([record("no")], indent=1))
+    with pytest.raises(DataError, match=r"p\.jsonl: the file is one JSON array; expected JSON Lines"):
+        read_predictions(tmp_path / "p.jsonl")

@@ -30,8 +30,8 @@ WORDS = (
         ("-5", "-5"),
         ("−5.0", "-5"),
         ("-0", "0"),
-        ("5-6", "5 6"),
-        ("50%", "50"),
+        ("5-6", "5 - 6"),
+        ("50%", "50 %"),
         ("3rd", "3rd"),
         ("Twenty-one", "21"),
         ("ninety nine", "99"),
@@ -48,7 +48,7 @@ WORDS = (
         ("7" * 5000, "7" * 5000),  # int() refuses more than 4300 digits
     ],
 )
-def test_normalise_removes_case_articles_punctuation_and_spelling_of_numbers(text, expected):
+def test_normalise_folds_case_articles_punctuation_and_spelling_of_numbers(text, expected):
     assert normalise(text) == expected
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from grit_lightning.errors import ConfigError
+from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.judge.prompt import PromptTemplate
 from grit_lightning.system.paths import asset
 
@@ -71,3 +72,9 @@ def test_an_unreadable_or_incomplete_prompt_file_is_refused(tmp_path: Path) -> N
     path.write_bytes(b"\xff")
     with pytest.raises(ConfigError, match="cannot be read"):
         PromptTemplate.read(str(path), FIELDS, "judge.prompt")
+
+
+def test_a_pipe_is_named_and_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "prompt.txt")
+    with pytest.raises(DataError, match=r"/prompt\.txt: is not a regular file$"):
+        PromptTemplate.read(str(tmp_path / "prompt.txt"), FIELDS, "judge.prompt")

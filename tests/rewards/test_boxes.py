@@ -107,3 +107,20 @@ def test_a_box_of_overflowing_area_gets_the_lowest_score(make_sample, make_compl
 def test_without_reference_boxes_iou_and_giou_are_unscored(make_sample, make_completion):
     assert box_iou(make_sample(), make_completion(ONE)) is None
     assert box_giou(make_sample(), make_completion(ONE)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("-1, 2, 30, 40", 0.0),  # not 1, 2, 30, 40
+        ("1.5, 2, 30, 40.5", 1.0),
+        ("1, 2, 30, 4000", 0.0),
+        ("10, 20, 30, 40, 50", 0.0),
+        ("{'bbox_2d': [[1, 2, 30, 40], [-5, 2, 30, 40]]}", 0.5),
+        ("<|box_start|>(1,2),(30,40)<|box_end|>", 1.0),
+    ],
+)
+def test_strict_rewards_read_whole_numbers_and_the_parity_rule_its_own(make_sample, make_completion, text, share):
+    sample, completion = make_sample("9"), make_completion(f"{text} <rethink>")
+    assert box_valid(sample, completion) == share
+    assert region(sample, completion) == (0.5 if "(" not in text else 0.0)

@@ -3,6 +3,7 @@
 import itertools
 import random
 import time
+import unicodedata
 from functools import partial
 
 import pytest
@@ -16,6 +17,8 @@ PIECES = (
     "[", "]", '{"bbox_2d": [', '"bbox_2d"', '"label": "', '"', "\\", ":", ",", ", ", ".", "-", "'", "_", " ", "\n",
     "\t", "\0", "1", "22", "1, 2, 3, 4", "9, 9, 1, 1", "1,000", "0.5", "9" * 400, "1e200", "a", "the", "two",
     "twenty", "cat", "É", "ß", "İ", "٣", "²", "猫", "🐈", "\u0301", "\u202e", "\ud800",
+    "{'bbox_2d': [", "'label': '", "(1,2),(3,4)", "(", ")", "<|box_start|>", "<|box_end|>", "-1", "2.5", "−",
+    "NaN", "$",
 )  # fmt: skip
 
 # Plain partials with the values of conf/reward/grit.yaml: Hydra's own check at each call would take most of the time.
@@ -60,7 +63,7 @@ def test_any_text_is_parsed_into_consistent_sections_and_boxes():
         assert all(0 <= start < end <= len(text) for start, end in spans)
         assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans)), text  # in order, none twice
         plain = normalise(text)
-        assert normalise(plain) == plain, text
+        assert plain == " ".join(plain.split()) == normalise(unicodedata.normalize("NFD", text)), text
     assert 1_000 < well_formed < 10_000  # both sides of the rule were met
 
 
@@ -86,6 +89,15 @@ GROWING = {
     "closed tags": "</answer>",
     "nested tags": "<answer><think>",
     "sections": "<think>a</think><rethink>b</rethink><answer>c</answer>",
+    "corners": "(1,2),",
+    "open corners": "(1,",
+    "spaced corners": "(1   ,   ",
+    "box tags": "<|box_start|>(1,2),(3,4)<|box_end|>",
+    "open box tags": "<|object_ref_start|>a<|object_ref_end|><|box_start|>",
+    "lists": "{'bbox_2d': [[1, 2, 3, 4], [5, 6, 7, 8]]}",
+    "keys": "'bbox_2d': [",
+    "open labels": "{'label': '\\",
+    "times": "1:",
     "braces": "{",
     "open objects": '{"bbox_2d": [',
     "objects": '{"bbox_2d": [1, 2, 3, 4]}',
@@ -103,6 +115,10 @@ GROWING = {
     "apostrophes": "a'",
     "spaces": " ",
     "number words": "twenty one ",
+    "articles": "the a ",
+    "asterisks": "*",
+    "marks": "e\u0301",
+    "operators": "1 - ",
 }
 
 

@@ -3,21 +3,35 @@
 import itertools
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
-from grit_lightning.errors import CheckpointError
+from grit_lightning.errors import CheckpointError, DataError
 from grit_lightning.system.files import (
     append_line,
     build_folder_once,
     free_path,
     replacing,
     replacing_folder,
+    require_regular,
     sha256,
     versions_of,
     write_atomic,
     write_bytes_atomic,
 )
+
+
+def test_only_special_files_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    (tmp_path / "file").write_text("")
+    for special in (tmp_path / "pipe", tmp_path / "link", Path("/dev/zero")):
+        with pytest.raises(DataError) as error:
+            require_regular(special)
+        assert str(error.value) == f"{special}: is not a regular file"
+    for other in (tmp_path / "file", tmp_path, tmp_path / "missing", Path("a\0b")):
+        require_regular(other)
 
 
 def test_write_atomic_replaces_and_leaves_no_other_file(tmp_path):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 
 import pytest
 
 from grit_lightning.errors import DataError
-from grit_lightning.system.jsonl import TornLineError, parse_object, read_lines
+from grit_lightning.system.jsonl import TornLineError, is_finite, parse_object, read_lines
 
 
 def test_lines_are_numbered_from_1_and_blank_ones_are_skipped_but_counted(tmp_path: Path) -> None:
@@ -57,3 +59,37 @@ def test_json_that_is_no_object_is_a_data_error_but_not_torn(line: str) -> None:
         parse_object(line, "a.jsonl:3")
     assert str(error.value) == "a.jsonl:3: expected a JSON object"
     assert not isinstance(error.value, TornLineError)
+
+
+@pytest.mark.parametrize("content", ["[1]", '[{"a": 1},\n{"a": 2}]', "[\n1", '{\n"a": 1}', '{"a": [\n1]}', "{\n1"])
+def test_one_json_document_is_refused_as_a_whole(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(f"\n{content}\n")
+    kind = "array" if content[0] == "[" else "object over several lines"
+    with pytest.raises(DataError) as error:
+        list(read_lines(file))
+    assert str(error.value) == f"{file}: the file is one JSON {kind}; expected JSON Lines, one JSON object per line"
+
+
+@pytest.mark.parametrize(
+    "content", ['{"a": 1}', '{"a": 1}\n{"a": 2}', '{"a": 1', '[1]\n{"a": 1}', '{"a": 1\n{"a": 2}', "{", "["]
+)
+def test_json_lines_and_torn_lines_are_no_document(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.jsonl").write_text(content)
+    assert len(list(read_lines(tmp_path / "a.jsonl"))) == content.count("\n") + 1
+
+
+def test_a_pipe_is_named_and_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match=r"/pipe: is not a regular file$"):
+        list(read_lines(tmp_path / "pipe"))
+
+
+def test_an_integer_of_any_length_is_read(tmp_path: Path) -> None:
+    line = f'{{"a": {"9" * 5000}, "b": -{"9" * 5000}, "c": 1e999, "d": 1{"0" * 400}, "e": 7}}'
+    assert parse_object(line, "a:1") == {"a": math.inf, "b": -math.inf, "c": math.inf, "d": 10**400, "e": 7}
+
+
+def test_finite_means_finite_as_a_float() -> None:
+    assert [is_finite(x) for x in (1, 1e308, 10**308, -1.5)] == [True] * 4
+    assert [is_finite(x) for x in (10**400, -(10**400), math.inf, math.nan)] == [False] * 4

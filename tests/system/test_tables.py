@@ -38,6 +38,12 @@ def test_a_text_table_without_rows_is_its_header() -> None:
     assert text_table(["a", "b"], {}, width=3) == "    a    b"
 
 
+def test_cells_of_tables_are_printable() -> None:
+    hostile, shown = "a\x1b[2J\nb", r"a\x1b[2J\nb"
+    assert record_table([{hostile: hostile}]).splitlines() == [shown, "-" * len(shown), shown]
+    assert text_table([hostile], {hostile: [hostile]}, width=1).count(shown) == 3
+
+
 @pytest.mark.parametrize(
     ("text", "length", "expected"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -26,3 +27,16 @@ def test_a_model_that_does_not_fit_is_named(cli, tmp_path: Path) -> None:
     done = cli("task=validate", "threads=1", *huge, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "it does not fit: see Out of memory in docs/troubleshooting.md" in done.stdout
+
+
+def test_control_characters_of_a_data_file_are_shown_escaped(cli, shapes: Path, tmp_path: Path) -> None:
+    file = shapes / "hos\x1b[31mtile.jsonl"
+    record = {"question": "Q", "answer": "1", "image": "\x1b]0;title\x07\u202e.png", "width": 9, "height": 9}
+    file.write_text(json.dumps(record) + "\n" + json.dumps(record | {"answer": "\\boxed{\x9b2J}"}) + "\n")
+    train = f"data.train=[{{file: '{file.name}', images: images}}]"
+    done = cli("task=validate", "threads=1", "data=grit", f"data.root={shapes}", train, "data.val=[]", cwd=tmp_path)
+    assert done.returncode == 1
+    assert r"hos\x1b[31mtile.jsonl:1: image " in done.stdout
+    assert r"\x1b]0;title\x07\u202e.png does not exist" in done.stdout
+    assert r"hos\x1b[31mtile.jsonl:2: field 'answer' is" in done.stdout
+    assert all(character.isprintable() for character in (done.stdout + done.stderr).replace("\n", ""))

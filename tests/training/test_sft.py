@@ -169,9 +169,65 @@ def test_nothing_to_learn_is_an_error_that_names_the_line() -> None:
         target_text(sample(boxes=()), (200, 100))
 
 
-@pytest.mark.parametrize("text", ["1,2,3", "1.2.3,4,5,6", "a1,2,3,4", "no numbers", ""])
-def test_numbers_that_are_no_box_are_not_rescaled(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1,2,3",
+        "1.2.3,4,5,6",
+        "a1,2,3,4",
+        "no numbers",
+        "",
+        "in 1999, 2001, 2005, 2010",  # years are no box in this image
+        "for $1, 2, 3, 4",
+        "-1, 2, 3, 4",
+        "4, 2, 3, 9",  # not ordered
+        "1, 2, 3, 10.5",  # outside
+        "1, 2, 3, 4, 5",
+        "1, 2, 3, 4th",
+        "1,000, 2, 3",
+    ],
+)
+def test_numbers_that_are_no_box_inside_the_image_are_not_rescaled(text: str) -> None:
     assert rescale_boxes(text, source=(10, 10), target=(100, 100)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"bbox_2d": [1, 2.5, 3e0, 4]}', '{"bbox_2d": [10, 50, 30, 80]}'),
+        ("{'bbox_2d': [[1, 2, 3, 4],[5, 6, 7, 8]]}", "{'bbox_2d': [[10, 40, 30, 80],[50, 120, 70, 160]]}"),
+        ("<ref>cat</ref><box>[[1, 2, 3, 4]]</box>", "<ref>cat</ref><box>[[10, 40, 30, 80]]</box>"),
+        ("<box>[[1,2,3,4], [5,6,7,8]]</box>", "<box>[[10,40,30,80], [50,120,70,160]]</box>"),
+        ("<|box_start|>(1,2),(3,4)<|box_end|> in 1999", "<|box_start|>(10,40),(30,80)<|box_end|> in 1999"),
+        ("(1,2),(3, 4)", "(10,40),(30, 80)"),
+        ("1, 2, 3, 4 and 1, 2, 3, 4 of 5", "10, 40, 30, 80 and 10, 40, 30, 80 of 5"),
+    ],
+)
+def test_every_native_form_is_rescaled(text: str, expected: str) -> None:
+    assert rescale_boxes(text, source=(10, 10), target=(100, 200)) == expected
+    assert target_text(sample(completion=text), (200, 200)) != text
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        ('{"bbox_2d": [1, 2, 3]}', "[1, 2, 3]"),
+        ('{"bbox_2d": [3, 2, 1, 4]}', "[3, 2, 1, 4]"),
+        ("{'bbox_2d': [1, 2, 101, 4]}", "[1, 2, 101, 4]"),
+        ('{"bbox_2d": [[1, 2, 3, 4], [5, 6]]}', "[[1, 2, 3, 4], [5, 6]]"),
+        ('{"bbox_2d": [x1, 2, 3, 4]}', "[x1, 2, 3, 4]"),
+        ('{"bbox_2d": 7}', "7"),
+        ("<box>[[1, 2, 3, 1000]]</box>", "[[1, 2, 3, 1000]]"),
+        ("<box>cat</box>", "cat"),
+        ("<|box_start|>(64,48),(320,240)<|box_end|>", "(64,48),(320,240)"),
+        ("<|box_start|>(1,2)<|box_end|>", "(1,2)"),
+    ],
+)
+def test_a_native_form_that_is_no_box_inside_the_image_is_refused_by_file_and_line(place: str, shown: str) -> None:
+    text = f"I see [1, 2, 3, 4] and {place}."
+    with pytest.raises(DataError) as error:
+        target_text(sample(completion=text), (200, 100))
+    assert str(error.value).startswith(f"a.jsonl:1: field 'completion' has {shown!r} as a box; expected x1, y1, ")
 
 
 def test_lessons_are_endless_and_never_repeat(compose_config: Callable[..., Any]) -> None:

@@ -9,10 +9,15 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from grit_lightning.app.former_names import FORMER_KEYS
 from grit_lightning.errors import UserError
+from grit_lightning.system.printable import printable
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message on one line: that of the ``UserError`` that caused it, if there is one."""
+    """Return an error's message on one printable line: that of the ``UserError`` that caused it, if there is one."""
+    return printable(_message(error))
+
+
+def _message(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):

@@ -15,6 +15,7 @@ from grit_lightning.data.images import load_image
 from grit_lightning.data.listing import DataFile
 from grit_lightning.data.records import read_samples
 from grit_lightning.errors import ConfigError, DataError
+from grit_lightning.system.files import require_regular
 from grit_lightning.types import Prompt, Sample
 
 PROGRESS_FROM = 50
@@ -82,8 +83,10 @@ def find_files(listed: Sequence[DataFile], what: str, *, quiet: bool) -> list[Da
         quiet: True to suppress the warning.
 
     Raises:
-        DataError: no listed file exists with its image folder.
+        DataError: no listed file exists with its image folder, or one is no regular file.
     """
+    for entry in listed:
+        require_regular(entry.file)
     present = [entry for entry in listed if entry.file.is_file() and entry.images.is_dir()]
     absent = ", ".join(
         str(entry.images if entry.file.is_file() else entry.file) for entry in listed if entry not in present

@@ -12,7 +12,7 @@ import httpx
 
 from grit_lightning import __version__
 from grit_lightning.errors import ConfigError, DataError
-from grit_lightning.system.files import put_in_place
+from grit_lightning.system.files import put_in_place, require_regular
 from grit_lightning.system.retries import (
     PermanentError,
     TransientError,
@@ -184,7 +184,12 @@ class _Partial:
         """Return headers that request the remaining bytes if the server's file is unchanged (RFC 9110, 13.1.5).
 
         Without a partial file of this address there are none, and the download starts at the first byte.
+
+        Raises:
+            DataError: a pipe or device has the name of the partial file or of its note.
         """
+        for path in (self.path, self._origin):
+            require_regular(path)
         try:
             origin = json.loads(self._origin.read_text())
             self._etag, self._size = origin["etag"], self.path.stat().st_size

@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from grit_lightning.errors import DataError
+from grit_lightning.system.files import require_regular
 from grit_lightning.types import Sample
 
 MAX_ASPECT_RATIO = 200
@@ -26,8 +27,9 @@ def load_image(sample: Sample, file: Path | None = None) -> Image.Image:
         file: file to read in place of ``sample.image``; ``None`` to read ``sample.image``.
 
     Raises:
-        DataError: the file is missing, cannot be decoded to the end, has more than 8 bits per channel or too many
-            pixels, has a different size than declared, or has an aspect ratio above ``MAX_ASPECT_RATIO``.
+        DataError: the file is missing or no regular file, cannot be decoded to the end, has more than 8 bits per
+            channel or too many pixels, has a different size than declared, or has an aspect ratio above
+            ``MAX_ASPECT_RATIO``.
     """
     image = _decoded(file or sample.image, sample)
     if image.size != sample.size:
@@ -49,6 +51,10 @@ def load_image(sample: Sample, file: Path | None = None) -> Image.Image:
 
 def _decoded(file: Path, sample: Sample) -> Image.Image:
     path, source = sample.image, sample.source
+    try:
+        require_regular(file)
+    except DataError as error:
+        raise DataError(f"image {path} is not a regular file", source) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings about unusual metadata

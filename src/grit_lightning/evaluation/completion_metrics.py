@@ -106,7 +106,14 @@ def _own_count(one: Prediction) -> int | None:
 
 def _boxes(one: Prediction) -> tuple[list[Box], list[Box]]:
     """Return the predicted boxes with finite coordinates and the reference boxes, both in original pixels."""
-    return [box["pixels"] for box in one["boxes"] if None not in box["pixels"]], one["reference_boxes"]
+    written = [_floats(box["pixels"]) for box in one["boxes"] if None not in box["pixels"]]
+    return written, [_floats(box) for box in one["reference_boxes"]]
+
+
+def _floats(box: Sequence[float]) -> Box:
+    # JSON's integers may be so large that their products cannot be divided as Python's integers are.
+    x1, y1, x2, y2 = map(float, box)
+    return x1, y1, x2, y2
 
 
 def _matched(one: Prediction, similarity: Callable[[Box, Box], float], *, unmatched: float) -> float | None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from grit_lightning import grounding
 from grit_lightning.errors import DataError
-from grit_lightning.runs.record_rules import BOXES, SCORES, TEXT, WHOLE, WRITTEN_BOXES, Rule, problem_of
+from grit_lightning.runs.record_rules import BOXES, SCORES, SHARES, TEXT, WHOLE, WRITTEN_BOXES, Rule, problem_of
 from grit_lightning.runs.records import completion_fields, prompt_fields
 from grit_lightning.system.files import write_atomic
 from grit_lightning.system.jsonl import parse_object, read_lines
@@ -31,7 +31,7 @@ Prediction = dict[str, Any]
 Key = tuple[str, int]
 """Identifies a prediction within a file: the sample id and the completion index."""
 
-JUDGE, EXACT_MATCH = "judge", "exact_match"
+JUDGE, EXACT_MATCH = SHARES
 """Names of the two built-in scores, which every prediction has."""
 
 _FIELDS: Mapping[str, Rule] = {

@@ -2,19 +2,17 @@
 
 from grit_lightning.grounding.answers import as_count, normalise
 from grit_lightning.grounding.boxes import (
-    TextBox,
     area,
-    find_boxes,
     giou,
     iou,
     matched_pairs,
     matched_similarity,
-    plain_boxes,
     rescale,
     union_iou,
     valid_boxes,
 )
 from grit_lightning.grounding.sections import TAGS, Grounded, answer_text, before_rethink, parse, section
+from grit_lightning.grounding.text_boxes import TextBox, find_boxes, plain_boxes
 
 __all__ = [
     "TAGS",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+
+import regex  # type: ignore[import-untyped]
 
 _UNITS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _TEENS = "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"
@@ -12,30 +15,56 @@ _NUMBER_WORDS = (
     | {word: i for i, word in enumerate((*_UNITS, *_TEENS), start=1)}
     | {word: 10 * i for i, word in enumerate(_TENS, start=2)}
 )
-_ARTICLES = frozenset({"a", "an", "the"})
+_SYNONYMS = {"&": "and", "percent": "%"}
 
-# A number (sign, thousands commas, decimals) that no word character follows, or a word with inner apostrophes.
-_TOKEN = re.compile(
-    r"""(?:(?<![\w.])-)?  (?: [0-9]+ (?:,[0-9]{3}(?![0-9]))* (?:\.[0-9]+)? | (?<!\w)\.[0-9]+ )  (?!\w)
-      | [^\W_]+ (?:'[^\W_]+)*""",
-    re.VERBOSE,
+# An article stands directly before a word. "a" may also be the choice A: before a single letter or a number, and beside
+# the words below.
+_ARTICLE = regex.compile(
+    r"""(?<![\p{L}\p{M}\p{N}'_-])
+        (?: (?:the|an) (?=\ ["'“‘]?[\p{L}\p{N}])
+          | (?<!\b(?:option|choice|answer|letter|type|group|class|grade|plan|team|panel|figure|point|vitamin)\ )
+            a (?=\ ["'“‘]?[\p{L}\p{M}]{2})
+              (?!\ (?:and|or|nor|but|not|vs|versus|is|are|was|were|has|can|will|does|because)\b) )""",
+    regex.VERBOSE,
 )
-_NUMBER = re.compile(r"-?[0-9.,]+")
-_SAME_SIGN = str.maketrans({"’": "'", "−": "-"})
+_TOKEN = regex.compile(
+    r"""(?<=[0-9)])\s*+[-+/]\s*+(?=[0-9.(])                 # an operator or a range: 5 - 6, 1/2
+      | (?<=[0-9]):(?=[0-9])                               # 12:30
+      | (?<![\p{L}\p{M}\p{N}_.)+-]) - (?=\p{Sc}\s?[0-9.])  # -$5
+      # A number (sign, thousands commas, decimals) that no letter follows:
+      | (?:(?<![\p{L}\p{M}\p{N}_.)+-])[-+])?
+        (?: [0-9]+ (?:,[0-9]{3}(?![0-9]))* (?:\.[0-9]+)? | (?<![\p{L}\p{M}\p{N}_])\.[0-9]+ ) (?![\p{L}\p{M}\p{N}_])
+      | [\p{L}\p{M}\p{N}]+ (?:'[\p{L}\p{M}\p{N}]+)*        # a word with inner apostrophes
+      | [[\p{Sm}\p{Sc}\p{So}^%‰&\#@*§]--[©®℠™]]            # a symbol
+    """,
+    regex.VERBOSE | regex.V1,
+)
+_NUMBER = re.compile(r"[-+]?[0-9.,]+")
+_BOLD = re.compile(r"(?<![0-9])\*{2,}|\*{2,}(?![0-9])")  # Markdown's, not the power of 2**3
+
+_SAME_CHARACTERS = str.maketrans(
+    dict.fromkeys("’‘ʼ", "'")
+    | dict.fromkeys("−–‐‑", "-")
+    # The full-width forms of ASCII characters except letters.
+    | {code + 0xFEE0: code for code in range(0x21, 0x7F) if not chr(code).isalpha()}
+)
+_INVISIBLE = regex.compile(r"[\p{Cf}\uFE00-\uFE0F]")
+_OTHER_DIGIT = regex.compile(r"[\p{Nd}--[0-9]]", regex.V1)
 
 
 def normalise(text: str) -> str:
-    """Return the answer in lower case, without punctuation and articles, with numbers as digits and single spaces.
+    """Return the answer folded for comparison: tokens in lower case, joined by single spaces.
 
-    Examples: ``"The two cats."`` → ``"2 cats"``; ``"2.0"`` → ``"2"``; ``"Twenty-one"`` → ``"21"``. An article is
-    dropped only before another word, so the choice ``"(A)"`` becomes ``"a"``. Text that consists of punctuation alone
-    keeps it, so that ``"+"`` and ``"-"`` differ.
+    - Numbers, also as words or in the digits of another script, become plain digits: ``"Two"``, ``"2.0"`` → ``"2"``.
+    - Articles are dropped only directly before a word. ``"a"`` stays where it may be the choice A: ``"(A)"`` → ``"a"``.
+    - Punctuation is dropped, symbols are kept: ``"C++"`` → ``"c + +"``, ``"$5"`` → ``"$ 5"``, ``"-5"`` → ``"-5"``. Text
+      that consists of punctuation alone keeps it.
+    - Letters keep their marks in every script. They are compared after Unicode's canonical composition (NFC), which
+      unites ``é`` and ``e`` + accent, but keeps ``ﬁ`` and ``fi`` apart.
     """
-    lowered = text.translate(_SAME_SIGN).lower()
-    tokens = [token.replace("'", "") for token in _TOKEN.findall(lowered)]
-    last = len(tokens) - 1
-    kept = [token for i, token in enumerate(tokens) if token not in _ARTICLES or i == last]
-    return " ".join(_digits(kept)) or " ".join(lowered.split())
+    folded = _fold(text)
+    tokens = [token.strip().replace("'", "") for token in _TOKEN.findall(_ARTICLE.sub(" ", folded))]
+    return " ".join(_digits(tokens)) or folded or " ".join(text.split())
 
 
 def as_count(text: str) -> int | None:
@@ -45,6 +74,16 @@ def as_count(text: str) -> int | None:
     return int(number) if re.fullmatch(r"[0-9]{1,9}", number) else None
 
 
+def _fold(text: str) -> str:
+    """Return the text in NFC and lower case, with one form of each quote, dash, digit and space, without emphasis."""
+    text = _INVISIBLE.sub("", unicodedata.normalize("NFC", text)).translate(_SAME_CHARACTERS)
+    text = _BOLD.sub("", _OTHER_DIGIT.sub(lambda match: str(unicodedata.decimal(match[0])), text))
+    text = " ".join(text.split())
+    if len(text) > 2 and text[0] == text[-1] == "*":  # Markdown's italics
+        text = text[1:-1].strip()
+    return unicodedata.normalize("NFC", text.lower())
+
+
 def _digits(tokens: list[str]) -> list[str]:
     out: list[str] = []
     previous = ""
@@ -52,10 +91,12 @@ def _digits(tokens: list[str]) -> list[str]:
         value = _NUMBER_WORDS.get(token)
         if value is not None and token in _UNITS and previous in _TENS:  # twenty-one
             out[-1] = str(int(out[-1]) + value)
+        elif token == "cent" and previous == "per":
+            out[-1] = "%"
         elif value is not None:
             out.append(str(value))
         else:
-            out.append(_decimal(token) if _NUMBER.fullmatch(token) else token)
+            out.append(_decimal(token) if _NUMBER.fullmatch(token) else _SYNONYMS.get(token, token))
         previous = token
     return out
 
@@ -65,7 +106,7 @@ def _decimal(number: str) -> str:
 
     It works on the string, because int() raises on more than 4300 digits.
     """
-    whole, _, fraction = number.lstrip("-").replace(",", "").partition(".")
+    whole, _, fraction = number.lstrip("+-").replace(",", "").partition(".")
     whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
     magnitude = f"{whole}.{fraction}" if fraction else whole
     return f"-{magnitude}" if number.startswith("-") and magnitude != "0" else magnitude

@@ -1,91 +1,13 @@
-"""Boxes: parsing them from completions, validity, overlap measures, matching, and conversion between image sizes."""
+"""Geometry of boxes: validity, overlap measures, matching, and conversion between image sizes."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from grit_lightning.types import Box, Size
-
-# The pattern of GRIT's published code. It backtracks over one run of digits or spaces at a time, so it stays linear.
-_PLAIN = re.compile(r"\b(\d+),\s*(\d+),\s*(\d+),\s*(\d+)\b")
-# A JSON object without nested objects. A box whose label contains a brace is missed, but matching takes linear time.
-_OBJECT = re.compile(r"\{[^{}]*\}")
-# InternVL's own box format, which GRIT's published code uses to prompt InternVL.
-_REF = re.compile(r"<ref>([^<>]*)</ref>\s*<box>([^<>]*)</box>")
-
-
-@dataclass(frozen=True, slots=True)
-class TextBox:
-    """A box as written in a completion.
-
-    Attributes:
-        box: xyxy in the pixels of ``Completion.box_space``, as written; it may be unordered or outside the image.
-        label: the label that the completion gives to the box; ``None`` if it gives none.
-        form: notation of the box: ``json`` for ``{"bbox_2d": [x1, y1, x2, y2], "label": …}``, ``ref`` for
-            ``<ref>label</ref><box>[[x1, y1, x2, y2]]</box>``, ``plain`` for four bare integers.
-        start: offset in the text of the JSON object, or of the first digit of a ``ref`` or ``plain`` box.
-        end: offset just after the JSON object, or after the last digit of a ``ref`` or ``plain`` box.
-    """
-
-    box: Box
-    label: str | None
-    form: Literal["json", "ref", "plain"]
-    start: int
-    end: int
-
-
-def plain_boxes(text: str) -> tuple[TextBox, ...]:
-    r"""Return all matches of ``\b\d+,\s*\d+,\s*\d+,\s*\d+\b``, the pattern of GRIT's code (``grounded_region``)."""
-    return tuple(TextBox(_floats(m), None, "plain", m.start(), m.end()) for m in _PLAIN.finditer(text))
-
-
-def find_boxes(text: str) -> tuple[TextBox, ...]:
-    """Return all boxes of any form in the order written, each box once."""
-    found: list[TextBox] = []
-    for pattern, read in ((_REF, _ref_boxes), (_OBJECT, _json_boxes)):
-        rest = []
-        done = 0
-        for match in pattern.finditer(text):
-            if boxes := tuple(read(match)):
-                found += boxes
-                # Overwrite the match with NULs to keep offsets valid. Spaces could join the text around it into a box.
-                rest += [text[done : match.start()], "\0" * (match.end() - match.start())]
-                done = match.end()
-        text = "".join([*rest, text[done:]])
-    return tuple(sorted([*found, *plain_boxes(text)], key=lambda box: box.start))
-
-
-def _floats(match: re.Match[str]) -> Box:
-    # float, not int: int() raises on more than 4300 digits, while float() returns infinity.
-    x1, y1, x2, y2 = (float(number) for number in match.groups())
-    return x1, y1, x2, y2
-
-
-def _ref_boxes(match: re.Match[str]) -> Iterator[TextBox]:
-    for m in _PLAIN.finditer(match.string, match.start(2), match.end(2)):
-        yield TextBox(_floats(m), match[1].strip(), "ref", m.start(), m.end())
-
-
-def _json_boxes(match: re.Match[str]) -> Iterator[TextBox]:
-    if '"bbox_2d"' not in match[0]:
-        return
-    try:
-        fields: dict[str, Any] = json.loads(match[0], parse_int=float)
-    except (ValueError, RecursionError):  # not JSON, or brackets nested too deeply for the parser
-        return
-    numbers, label = fields.get("bbox_2d"), fields.get("label")
-    if not isinstance(numbers, list) or len(numbers) != 4:
-        return
-    if all(isinstance(number, float) and math.isfinite(number) for number in numbers):
-        x1, y1, x2, y2 = numbers
-        yield TextBox((x1, y1, x2, y2), label if isinstance(label, str) else None, "json", match.start(), match.end())
 
 
 def valid_boxes(boxes: Sequence[Box], size: Size) -> tuple[bool, ...]:

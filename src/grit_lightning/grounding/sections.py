@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from grit_lightning.grounding.boxes import TextBox, find_boxes
+from grit_lightning.grounding.text_boxes import TextBox, find_boxes
 
 TAGS = ("<think>", "</think>", "<rethink>", "</rethink>", "<answer>", "</answer>")
 """The tags of a well-formed completion, in order."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grit_lightning.errors import ConfigError
+from grit_lightning.system.files import require_regular
 
 FENCE = "fence"
 """Placeholder of the fence: a mark that a template puts before and after untrusted text."""
@@ -37,7 +38,9 @@ class PromptTemplate:
 
         Raises:
             ConfigError: the file cannot be read, or lacks a placeholder.
+            DataError: it is no regular file.
         """
+        require_regular(Path(path))
         try:
             text = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from grit_lightning.grounding.answers import as_count
-from grit_lightning.grounding.boxes import giou, iou, matched_similarity, plain_boxes, rescale, valid_boxes
+from grit_lightning.grounding.boxes import giou, iou, matched_similarity, rescale, valid_boxes
 from grit_lightning.grounding.sections import before_rethink, parse
+from grit_lightning.grounding.text_boxes import plain_boxes
 from grit_lightning.types import Box, Completion, Sample
 
 

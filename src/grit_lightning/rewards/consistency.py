@@ -11,8 +11,9 @@ from PIL import Image
 
 from grit_lightning.data.images import load_image
 from grit_lightning.errors import ConfigError
-from grit_lightning.grounding.boxes import TextBox, rescale, valid_boxes
+from grit_lightning.grounding.boxes import rescale, valid_boxes
 from grit_lightning.grounding.sections import parse
+from grit_lightning.grounding.text_boxes import TextBox
 from grit_lightning.judge.llm import LLMJudge
 from grit_lightning.judge.prompt import PromptTemplate
 from grit_lightning.judge.protocol import Judge, gather, then

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
+from grit_lightning.system.jsonl import is_finite
 from grit_lightning.types import FinishReason
 
 Rule = tuple[str, Callable[[Any], bool]]
 """A description of the expected value, and a function that tells whether a value is valid."""
+
+SHARES = ("judge", "exact_match")
+"""Names of the scores of a prediction that are from 0 to 1; those of other measures may be any number."""
+
+_WHOLE_LIMIT = 2**63
+"""First whole number that is refused; larger ones are mistakes, and arithmetic with them would overflow."""
+
+_LARGEST_SCORE = 1e100
+"""Largest score; sums and squares of larger ones would not be finite."""
 
 _SHOWN = 60
 """Maximum number of characters with which a message shows a value."""
@@ -22,10 +31,16 @@ def problem_of(record: Mapping[str, Any], fields: Mapping[str, Rule]) -> str | N
         if name not in record:
             return f"field '{name}' is missing; expected {expected}"
         if not admits(record[name]):
-            shown = json.dumps(record[name])
-            shown = shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
-            return f"field '{name}' is {shown}; expected {expected}"
+            return f"field '{name}' is {_shown(record[name])}; expected {expected}"
     return None
+
+
+def _shown(value: object) -> str:
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        return "a deeply nested value"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def _is_text(value: object) -> bool:
@@ -33,15 +48,19 @@ def _is_text(value: object) -> bool:
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _WHOLE_LIMIT
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and is_finite(value)
 
 
 def _is_number_or_null(value: object) -> bool:
     return value is None or _is_number(value)
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or (_is_number(value) and abs(value) <= _LARGEST_SCORE)
 
 
 def _is_size(value: object) -> bool:
@@ -70,7 +89,15 @@ def _are_tokens(value: object) -> bool:
 
 
 def _are_scores(value: object) -> bool:
-    return isinstance(value, dict) and all(map(_is_number_or_null, value.values()))
+    return isinstance(value, dict) and all(map(_is_score, value.values()))
+
+
+def _are_prediction_scores(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and _are_scores(value)
+        and all(0 <= value[name] <= 1 for name in SHARES if value.get(name) is not None)
+    )
 
 
 def _are_errors(value: object) -> bool:
@@ -84,7 +111,11 @@ BOXES: Rule = ("a list of [x1, y1, x2, y2] boxes", _are_boxes)
 WRITTEN_BOXES: Rule = ("a list of boxes, each with pixels and valid", _are_written_boxes)
 TOKENS: Rule = ("a list of token ids", _are_tokens)
 FINISH: Rule = (f"one of {', '.join(get_args(FinishReason))}", lambda value: value in get_args(FinishReason))
-SCORE: Rule = ("a number or null", _is_number_or_null)
-SCORES: Rule = ("an object with a number or null for each name", _are_scores)
-COMPONENTS: Rule = ("an object with a number or null for each component", _are_scores)
+SCORE: Rule = (f"a number or null, at most {_LARGEST_SCORE:g}", _is_score)
+SCORES: Rule = (
+    f"an object with a number or null for each name, at most {_LARGEST_SCORE:g}, "
+    f"and from 0 to 1 for {' and '.join(SHARES)}",
+    _are_prediction_scores,
+)
+COMPONENTS: Rule = (f"an object with a number or null for each component, at most {_LARGEST_SCORE:g}", _are_scores)
 ERRORS: Rule = ("an object with a sentence for each failed component", _are_errors)

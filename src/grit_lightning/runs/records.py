@@ -138,5 +138,5 @@ def _size(values: Sequence[int]) -> Size:
 
 
 def _box(values: Sequence[float]) -> Box:
-    x1, y1, x2, y2 = values
+    x1, y1, x2, y2 = map(float, values)
     return x1, y1, x2, y2

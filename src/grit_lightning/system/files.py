@@ -6,12 +6,29 @@ import hashlib
 import itertools
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from grit_lightning.errors import CheckpointError
+from grit_lightning.errors import CheckpointError, DataError
 from grit_lightning.system.locks import held
+
+
+def require_regular(path: Path) -> None:
+    """Refuse to read a path that is a pipe, socket or device, because reading it may never end.
+
+    A path that is missing or is a folder passes: to open it fails at once, with a reason.
+
+    Raises:
+        DataError: the path is such a special file.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise DataError("is not a regular file", str(path))
 
 
 @contextmanager

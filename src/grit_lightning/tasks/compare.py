@@ -19,6 +19,7 @@ from grit_lightning.evaluation.comparison.differences import EvaluationCompariso
 from grit_lightning.evaluation.comparison.plot import plot_comparison
 from grit_lightning.evaluation.comparison.sources import Column, column_names, find, read
 from grit_lightning.system.files import replacing_folder
+from grit_lightning.system.printable import printable_lines
 from grit_lightning.tasks.evaluate_file import name_problems
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def _compared(cfg: DictConfig, folder: Path, flips: int) -> Compared:
         for pair in comparison.pairs:
             for caveat in pair.caveats:
                 log.warning("%s", caveat)
-        print(report.terminal(comparison, flips))
+        print(printable_lines(report.terminal(comparison, flips)))
         _write(folder, comparison, flips)
     except KeyboardInterrupt:
         sys.exit("stopped: nothing was written; run the same command to start again")

@@ -31,6 +31,7 @@ from grit_lightning.evaluation.predictions import Prediction, is_scored
 from grit_lightning.evaluation.tables import overview
 from grit_lightning.runs import run_folder as runs
 from grit_lightning.runs.run_folder import RunFolder
+from grit_lightning.system.printable import printable_lines
 from grit_lightning.system.rank import is_first_process
 from grit_lightning.tasks.evaluate_file import evaluate_file
 from grit_lightning.tasks.evaluation_job import EvaluationJob, build_job
@@ -210,9 +211,10 @@ def _print(job: EvaluationJob, result: Evaluation, *, answered: int) -> None:
     how = "answered greedily" if each == 1 else f"{each} completions per sample"
     known = "" if answered else ", all answered before"
     notes = "".join(f"\n{line}" for line in published.notes(settings, result.predictions))
-    print(
+    text = (
         f"{title}, {len(job.samples)} samples, {how}, judged by {settings['judge']}{known}\n\n"
         f"{overview(result.metrics, result.intervals)}{notes}\n\nwritten to {result.folder}"
     )
+    print(printable_lines(text))
     if unscored := result.metrics["overall"]["unscored"]:
         print(f"{unscored} answers have no score: to retry, run the same command with out={result.folder}")

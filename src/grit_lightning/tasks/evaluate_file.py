@@ -23,6 +23,7 @@ from grit_lightning.evaluation.metrics import Metrics, summary
 from grit_lightning.evaluation.predictions import Prediction, read_predictions
 from grit_lightning.evaluation.tables import overview
 from grit_lightning.system.files import write_atomic
+from grit_lightning.system.printable import printable_lines
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ def evaluate_file(cfg: DictConfig) -> dict[str, Metrics]:
     metrics = summary(predictions)
     found = intervals(predictions, resamples=cfg.evaluation.resamples)
     notes = "".join(f"\n{line}" for line in published.notes(settings, predictions))
-    print(f"{path}, {len(predictions)} predictions\n\n{overview(metrics, found)}{notes}")
+    text = f"{path}, {len(predictions)} predictions\n\n{overview(metrics, found)}{notes}"
+    print(printable_lines(text))
     if is_given("out"):
         out.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"metrics": metrics, "intervals": found}, indent=2, allow_nan=False)

@@ -18,6 +18,7 @@ from grit_lightning.data.download_file import Downloader
 from grit_lightning.data.fetch_missing import Addresses, Outcome, Report, fetch_lock, fetch_missing
 from grit_lightning.data.file_datamodule import GroundedQADataModule
 from grit_lightning.errors import ConfigError
+from grit_lightning.system.printable import printable
 from grit_lightning.system.tables import record_table
 
 
@@ -106,7 +107,7 @@ def _print(reports: Sequence[Report]) -> int:
     print(f"{record_table([report.row() for report in reports])}\n")
     problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))
     for problem in problems:
-        print(problem)
+        print(printable(problem))
     files = {report.entry.file: report.state for report in reports}
     for report in reports:
         files |= report.images

@@ -31,6 +31,7 @@ from grit_lightning.rewards.rescoring.stored import Stored, count_lines, files_o
 from grit_lightning.rewards.weighted_sum import Rewards
 from grit_lightning.runs.run_folder import RunFolder
 from grit_lightning.system.files import replacing_folder
+from grit_lightning.system.printable import printable_lines
 from grit_lightning.system.tables import excerpt as excerpt_of
 from grit_lightning.types import Score
 
@@ -115,7 +116,7 @@ def _rescored(
         raise DataError("no rollouts here.", str(path))
     result = Rescoring(folder, rows, _compared(path, rows, torn, rewards, options.most_changed))
     _write(result, cfg, path)
-    print(f"{report.terminal(result.comparison)}\n\nwritten to {folder}")
+    print(printable_lines(f"{report.terminal(result.comparison)}\n\nwritten to {folder}"))
     return result
 
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch.nn import Parameter
 from transformers import PreTrainedModel
 
+from grit_lightning.app.error_lines import one_line
 from grit_lightning.app.startup import prepare
 from grit_lightning.data.checks import FileCheck, describe
 from grit_lightning.data.file_datamodule import GroundedQADataModule
@@ -48,7 +49,7 @@ def validate_data(cfg: DictConfig) -> list[FileCheck]:
         print(f"{trained_sentence(model)}\n\n{memory(model, step, needs)}\n\n{seconds(model, step, needs)}\n")
     problems = [problem for check in checks for problem in check.problems]
     for problem in problems:
-        print(problem)
+        print(one_line(problem))
     print(f"{len(problems)} problem{'' if len(problems) == 1 else 's'}")
     if problems:
         sys.exit(1)

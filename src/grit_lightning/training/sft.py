@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
@@ -19,13 +18,19 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from grit_lightning.data.stream import Batch
 from grit_lightning.errors import DataError
+from grit_lightning.grounding.boxes import valid_boxes
+from grit_lightning.grounding.text_boxes import TextBox, find_boxes, is_all_boxes, native_places
 from grit_lightning.model.packing import learned
 from grit_lightning.model.policy import Policy
+from grit_lightning.system.tables import excerpt
 from grit_lightning.training.distributed import gradient_sync
 from grit_lightning.training.objective import wide_dtype
 from grit_lightning.training.policy_module import PolicyModule
 from grit_lightning.training.step_metrics import PhaseTimer
 from grit_lightning.types import Box, Completion, Group, Prompt, Sample, Size
+
+_SHOWN = 60
+"""Maximum number of characters with which a message shows a part of a completion."""
 
 
 class SFTModule(PolicyModule):
@@ -89,10 +94,6 @@ def _image(item: tuple[int, Prompt]) -> object:
     return item[1].sample.image
 
 
-_NUMBER = r"\d+(?:\.\d+)?"
-_BOX = re.compile(rf"(?<![\w.])({_NUMBER}),(\s*)({_NUMBER}),(\s*)({_NUMBER}),(\s*)({_NUMBER})(?![\w.]*\d)")
-
-
 def target_text(sample: Sample, box_space: Size) -> str:
     """Return the target completion of a sample, with box coordinates as integers in ``box_space``.
 
@@ -104,35 +105,57 @@ def target_text(sample: Sample, box_space: Size) -> str:
         box_space: ``(width, height)`` of the space in which the model writes boxes.
 
     Raises:
-        DataError: the sample has neither a completion nor boxes, and its answer is not 0.
+        DataError: the sample has neither a completion nor boxes, and its answer is not 0; or a native form of a model
+            family (box tags, ``bbox_2d``) holds anything but ordered boxes inside the image.
     """
-    if sample.completion is not None:
-        return rescale_boxes(sample.completion, source=sample.size, target=box_space)
+    text = sample.completion if sample.completion is not None else _built(sample)
+    if (wrong := unusable_place(text, sample.size)) is not None:
+        field = "answer" if sample.completion is None else "completion"
+        raise DataError(
+            f"field '{field}' has {excerpt(wrong, _SHOWN)!r} as a box; expected x1, y1, x2, y2 in original pixels, "
+            f"ordered and within the {sample.size[0]} × {sample.size[1]} px image",
+            sample.source,
+        )
+    return rescale_boxes(text, source=sample.size, target=box_space)
+
+
+def _built(sample: Sample) -> str:
     if not sample.boxes and sample.answer != "0":
         raise DataError("no field 'completion' and no 'bboxs' to build one from", sample.source)
     boxes = ", ".join(map(_written, sample.boxes))
     think = f"I look for what is asked: {boxes}." if boxes else "I look for what is asked and find none."
     count = len(sample.boxes)
     rethink = "There is 1 box." if count == 1 else f"There are {count} boxes."
-    text = f"<think> {think} </think> <rethink> {rethink} </rethink> <answer> {sample.answer} </answer>"
-    return rescale_boxes(text, source=sample.size, target=box_space)
+    return f"<think> {think} </think> <rethink> {rethink} </rethink> <answer> {sample.answer} </answer>"
+
+
+def unusable_place(text: str, size: Size) -> str | None:
+    """Return the content of the first native form that holds anything but ordered boxes inside an image of ``size``."""
+    usable = _boxes_inside(text, size)
+    places = native_places(text)
+    return next((text[start:end] for start, end in places if not is_all_boxes(text, (start, end), usable)), None)
 
 
 def rescale_boxes(text: str, *, source: Size, target: Size) -> str:
-    """Rescale the boxes in a text. Four numbers separated by commas are a box, and become integers.
+    """Rescale the ordered boxes inside the source image, whose numbers become integers; keep all other characters.
+
+    Other numbers, such as years and prices, are not such boxes.
 
     Args:
-        text: any text; all other characters, and the spaces after the commas, are kept.
+        text: any text.
         source: ``(width, height)`` of the space in which the boxes of ``text`` are written.
         target: ``(width, height)`` of the space of the returned boxes.
     """
+    parts, done = [], 0
+    for found in _boxes_inside(text, source):
+        for value, (start, end), size in zip(found.box, found.numbers, (0, 1, 0, 1), strict=True):
+            parts += [text[done:start], str(round(value * target[size] / source[size]))]
+            done = end
+    return "".join([*parts, text[done:]])
 
-    def scaled(match: re.Match[str]) -> str:
-        x1, gap1, y1, gap2, x2, gap3, y2 = match.groups()
-        values = (round(float(v) * target[i % 2] / source[i % 2]) for i, v in enumerate((x1, y1, x2, y2)))
-        return "{},{gap1}{},{gap2}{},{gap3}{}".format(*values, gap1=gap1, gap2=gap2, gap3=gap3)
 
-    return _BOX.sub(scaled, text)
+def _boxes_inside(text: str, size: Size) -> list[TextBox]:
+    return [found for found in find_boxes(text) if valid_boxes([found.box], size)[0]]
 
 
 def _written(box: Box) -> str:

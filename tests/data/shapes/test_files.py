@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,19 @@ def test_other_content_is_never_overwritten(tmp_path, capsys):
     assert sorted(tmp_path.rglob("*.*")) == files
     assert main([str(tmp_path), "--count", "2", "--seed", "9"]) == 1
     assert capsys.readouterr().err == f"error: {caught.value}\n"
+
+
+def test_a_pipe_in_place_of_a_file_is_named_and_not_read(tmp_path):
+    (file, _), images = draw_dataset(count=2, seed=1, split="train").write(tmp_path), tmp_path / "images"
+    for path in (file, min(images.iterdir())):
+        content = path.read_bytes()
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(DataError) as caught:
+            draw_dataset(count=2, seed=1, split="train").write(tmp_path)
+        assert str(caught.value) == f"{path}: is not a regular file"
+        path.unlink()
+        path.write_bytes(content)
 
 
 def test_a_folder_that_cannot_be_created_is_a_data_error(tmp_path):

@@ -131,3 +131,9 @@ def test_a_run_is_named_by_its_folder() -> None:
     assert column_names(runs) == ["x", "y"]
     evaluation = Source(Path("/r/x/eval/greedy"), Path("/r/x") / file, None)
     assert column_names([runs[0], evaluation]) == ["x", "greedy"]
+
+
+def test_a_pipe_is_named_and_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(DataError, match=r"/pipe\.jsonl: is not a regular file$"):
+        find(tmp_path / "pipe.jsonl")

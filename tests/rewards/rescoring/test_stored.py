@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -134,6 +135,14 @@ def with_(**fields: object):
             with_(rewards={"a": True}),
             "field 'rewards' is {\"a\": true}; expected an object with a number or null for each component",
         ),
+        (with_(image_size=[10**400, 5]), "field 'image_size' is [1000"),
+        (with_(reference_boxes=[[1, 2, 3, 10**400]]), "field 'reference_boxes' is [[1, 2, 3, 1000"),
+        (with_(reward=10**400), "field 'reward' is 1000"),
+        (
+            with_(rewards={"a": float("nan")}),
+            "field 'rewards' is {\"a\": NaN}; expected an object with a number or null",
+        ),
+        (with_(step=10**400), "field 'step' is 1000"),
         (with_(step=None), "field 'step' is null; expected a whole number"),
         (with_(question=["x" * 100]), "field 'question' is [\"" + "x" * 55 + "...; expected text"),
         (with_(completion_index=0), "completion 0 of step 1, slot 0 appears twice"),
@@ -165,3 +174,10 @@ def test_a_path_without_rollouts_is_refused(tmp_path: Path, path: str, message: 
     with pytest.raises(UserError) as error:
         files_of(tmp_path / path)
     assert str(error.value) == f"{tmp_path}/{message}"
+
+
+def test_a_pipe_is_named_and_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for read_it in (files_of, lambda path: count_lines([path]), lambda path: list(read([path]))):
+        with pytest.raises(DataError, match=r"/pipe\.jsonl: is not a regular file$"):
+            read_it(tmp_path / "pipe.jsonl")

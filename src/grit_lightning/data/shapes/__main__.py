@@ -10,6 +10,7 @@ from pathlib import Path
 from grit_lightning.data.shapes.files import draw_dataset
 from grit_lightning.data.shapes.scenes import DIFFICULTIES, SPLITS
 from grit_lightning.errors import UserError
+from grit_lightning.system.printable import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         drawn = draw_dataset(count=options.count, seed=options.seed, split=options.split, difficulty=difficulty)
         files = drawn.write(options.out)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 1
     print(*files, sep="\n")
     return 0

@@ -16,7 +16,7 @@ from grit_lightning.data.shapes.drawing import draw_scene
 from grit_lightning.data.shapes.questions import KINDS, make_question, mixed_question
 from grit_lightning.data.shapes.scenes import STANDARD, Difficulty, Split
 from grit_lightning.errors import DataError
-from grit_lightning.system.files import write_bytes_atomic
+from grit_lightning.system.files import require_regular, write_bytes_atomic
 from grit_lightning.system.locks import held
 
 T = TypeVar("T")
@@ -109,6 +109,7 @@ def _is_absent(path: Path, content: T, same: Callable[[Path, T], bool]) -> bool:
     """Tell whether a file is still to be written. Raise ``DataError`` if it exists with other content."""
     if not path.exists():
         return True
+    require_regular(path)
     if not same(path, content):
         raise DataError("the file exists with other content; expected an empty folder", str(path))
     return False

@@ -14,6 +14,7 @@ from grit_lightning.evaluation.evaluation_folder import EvaluationFolder
 from grit_lightning.evaluation.predictions import Prediction, read_predictions
 from grit_lightning.model.backbones.prompts import prompt_name
 from grit_lightning.runs.run_folder import RunFolder
+from grit_lightning.system.files import require_regular
 
 _AFTER_TRAINING = "after.jsonl"
 """File in a run's evaluation folder with the predictions that were made at the end of training."""
@@ -114,8 +115,9 @@ def find(entry: Path) -> Source:
     at the end of its training.
 
     Raises:
-        DataError: the path does not exist, or holds no predictions.
+        DataError: the path does not exist, is no regular file, or holds no predictions.
     """
+    require_regular(entry)
     if entry.is_file():
         folder = EvaluationFolder(entry.parent)
         return Source(entry, entry, folder if entry == folder.predictions_file else None)

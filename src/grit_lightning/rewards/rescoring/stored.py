@@ -24,6 +24,7 @@ from grit_lightning.runs.record_rules import (
 from grit_lightning.runs.records import from_record
 from grit_lightning.runs.rollout_store import RolloutStore
 from grit_lightning.runs.run_folder import RunFolder, open_run
+from grit_lightning.system.files import require_regular
 from grit_lightning.system.jsonl import TornLineError, parse_object, read_lines
 from grit_lightning.types import Completion, Sample, Score
 
@@ -53,8 +54,9 @@ def files_of(path: Path) -> list[Path]:
     """Return the rollout files of a run folder in the order of steps; for a path to a file, return that file.
 
     Raises:
-        UserError: the path does not exist, is not a run, or is a run without rollouts.
+        UserError: the path does not exist, is no regular file, is not a run, or is a run without rollouts.
     """
+    require_regular(path)
     if path.is_file():
         return [path]
     if not path.exists():
