@@ -7,7 +7,6 @@ import re
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from grit_lightning.app.former_names import FORMER_KEYS
 from grit_lightning.errors import UserError
 from grit_lightning.system.printable import printable
 
@@ -40,8 +39,6 @@ def _hydra_line(error: HydraException, first: str) -> str:
         return f"{error.override} cannot be read as an override: {first}"
     if match := re.match(r"Could not override '(.+?)'", first):
         key = match[1]
-        if key in FORMER_KEYS:
-            return f"{key} is now {FORMER_KEYS[key]}"
         return f"{key} is unknown: --cfg job lists the keys; to add a key that your own code reads, write +{key}=…"
     first = first.removeprefix("Error merging override ").removesuffix(":")
     reason = str(error.__cause__).split("\n", 1)[0] if error.__cause__ else ""

@@ -47,7 +47,6 @@ FORMER_KEYS = {
     "callbacks.demonstration.max_samples": "evaluation.during_training.before_and_after",
     "callbacks.demonstration.evaluator": "evaluation",
     "data.heldout": "data.val",
-    "data.heldout.count": "data.val=[{shapes: COUNT}]",
 }
 """Current config key by former key."""
 
@@ -88,9 +87,14 @@ def todays_config(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def todays_override(override: str) -> str:
-    """Return an override with its key in the current form, for those that the resumes of a run recorded."""
+    """Return an override with its key in the current form; any other text unchanged.
+
+    ``data.heldout.count=N`` becomes ``data.val=[{shapes: N}]``.
+    """
     key, equals, value = override.partition("=")
     bare = key.lstrip("+~")
+    if bare == "data.heldout.count":
+        return f"data.val=[{{shapes: {value}}}]"
     return f"{key.removesuffix(bare)}{FORMER_KEYS.get(bare, bare)}{equals}{value}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -15,10 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from grit_lightning.app import config, sweeps
 from grit_lightning.app.error_lines import one_line
+from grit_lightning.app.former_names import todays_override
 from grit_lightning.app.overrides import is_sweep
 from grit_lightning.errors import ConfigError, UserError
 from grit_lightning.system.disk import disk_refusal
 from grit_lightning.system.paths import conf_dir
+from grit_lightning.system.rank import is_first_process
 from grit_lightning.system.stop import Stopped, stop_signals
 
 _USER_ERRORS = (UserError, HydraException, OmegaConfBaseException)
@@ -31,7 +34,11 @@ def main() -> None:
     ``HYDRA_FULL_ERROR=1`` shows the traceback. After SIGINT, SIGTERM or SIGHUP, exit with status 128 + signal.
     """
     stop_signals.install()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may lack a character
     quiet_libraries()
+    sys.argv[1:] = map(_todays_argument, sys.argv[1:])
     config.register()
     try:
         _run_with_hydra()
@@ -106,6 +113,14 @@ def _line(error: Exception) -> str | None:
     if isinstance(error, _USER_ERRORS):
         return one_line(error)
     return disk_refusal(error) if isinstance(error, OSError) else None
+
+
+def _todays_argument(argument: str) -> str:
+    """Return an argument with the current name of its key; say so, once for all processes."""
+    now = todays_override(argument)
+    if now != argument and is_first_process():
+        print(f"WARNING: {argument} is now {now}", file=sys.stderr)
+    return now
 
 
 def quiet_libraries() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from grit_lightning.errors import DataError
 from grit_lightning.system.files import sha256
+from grit_lightning.system.paths import home_folder
 from grit_lightning.types import Sample
 
 _PACKAGES = (
@@ -119,5 +120,5 @@ def _run_git(*arguments: str) -> str | None:
 
 def without_home(text: str) -> str:
     """Return ``text`` with the home folder, which usually contains a user name, replaced by ``~``."""
-    home = str(Path.home())
-    return text.replace(f"{home}/", "~/") if len(home) > 1 else text
+    home = home_folder()
+    return text if home is None or home == home.parent else text.replace(f"{home}/", "~/")

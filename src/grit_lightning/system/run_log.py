@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from grit_lightning.system.log_lines import PrintableFormatter
+
 
 @contextmanager
 def run_log(path: Path) -> Iterator[None]:
@@ -17,7 +19,7 @@ def run_log(path: Path) -> Iterator[None]:
         OSError: the file cannot be opened.
     """
     handler = _LogFile(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     try:
         yield

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from grit_lightning.app import config
-from grit_lightning.app.log_lines import PrintableFormatter
+from grit_lightning.system.log_lines import PrintableFormatter
 from grit_lightning.system.paths import conf_dir
 
 
