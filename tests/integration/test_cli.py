@@ -148,7 +148,7 @@ def test_a_sweep_gives_each_job_a_run_folder(cli, tmp_path: Path) -> None:
 def test_a_sweep_names_the_job_that_fails(cli, tmp_path: Path) -> None:
     done = cli("-m", "rollout.num_generations=1", *FAST, "out=sweep", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: rollout.num_generations is 1, expected at least 2: ")
+    assert "): rollout.num_generations is 1, expected at least 2: " in done.stderr.splitlines()[-1]
     assert "rollout.num_generations=1" in done.stderr.splitlines()[0]
     assert "Traceback" not in done.stderr
 

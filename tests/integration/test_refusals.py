@@ -78,13 +78,13 @@ DATA = {
 }
 
 CONFIG = {
-    "data.root=nowhere": r"^nowhere: the folder of data\.root does not exist; task=fetch downloads ",
+    "data.root=nowhere": r"^nowhere: the folder of data\.root does not exist$",
     "data.max_prompt_tokens=10": (
         rf"^\S+/{COUNTING}:1: the prompt of sample \S+ has \d+ tokens; expected at most data\.max_prompt_tokens = 10 "
         r"\(and 19 more problems: task=validate lists them all\)$"
     ),
-    "data.train=[{file: a.jsonl}]": r"^data\.train\[0\] is .+; expected {file: NAME\.jsonl, images: FOLDER}$",
-    "data.val=[{shapes: 0}]": r"^data\.heldout\.count is 0; expected at least 1$",
+    "data.train=[{file: a.jsonl}]": r"^data\.train\[0\] is .+; expected a JSONL file, a folder, or {file: FILE, .+}$",
+    "data.val=[{shapes: 0}]": r"^data\.val\[0\]\.shapes is 0, expected a whole number of at least 1$",
     "rollout.num_generations=1": r"^rollout\.num_generations is 1, expected at least 2: a completion's advantage ",
     "+data.colour=red": r"^data\.colour is unknown: \S+ takes root, train, ",
     "trainer.max_steps=many": r"^trainer\.max_steps is 'many', expected int$",
@@ -105,12 +105,12 @@ CONFIG = {
     "trainer.accelerator=tpu": r"^Error in call to target 'lightning\..+Trainer': .+",
     "threads=0": r"^threads is 0, expected at least 1, or null$",
     "seed=-1": r"^seed is -1, expected 0 to 4294967295$",
-    "out=a_file/run": r"^out=\S+/a_file/run cannot be the run folder: Not a directory \(\S+\)\.$",
+    "out=a_file/run": r"^out=\S+/a_file/run cannot be the run folder: (Not a directory|File exists) \(\S+\)\.$",
     "out=a_file": r"^out=\S+/a_file cannot be the run folder: \S+/a_file is in the way\.$",
     "out=a_run": r"^\S+/a_run already holds a run: continue it with resume=\S+/a_run or choose another out=….$",
     "resume=nowhere": r"^nowhere is not a folder\.$",
     "resume=mine": r"^mine is not a run folder: it has no manifest\.json\.$",
-    "resume=a_run": r"^a_run: this run has no checkpoint yet\.$",
+    "resume=a_run": r"^a_run: its composed\.yaml is missing, so the run's config is unknown\.$",
 }
 
 COMPOSITION = {

@@ -150,7 +150,14 @@ def test_an_extended_run_goes_on_where_it_stopped(cli, run: Path, listing) -> No
     after = listing(run)
     changed = {name for name in before if after[name] != before[name]}
     shown = {"eval/after.jsonl", "eval/metrics.json", "plots/examples.png", "plots/rewards.png"}
-    assert changed <= {"checkpoints/last.ckpt", "run.log", "tensorboard/hparams.yaml", *shown}
+    assert changed <= {
+        "checkpoints/last.ckpt",
+        "results.json",
+        "inputs.json",
+        "run.log",
+        "tensorboard/hparams.yaml",
+        *shown,
+    }
     assert "eval/before.jsonl" in before
     assert set(json.loads((run / "eval" / "metrics.json").read_text())) == {"before", "after"}
     assert "plots/rewards.png" in changed  # a step longer

@@ -33,9 +33,11 @@ def claimed_run(path: Path, *, next_free: bool) -> Iterator[Path]:
     if not is_first_process():
         yield Path(os.environ.get(_NEXT_FREE, path))
         return
-    made = [one for one in path.parents if not one.exists()]  # the innermost first
+    made = _missing_parents(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not next_free and path.exists() and not path.is_dir():
+            raise ConfigError(f"out={path} cannot be the run folder: {path} is in the way.")
         folder = _first_free(path) if next_free else path
         folder.mkdir(exist_ok=True)
         os.environ[_NEXT_FREE] = str(folder)
@@ -48,9 +50,7 @@ def claimed_run(path: Path, *, next_free: bool) -> Iterator[Path]:
         raise ConfigError(f"out={path} cannot be the run folder: {error.strerror} ({error.filename}).") from error
     finally:
         os.environ.pop(_NEXT_FREE, None)
-        for one in (path, *made):
-            with suppress(OSError):  # not empty, as it should be
-                one.rmdir()
+        _remove_empty(path, *made)
 
 
 def _first_free(path: Path) -> Path:
@@ -77,6 +77,7 @@ def claimed(path: Path, *, next_free: bool = False) -> Iterator[Path]:
     refuse_taken(folder)
     require_writable(folder)
     busy = f"another process is writing {folder}: wait for it, or choose another out=…"
+    made = _missing_parents(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with held(lock, busy=busy):
@@ -85,6 +86,19 @@ def claimed(path: Path, *, next_free: bool = False) -> Iterator[Path]:
         if error.filename not in (str(lock), str(folder.parent)):
             raise
         raise ConfigError(f"{folder} cannot be written: {error.strerror}; give another folder as out=…") from error
+    finally:
+        _remove_empty(*made)
+
+
+def _missing_parents(path: Path) -> list[Path]:
+    """Return the parents that do not exist, the innermost first."""
+    return [one for one in path.parents if not one.exists()]
+
+
+def _remove_empty(*folders: Path) -> None:
+    for folder in folders:
+        with suppress(OSError):  # it holds something, as it should
+            folder.rmdir()
 
 
 def _next_free_and_its_lock(path: Path) -> tuple[Path, Path]:

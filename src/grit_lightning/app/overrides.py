@@ -40,6 +40,11 @@ def is_given(key: str) -> bool:
     return any(override.startswith(f"{key}=") for override in given_overrides())
 
 
+def is_default_output() -> bool:
+    """Tell whether the command line leaves the output folder to its default, which may get the next free name."""
+    return HydraConfig.initialized() and not is_given("out")
+
+
 def chosen_options(*groups: str) -> list[str]:
     """Return the options that the command line chooses for these groups, in the order of ``groups``."""
     changes = OverridesParser.create().parse_overrides(given_overrides())

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from grit_lightning.app import config
 from grit_lightning.app.output_folder import claimed, require_name
-from grit_lightning.app.overrides import is_given, is_sweep, output_path
+from grit_lightning.app.overrides import is_default_output, is_sweep, output_path
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.evaluation.comparison import report
 from grit_lightning.evaluation.comparison.differences import EvaluationComparison, compare_columns
@@ -57,7 +57,7 @@ def compare_evaluations(cfg: DictConfig, *, flips: int) -> Compared:
         count = "1 entry" if len(cfg.runs) == 1 else "0 entries"
         raise ConfigError(f"runs has {count}, expected at least two to compare: 'runs=[A,B]'")
     require_name(cfg.name)
-    with claimed(output_path(cfg), next_free=not is_given("out") and not is_sweep()) as folder:
+    with claimed(output_path(cfg), next_free=is_default_output() and not is_sweep()) as folder:
         return _compared(cfg, folder, flips)
 
 

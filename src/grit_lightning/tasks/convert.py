@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from grit_lightning.app.output_folder import claimed
-from grit_lightning.app.overrides import is_given, output_path
+from grit_lightning.app.overrides import is_default_output, output_path
 from grit_lightning.app.startup import prepare
 from grit_lightning.model.conversion import internvl
 from grit_lightning.model.conversion.cached import source_folder
@@ -24,7 +24,7 @@ def convert_checkpoint(cfg: DictConfig, *, checkpoint: str) -> Path:
         UserError: a config value or the checkpoint cannot be used; raised before anything is written.
     """
     prepare(cfg)
-    with claimed(output_path(cfg), next_free=not is_given("out")) as folder:
+    with claimed(output_path(cfg), next_free=is_default_output()) as folder:
         internvl.convert(source_folder(checkpoint), folder)
     print(f"{checkpoint}, converted to the layout of transformers\n\nwritten to {folder}")
     return folder

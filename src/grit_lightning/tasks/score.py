@@ -18,6 +18,7 @@ from grit_lightning.app.overrides import (
     changed_run_config,
     chosen_options,
     given_overrides,
+    is_default_output,
     is_given,
     is_sweep,
     output_path,
@@ -134,7 +135,7 @@ def _checked(options: Options, cfg: DictConfig) -> Options:
 def _folder(cfg: DictConfig, run: RunFolder | None) -> tuple[Path, bool]:
     """Return the output folder, and whether it is a default, which may get the next free name."""
     if run is None or is_given("out"):
-        return output_path(cfg), not is_given("out") and not is_sweep()
+        return output_path(cfg), is_default_output() and not is_sweep()
     return run.scores / (cfg.name if is_given("name") else "_".join(chosen_options("reward", "judge")) or "again"), True
 
 

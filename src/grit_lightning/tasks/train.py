@@ -18,6 +18,7 @@ from grit_lightning.app.output_folder import claimed_run
 from grit_lightning.app.overrides import (
     apply_overrides,
     given_overrides,
+    is_default_output,
     is_given,
     is_sweep,
     load_run_config,
@@ -95,7 +96,7 @@ def train_policy(cfg: DictConfig) -> Training:
 
 
 def _start(cfg: DictConfig) -> Training:
-    with claimed_run(output_path(cfg), next_free=not is_given("out")) as folder:
+    with claimed_run(output_path(cfg), next_free=is_default_output()) as folder:
         cfg.out = str(folder)
         make_paths_absolute(cfg)
         module, datamodule, trainer, values = _build(cfg)
