@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from grit_lightning.system.printable import printable
+
 
 def record_table(rows: Sequence[Mapping[str, str]]) -> str:
     """Return a left-aligned table: a header with the column names, then one line per row.
@@ -40,4 +42,4 @@ def excerpt(text: str, length: int) -> str:
     text = " ".join(text.split())
     if len(text) > length:
         text = f"{text[: length - length // 2]} … {text[len(text) - length // 2 :]}"
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+    return printable(text)
