@@ -6,7 +6,7 @@
 
 Nothing is downloaded: weights are random. Beside torch, transformers and lightning it needs this package's sources and
 
-    pip install hydra-core omegaconf tenacity aiolimiter diskcache httpx
+    pip install hydra-core omegaconf tenacity aiolimiter httpx
     pip install --no-deps peft accelerate psutil
 
 which are pure Python but for psutil. ``peer`` also needs TRL. Parts are independent: one that fails does not end

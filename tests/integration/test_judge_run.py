@@ -115,7 +115,7 @@ def test_an_outage_of_the_judge_changes_neither_rollouts_nor_weights(
     check_metrics(whole)
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.name.startswith("events.out") for path in kept)
-    assert any(path.name == "cache.db" for path in kept)
+    assert any(path.name == "replies.sqlite" for path in kept)
     assert not [path for path in kept if CANARY.encode() in path.read_bytes()], "the key is in no file"
 
 

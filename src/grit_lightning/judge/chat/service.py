@@ -73,7 +73,7 @@ class Service:
         self._scores: OrderedDict[str, Future[float | None]] = OrderedDict()
         self._client = make_client(options, self.statistics, processes=int(os.environ.get("WORLD_SIZE", "1")))
         self._cache = None if options.cache is None else ReplyCache(options.cache)
-        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge-cache")  # one SQLite connection
+        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge-cache")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="judge", daemon=True)
         self._thread.start()
@@ -104,9 +104,9 @@ class Service:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        if self._cache is not None:
-            self._disk.submit(self._cache.close).result()
         self._disk.shutdown()
+        if self._cache is not None:
+            self._cache.close()
 
     async def _shut_down(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
