@@ -45,7 +45,7 @@ def evaluated(out: Path, prompt: str, seed: int | None) -> list[Prediction]:
     folder = out / "prompts" / (f"{prompt}_base" if seed is None else f"{prompt}_trained_{seed}")
     if not (folder / "metrics.json").is_file():
         command = [sys.executable, "-m", "grit_lightning", "task=evaluate", f"prompt={prompt}", "threads=1"]
-        of_run = [] if seed is None else [f"ckpt={out / f'{TRAINED.name}_{seed}'}"]
+        of_run = [] if seed is None else [f"run={out / f'{TRAINED.name}_{seed}'}"]
         with (out / "prompts" / f"{folder.name}.log").open("w") as log:
             done = subprocess.run(
                 [*command, *of_run, f"out={folder}"], stdout=log, stderr=subprocess.STDOUT, check=False

@@ -32,14 +32,14 @@ def test_an_old_run_resumes(cli: Callable, old_run: Path, tmp_path: Path) -> Non
 
 
 def test_an_old_run_is_evaluated(cli: Callable, old_run: Path, tmp_path: Path) -> None:
-    done = cli("task=evaluate", f"ckpt={old_run}", "task.max_samples=2", *QUICK, cwd=tmp_path)
+    done = cli("task=evaluate", f"run={old_run}", "task.max_samples=2", *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (metrics,) = old_run.glob("eval/step_000002/metrics.json")
     assert json.loads(metrics.read_text())["metrics"]["overall"]["samples"] == 2
 
 
 def test_an_old_run_is_exported(cli: Callable, old_run: Path, tmp_path: Path) -> None:
-    done = cli("task=export", f"ckpt={old_run}", "out=exported", cwd=tmp_path)
+    done = cli("task=export", f"run={old_run}", "out=exported", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     exported = AutoModelForImageTextToText.from_pretrained(tmp_path / "exported").state_dict()
     before = AutoModelForImageTextToText.from_pretrained(asset("tiny"), dtype=torch.float32).state_dict()
@@ -57,7 +57,7 @@ def test_an_old_run_is_exported(cli: Callable, old_run: Path, tmp_path: Path) ->
 
 
 def test_old_rollouts_are_scored_again_and_keep_their_scores(cli: Callable, old_run: Path, tmp_path: Path) -> None:
-    done = cli("task=score", f"rollouts={old_run}", cwd=tmp_path)
+    done = cli("task=score", f"run={old_run}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (scores,) = old_run.glob("scores/*/scores.jsonl")
     lines = [json.loads(line) for line in scores.read_text().splitlines()]

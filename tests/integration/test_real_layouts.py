@@ -60,7 +60,7 @@ def test_three_grpo_steps_are_exported_for_transformers(
     assert list(map(len, rollouts)) == [16, 16, 16]
     assert any(json.loads(line)["advantage"] for lines in rollouts for line in lines)
 
-    done = cli("task=export", "ckpt=run", "out=export", cwd=tmp_path)
+    done = cli("task=export", "run=run", "out=export", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     exported = AutoModelForImageTextToText.from_pretrained(tmp_path / "export")
     before = AutoModelForImageTextToText.from_pretrained(checkpoint)

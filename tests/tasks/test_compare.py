@@ -149,7 +149,7 @@ def test_an_evaluation_by_a_published_protocol_ends_with_the_figure(cli: Any, sh
         done = cli(*command, *judge, "out=a", cwd=tmp_path, NO_PROXY="127.0.0.1")
         assert done.returncode == 0, done.stderr
         assert "\npublished: vsr accuracy, binarised 0.663, " in done.stdout
-        done = cli("task=evaluate", "predictions=a", cwd=tmp_path)
+        done = cli("task=evaluate", "run=a", cwd=tmp_path)
         assert "\npublished: vsr accuracy, binarised 0.663, " in done.stdout
         done = cli(*command, "out=b", cwd=tmp_path)
         assert done.returncode == 0, done.stderr

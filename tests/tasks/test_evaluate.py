@@ -102,7 +102,7 @@ def test_a_training_is_the_same_without_its_evaluations(cli, finished, tmp_path:
 
 def test_a_runs_checkpoint_answers_as_the_run_did_at_its_end(cli, run: Path, listing) -> None:
     before = listing(run)
-    done = cli("task=evaluate", "ckpt=moved", "threads=1", cwd=run.parent)
+    done = cli("task=evaluate", "run=moved", "threads=1", cwd=run.parent)
     assert_succeeded(done)
     folder = run / "eval" / "step_000002"
     assert sorted(path.name for path in folder.iterdir()) == FILES
@@ -123,7 +123,7 @@ def test_a_runs_checkpoint_answers_as_the_run_did_at_its_end(cli, run: Path, lis
 def test_a_runs_checkpoint_is_evaluated_with_another_prompt_and_limits(cli, run: Path) -> None:
     options = ("prompt=plain", "rollout.max_new_tokens=5", "data.val=[{shapes: 1}]", "evaluation.batch_size=1")
     for name, limit, more in (("short", 5, ()), ("short_v2", 4, ("rollout.max_new_tokens=4",))):
-        done = cli("task=evaluate", "ckpt=moved", "threads=1", "name=short", *options, *more, cwd=run.parent)
+        done = cli("task=evaluate", "run=moved", "threads=1", "name=short", *options, *more, cwd=run.parent)
         assert_succeeded(done)
         predictions = read_predictions(run / "eval" / name / "predictions.jsonl")
         assert [one["num_tokens"] <= limit for one in predictions] == [True, True]
@@ -151,7 +151,7 @@ def test_without_a_run_the_configured_model_is_evaluated(cli, tmp_path: Path) ->
 
 def test_the_folder_is_named_after_step_prompt_and_decoding(cli, run: Path) -> None:
     options = ("threads=1", "data.val=[{shapes: 1}]", "prompt=plain", "evaluation=sampled", "rollout.max_new_tokens=4")
-    assert_succeeded(cli("task=evaluate", "ckpt=moved/checkpoints/last.ckpt", *options, cwd=run.parent))
+    assert_succeeded(cli("task=evaluate", "run=moved/checkpoints/last.ckpt", *options, cwd=run.parent))
     predictions = read_predictions(run / "eval" / "step_000002_plain_sampled" / "predictions.jsonl")
     assert [one["completion_index"] for one in predictions] == [*range(8)] * 2
     metrics = json.loads((run / "eval" / "step_000002_plain_sampled" / "metrics.json").read_text())["metrics"]
@@ -257,7 +257,7 @@ def test_a_second_evaluation_of_the_same_folder_is_refused(cli, undisturbed: Pat
 
 def test_a_run_evaluated_into_another_folder_stays_unchanged(cli, run: Path, listing) -> None:
     before = listing(run)
-    done = cli("task=evaluate", "ckpt=moved", "threads=1", "out=elsewhere", cwd=run.parent)
+    done = cli("task=evaluate", "run=moved", "threads=1", "out=elsewhere", cwd=run.parent)
     assert_succeeded(done)
     assert listing(run) == before
     assert sorted(path.name for path in (run.parent / "elsewhere").iterdir()) == FILES
@@ -277,10 +277,10 @@ def stored(undisturbed: Path, tmp_path: Path) -> Path:
 def test_metrics_of_a_file_need_no_model(cli, undisturbed: Path, stored: Path, listing) -> None:
     before = listing(stored.parent)
     broken = ("model=pretrained", "model.checkpoint=nowhere")
-    done = cli("task=evaluate", "predictions=stored.jsonl", *broken, cwd=stored.parent)
+    done = cli("task=evaluate", "run=stored.jsonl", *broken, cwd=stored.parent)
     assert_succeeded(done)
     assert listing(stored.parent) == before
-    of_folder = cli("task=evaluate", f"predictions={undisturbed}", "out=again", cwd=stored.parent)
+    of_folder = cli("task=evaluate", f"run={undisturbed}", "out=again", cwd=stored.parent)
     assert_succeeded(of_folder)
     assert (stored.parent / "again" / "metrics.json").read_bytes() == (undisturbed / "metrics.json").read_bytes()
     tables = [one.stdout.split("\n\n")[1].strip() for one in (done, of_folder)]
@@ -290,16 +290,14 @@ def test_metrics_of_a_file_need_no_model(cli, undisturbed: Path, stored: Path, l
 def test_problems_of_a_prediction_file_are_named_and_the_rest_counts(cli, stored: Path) -> None:
     lines = stored.read_text().splitlines()
     stored.write_text("\n".join([*lines, lines[3], lines[0].replace("tallyqa_heldout_30/1", "other/1"), lines[5][:50]]))
-    done = cli(
-        "task=evaluate", "predictions=stored.jsonl", "data=shapes20", "data.val=[{shapes: 31}]", cwd=stored.parent
-    )
+    done = cli("task=evaluate", "run=stored.jsonl", "data=shapes20", "data.val=[{shapes: 31}]", cwd=stored.parent)
     assert done.returncode == 1, "ids of thirty-one others"
     assert done.stderr == (
         f"error: {stored}: no prediction is for a sample of the data: the file has sample shapes_tallyqa_heldout_30/1, "
         "the data has shapes_tallyqa_heldout_31/1\n"
     )
     options = ("data=shapes20", "data.val=[{shapes: 30}]")
-    done = cli("task=evaluate", "predictions=stored.jsonl", *options, cwd=stored.parent)
+    done = cli("task=evaluate", "run=stored.jsonl", *options, cwd=stored.parent)
     assert done.returncode == 0, done.stderr
     warnings = done.stderr.splitlines()
     assert [line.split(": ", 3)[-1] for line in warnings] == [
@@ -309,13 +307,13 @@ def test_problems_of_a_prediction_file_are_named_and_the_rest_counts(cli, stored
     ]
     assert re.search(r"^samples +60 ", done.stdout, re.M)
     stored.write_text("\n".join(lines[1:]))
-    done = cli("task=evaluate", "predictions=stored.jsonl", *options, cwd=stored.parent)
+    done = cli("task=evaluate", "run=stored.jsonl", *options, cwd=stored.parent)
     assert done.stderr.endswith("sample shapes_tallyqa_heldout_30/1 has no prediction\n")
 
 
 def test_a_file_without_predictions_is_refused(cli, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text("{}\n[]\n")
-    done = cli("task=evaluate", "predictions=x.jsonl", cwd=tmp_path)
+    done = cli("task=evaluate", "run=x.jsonl", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"error: {tmp_path}/x.jsonl: holds no prediction that can be used: {tmp_path}/x.jsonl:1: "
@@ -351,30 +349,30 @@ def untouched(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "overrides", "message"),
     [
-        (untouched, ("ckpt=nowhere",), r"^\S+/nowhere is not a folder\.$"),
-        (untouched, ("ckpt=moved/eval",), r"^\S+/moved/eval is not a run folder: it has no manifest\.json\.$"),
+        (untouched, ("run=nowhere",), r"^\S+/nowhere is not a folder\.$"),
+        (untouched, ("run=moved/eval",), r"^\S+/moved/eval is not a run folder: it has no manifest\.json\.$"),
         (
             lambda folder: shutil.rmtree(folder / "checkpoints"),
-            ("ckpt=moved",),
+            ("run=moved",),
             r"^\S+: this run has no checkpoint yet",
         ),
-        (of_something_else, ("ckpt=moved",), r"^\S+/last\.ckpt: holds no policy weights, expected a checkpoint "),
+        (of_something_else, ("run=moved",), r"^\S+/last\.ckpt: holds no policy weights, expected a checkpoint "),
         (
             of_fewer_weights,
-            ("ckpt=moved",),
+            ("run=moved",),
             r"^the checkpoint does not fit the model: 1 weight names differ, e.g. model\.lang",
         ),
         (
             of_another_shape,
-            ("ckpt=moved",),
+            ("run=moved",),
             r"^\S+/last\.ckpt: does not fit the model: model\.language_model\.norm\.weight is ",
         ),
         (untouched, ("data.val=null",), r"^there is nothing to evaluate on: data\.val lists nothing; "),
         (untouched, ("out=moved",), r"^out=\S+/moved is taken: choose another out=…$"),
-        (untouched, ("ckpt=moved/config.yaml",), r"^\S+ is not a (folder|run folder)"),
+        (untouched, ("run=moved/config.yaml",), r"^\S+ is not a (folder|run folder)"),
         (
             lambda folder: (folder / "checkpoints" / "torn.ckpt").touch(),
-            ("ckpt=moved/checkpoints/torn.ckpt",),
+            ("run=moved/checkpoints/torn.ckpt",),
             r"^\S+/torn\.ckpt is not a readable checkpoint of the run \S+/moved\.$",
         ),
         (untouched, ("task.max_samples=0",), r"^task\.max_samples is 0, expected at least 1, or null$"),
@@ -410,5 +408,5 @@ def test_an_invalid_evaluation_is_refused_and_changes_nothing(
     ],
 )
 def test_a_recipe_for_a_run_that_has_its_own_is_refused(cli, run: Path, override: str, line: str) -> None:
-    done = cli("task=evaluate", "ckpt=moved", override, cwd=run.parent)
+    done = cli("task=evaluate", "run=moved", override, cwd=run.parent)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", line.format(run=run))

@@ -34,7 +34,7 @@ def work(cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("dtype", "exact"), [("float32", True), ("float16", False)])
 def test_the_exported_folder_holds_the_trained_weights(cli, work: Path, dtype: str, exact: bool) -> None:
-    done = cli("task=export", "ckpt=run", f"out={dtype}", f"task.dtype={dtype}", cwd=work)
+    done = cli("task=export", "run=run", f"out={dtype}", f"task.dtype={dtype}", cwd=work)
     assert done.returncode == 0, done.stderr
     assert f"written to {work / dtype}" in done.stdout
     model = AutoModelForImageTextToText.from_pretrained(work / dtype, dtype=torch.float32)
@@ -61,7 +61,7 @@ def test_the_stored_type_is_in_every_config_and_the_generation_config_is_the_che
     (source / "generation_config.json").write_bytes(given)
     done = cli(*FAST, f"model.checkpoint={source}", "model.dtype=bfloat16", "trainer.max_steps=1", "out=bf", cwd=work)
     assert done.returncode == 0, done.stderr
-    done = cli("task=export", "ckpt=bf", "out=narrow", "task.dtype=bfloat16", cwd=work)
+    done = cli("task=export", "run=bf", "out=narrow", "task.dtype=bfloat16", cwd=work)
     assert done.returncode == 0, done.stderr
     config = json.loads((work / "narrow" / "config.json").read_text())
     assert {part["dtype"] for part in (config, config["text_config"], config["vision_config"])} == {"bfloat16"}
@@ -69,11 +69,11 @@ def test_the_stored_type_is_in_every_config_and_the_generation_config_is_the_che
 
 
 def test_an_exported_folder_answers_as_the_run_does(cli, work: Path) -> None:
-    assert cli("task=export", "ckpt=run", "out=again", cwd=work).returncode == 0
+    assert cli("task=export", "run=run", "out=again", cwd=work).returncode == 0
     evaluate = ("task=evaluate", "data.val=[{shapes: 2}]", "rollout.max_new_tokens=16", "threads=1")
     exported = ("model=pretrained", "model.checkpoint=again", "model.max_pixels=100352")
     assert cli(*evaluate, *exported, "out=a", cwd=work).returncode == 0
-    assert cli(*evaluate, "ckpt=run", "name=b", cwd=work).returncode == 0
+    assert cli(*evaluate, "run=run", "name=b", cwd=work).returncode == 0
     assert (work / "a" / "predictions.jsonl").read_text().count('"token_ids"') == 4
     texts = [
         [line.split('"token_ids"')[1] for line in (work / folder / "predictions.jsonl").read_text().splitlines()]
@@ -84,8 +84,8 @@ def test_an_exported_folder_answers_as_the_run_does(cli, work: Path) -> None:
 
 def test_the_model_card_lists_evaluations(cli, work: Path) -> None:
     evaluate = ("task=evaluate", "data.val=[{shapes: 2}]", "rollout.max_new_tokens=16", "threads=1", "name=mine")
-    assert cli(*evaluate, "ckpt=run", cwd=work).returncode == 0
-    assert cli("task=export", "ckpt=run", "out=measured", cwd=work).returncode == 0
+    assert cli(*evaluate, "run=run", cwd=work).returncode == 0
+    assert cli("task=export", "run=run", "out=measured", cwd=work).returncode == 0
     card = (work / "measured" / "README.md").read_text()
     header, row = (
         [cell.strip() for cell in line.strip("|").split("|")]
@@ -100,7 +100,7 @@ def test_the_model_card_lists_evaluations(cli, work: Path) -> None:
 
 
 def test_the_snippet_of_the_model_card_runs(cli, work: Path, monkeypatch, capsys) -> None:
-    assert cli("task=export", "ckpt=run", "out=asked", cwd=work).returncode == 0
+    assert cli("task=export", "run=run", "out=asked", cwd=work).returncode == 0
     (snippet,) = re.findall(r"```python\n(.+?)```", (work / "asked" / "README.md").read_text(), re.DOTALL)
     Image.effect_noise((200, 130), 100).save(work / "asked" / "picture.png")
     monkeypatch.chdir(work / "asked")
@@ -120,7 +120,7 @@ def test_an_export_loads_with_auto_processor(cli, work: Path, tmp_path: Path, fa
     source = TINY if family == "qwen2_5_vl" else MAKERS[family](tmp_path / "source")
     model = ("model=pretrained", f"model.checkpoint={source}", "model.max_pixels=100352")
     assert cli(*FAST, *model, "trainer.max_steps=1", f"out={tmp_path}/run", cwd=work).returncode == 0
-    assert cli("task=export", f"ckpt={tmp_path}/run", f"out={tmp_path}/new", cwd=work).returncode == 0
+    assert cli("task=export", f"run={tmp_path}/run", f"out={tmp_path}/new", cwd=work).returncode == 0
     assert AutoProcessor.from_pretrained(tmp_path / "new").image_processor is not None
 
 
@@ -130,7 +130,7 @@ def test_an_export_has_the_files_that_auto_processor_reads(cli, work: Path, tmp_
     model = ("model=pretrained", f"model.checkpoint={source}", "model.max_tiles=2")
     done = cli(*FAST, *model, "trainer.max_steps=1", f"out={tmp_path}/run", cwd=work)
     assert done.returncode == 0, done.stderr
-    assert cli("task=export", f"ckpt={tmp_path}/run", f"out={tmp_path}/new", cwd=work).returncode == 0
+    assert cli("task=export", f"run={tmp_path}/run", f"out={tmp_path}/new", cwd=work).returncode == 0
     for name in ("preprocessor_config.json", "chat_template.jinja", "tokenizer_config.json"):
         assert (tmp_path / "new" / name).read_bytes() == (source / name).read_bytes()
     processor = json.loads((tmp_path / "new" / "processor_config.json").read_text())
@@ -153,7 +153,7 @@ def test_a_run_that_started_from_the_hub_is_exported_and_uploaded(
     said = done.stdout + done.stderr + (work / "from_hub" / "run.log").read_text()
     assert not re.search(rf"HTTP|{hub_server.port}|secret|{SIGNATURE}", said)
 
-    done = cli("task=export", "ckpt=from_hub", "out=pushed", "task.push=lab/mine", cwd=work, **hub)
+    done = cli("task=export", "run=from_hub", "out=pushed", "task.push=lab/mine", cwd=work, **hub)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(f"\nwritten to {work / 'pushed'}\nuploaded to {hub_server.url}/lab/mine\n")
     repository = hub_server.repositories["lab/mine"]
@@ -168,7 +168,7 @@ def test_a_run_that_started_from_the_hub_is_exported_and_uploaded(
 
 def test_an_upload_that_cannot_work_is_refused_before_anything_is_loaded_or_written(cli, work: Path, tmp_path) -> None:
     env = {"HF_HOME": str(tmp_path), "HF_TOKEN": "any"}
-    done = cli("task=export", "ckpt=run", "out=new", "task.push=a/b", cwd=work, HF_ENDPOINT="http://127.0.0.1:9", **env)
+    done = cli("task=export", "run=run", "out=new", "task.push=a/b", cwd=work, HF_ENDPOINT="http://127.0.0.1:9", **env)
     said = "error: task.push=a/b cannot work: http://127.0.0.1:9 cannot be reached: "
     assert (done.returncode, done.stderr.startswith(said), len(done.stderr.splitlines())) == (1, True, 1)
     assert not (work / "new").exists()
@@ -181,7 +181,7 @@ def test_a_refused_upload_keeps_the_folder_and_prints_the_command(
     hub_server.refused = {"commit"}
     done = cli(
         "task=export",
-        "ckpt=run",
+        "run=run",
         "out=kept",
         "task.push=me/mine",
         cwd=work,
@@ -198,10 +198,10 @@ def test_a_refused_upload_keeps_the_folder_and_prints_the_command(
     ("arguments", "message"),
     [
         (("out=new",), "error: ckpt is null"),
-        (("ckpt=run", "out=new", "task.push=model"), "task.push is 'model', expected ORGANISATION/NAME"),
-        (("ckpt=nowhere", "out=new"), "/nowhere is not a folder."),
-        (("ckpt=run", "out=run"), "is taken"),
-        (("ckpt=run", "out=new", "task.dtype=int8"), "task.dtype is 'int8', expected float32 | bfloat16 | float16"),
+        (("run=run", "out=new", "task.push=model"), "task.push is 'model', expected ORGANISATION/NAME"),
+        (("run=nowhere", "out=new"), "/nowhere is not a folder."),
+        (("run=run", "out=run"), "is taken"),
+        (("run=run", "out=new", "task.dtype=int8"), "task.dtype is 'int8', expected float32 | bfloat16 | float16"),
     ],
 )
 def test_an_export_that_cannot_work_is_one_line(cli, work: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -223,7 +223,7 @@ def changed(work: Path, name: str, value: float) -> Path:
 
 
 @pytest.mark.parametrize(
-    "task", [("task=export", "out=new", "ckpt=infinite"), ("task=evaluate", "ckpt=infinite"), ("resume=infinite",)]
+    "task", [("task=export", "out=new", "run=infinite"), ("task=evaluate", "run=infinite"), ("resume=infinite",)]
 )
 def test_weights_that_are_not_finite_are_refused_by_name(cli, work: Path, task: tuple[str, ...]) -> None:
     shutil.rmtree(work / "infinite", ignore_errors=True)
@@ -238,7 +238,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(cli, work: Path, task: 
 
 def test_weights_that_the_type_cannot_hold_are_refused_by_name(cli, work: Path) -> None:
     changed(work, "large", 1e5)
-    done = cli("task=export", "ckpt=large", "out=new", "task.dtype=float16", cwd=work)
+    done = cli("task=export", "run=large", "out=new", "task.dtype=float16", cwd=work)
     assert done.stderr == (
         "error: task.dtype is float16, which cannot hold model.language_model.norm.weight: expected float32 or "
         "bfloat16\n"
@@ -251,7 +251,7 @@ def test_adapters_trained_on_4_bits_are_merged_into_the_unquantized_weights(cli,
     options = ("peft=qlora", "peft.rank=2", "peft.alpha=6", "optimizer.lr=0.05")
     done = cli(*FAST, *options, "out=small", cwd=work)
     assert done.returncode == 0, done.stderr
-    done = cli("task=export", "ckpt=small", "out=merged", cwd=work)
+    done = cli("task=export", "run=small", "out=merged", cwd=work)
     assert done.returncode == 0, done.stderr
     merged = AutoModelForImageTextToText.from_pretrained(work / "merged", dtype=torch.float32).state_dict()
     learned = torch.load(work / "small" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]

@@ -60,7 +60,7 @@ def rollouts(run: Path) -> list[dict]:
 
 def test_the_same_rewards_give_the_very_same_scores_without_torch(cli, run: Path, listing) -> None:
     before = listing(run)
-    done = cli("task=score", "rollouts=moved", cwd=run.parent, python=("-X", "importtime"))
+    done = cli("task=score", "run=moved", cwd=run.parent, python=("-X", "importtime"))
     assert done.returncode == 0, done.stderr
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "scipy.optimize" in imported
@@ -96,7 +96,7 @@ def test_a_user_reward_in_a_user_config_scores_a_run(cli, run: Path) -> None:
         "components:\n"
         "  brevity: {weight: -2.0, fn: {_target_: my_module.my_reward, _partial_: true, per_token: 0.5}}\n"
     )
-    options = ("task=score", "rollouts=moved", "reward=mine", "~reward.components.repetition")
+    options = ("task=score", "run=moved", "reward=mine", "~reward.components.repetition")
     done = cli("--config-dir", "my_conf", *options, cwd=run.parent)
     assert_succeeded(done)
     folder = run / "scores" / "mine"
@@ -127,14 +127,14 @@ def test_a_single_file_is_scored_inside_and_outside_a_run(cli, run: Path, tmp_pa
     torn = run / "rollouts" / "step_000002.jsonl"
     torn.write_bytes(torn.read_bytes()[:-30])
     for repeat in ("digits", "digits_v2"):
-        done = cli("task=score", f"rollouts={torn}", "reward=digits", cwd=tmp_path)
+        done = cli("task=score", f"run={torn}", "reward=digits", cwd=tmp_path)
         assert_succeeded(done)
         assert f"\nLeft out: {torn}:8: not valid JSON (" in done.stdout
         lines = scores(run / "scores" / repeat)
         assert [list(line["new"]["rewards"]) for line in lines] == [["digit_share"]] * 7
     alone = shutil.copy(run / "rollouts" / "step_000001.jsonl", tmp_path / "alone.jsonl")
     before = sorted(tmp_path.iterdir())
-    done = cli("task=score", f"rollouts={alone}", "out=compared", cwd=tmp_path)
+    done = cli("task=score", f"run={alone}", "out=compared", cwd=tmp_path)
     assert_succeeded(done)
     assert sorted(path.name for path in (tmp_path / "compared").iterdir()) == FILES
     assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "compared"])
@@ -143,7 +143,7 @@ def test_a_single_file_is_scored_inside_and_outside_a_run(cli, run: Path, tmp_pa
 
 def test_predictions_of_an_evaluation_are_scored_without_comparison(cli, run: Path) -> None:
     predictions = run / "eval" / "after.jsonl"
-    done = cli("task=score", f"rollouts={predictions}", "name=held_out", cwd=run.parent)
+    done = cli("task=score", f"run={predictions}", "name=held_out", cwd=run.parent)
     assert_succeeded(done)
     lines = scores(run / "scores" / "held_out")
     assert len(lines) == len(predictions.read_text().splitlines()) > 0
@@ -163,7 +163,7 @@ def test_ctrl_c_leaves_nothing_and_scoring_can_be_repeated(cli, run: Path, listi
     )
     component = "+reward.components.slow={weight: 1, fn: {_target_: slow.reward, _partial_: true, seconds: %s}}"
     before = listing(run)
-    command = ["task=score", "rollouts=moved", component % 1]
+    command = ["task=score", "run=moved", component % 1]
     process = start(*command, cwd=run.parent, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (run.parent / "begun").exists() and time.monotonic() < deadline:
@@ -175,7 +175,7 @@ def test_ctrl_c_leaves_nothing_and_scoring_can_be_repeated(cli, run: Path, listi
     (run / "scores").mkdir()  # what a kill in the middle of writing leaves
     (run / "scores" / ".again.tmp").mkdir()
     (run / "scores" / ".again.tmp" / "scores.jsonl").write_text("{")
-    assert_succeeded(cli("task=score", "rollouts=moved", component % 0, cwd=run.parent))
+    assert_succeeded(cli("task=score", "run=moved", component % 0, cwd=run.parent))
     assert [path.name for path in (run / "scores").iterdir()] == ["again"]
     assert all(line["new"]["rewards"]["slow"] == 1.0 for line in scores(run / "scores" / "again"))
 
@@ -209,28 +209,28 @@ def with_a_reward_that_is_gone(run: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "overrides", "message"),
     [
-        (untouched, (), r"^rollouts is null, expected a run folder or a JSONL file of rollouts: rollouts=RUN$"),
-        (untouched, ("rollouts=nowhere",), r"^\S+/nowhere: does not exist; expected a run folder or a JSONL file of "),
-        (untouched, ("rollouts=moved/eval",), r"^\S+/moved/eval is not a run folder: it has no manifest\.json\.$"),
-        (without_rollouts, ("rollouts=moved",), r"^\S+/moved/rollouts: no rollouts here\.$"),
-        (nothing_but_a_torn_line, ("rollouts=moved",), r"^\S+/moved: no rollouts here\.$"),
+        (untouched, (), r"^rollouts is null, expected a run folder or a JSONL file of rollouts: run=RUN$"),
+        (untouched, ("run=nowhere",), r"^\S+/nowhere: does not exist; expected a run folder or a JSONL file of "),
+        (untouched, ("run=moved/eval",), r"^\S+/moved/eval is not a run folder: it has no manifest\.json\.$"),
+        (without_rollouts, ("run=moved",), r"^\S+/moved/rollouts: no rollouts here\.$"),
+        (nothing_but_a_torn_line, ("run=moved",), r"^\S+/moved: no rollouts here\.$"),
         (
             without_a_field,
-            ("rollouts=moved",),
+            ("run=moved",),
             r"^\S+1\.jsonl:1: field 'token_ids' is missing; expected a list of token",
         ),
-        (lambda run: (run / "composed.yaml").unlink(), ("rollouts=moved",), r"^\S+/moved: its composed\.yaml is missi"),
+        (lambda run: (run / "composed.yaml").unlink(), ("run=moved",), r"^\S+/moved: its composed\.yaml is missi"),
         (
             with_a_reward_that_is_gone,
-            ("rollouts=moved",),
+            ("run=moved",),
             r"_target_ is 'my_module\.box_valid', which cannot be import",
         ),
         (
             untouched,
-            ("rollouts=moved", "task.most_changed=-1"),
+            ("run=moved", "task.most_changed=-1"),
             r"^task\.most_changed is -1, expected a whole number of at least 0",
         ),
-        (untouched, ("rollouts=moved", "task.excerpt=x"), r"^task\.excerpt is 'x', expected int$"),
+        (untouched, ("run=moved", "task.excerpt=x"), r"^task\.excerpt is 'x', expected int$"),
     ],
 )
 def test_an_input_that_cannot_be_scored_is_refused_and_unchanged(
@@ -258,7 +258,7 @@ def test_an_input_that_cannot_be_scored_is_refused_and_unchanged(
 )
 def test_an_unusable_output_folder_is_refused(cli, run: Path, listing, option: str, line: str) -> None:
     before = listing(run.parent)
-    done = cli("task=score", "rollouts=moved", option, cwd=run.parent)
+    done = cli("task=score", "run=moved", option, cwd=run.parent)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(line, done.stderr), done.stderr
     assert listing(run.parent) == before
@@ -268,7 +268,7 @@ def test_a_read_only_run_needs_another_output_folder(compose_config, run: Path, 
     # Not by its mode: nothing would be read-only to root.
     monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (run, os.W_OK))
     before = listing(run.parent)
-    cfg = compose_config("task=score", f"rollouts={run}")
+    cfg = compose_config("task=score", f"run={run}")
     with pytest.raises(UserError) as error:
         score_rollouts(cfg, most_changed=0, excerpt=1)
     message = f"{run}/scores/again cannot be written: {run} is read-only; give another folder as out=…"

@@ -21,7 +21,7 @@ from grit_lightning.app.former_names import FORMER_TARGETS
 from grit_lightning.errors import ConfigError
 from grit_lightning.system.paths import asset, cache_folder
 
-_KEYS_OF_HYDRA_AND_TASKS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_", "_name_")
+_KEYS_OF_HYDRA_AND_TASKS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_", "_name_", "_takes_")
 
 
 @dataclass
@@ -33,9 +33,7 @@ class Schema:
     resume: str | None = "???"
     allow_changed: list[str] = "???"  # type: ignore[assignment]
     optimized_metric: str | None = "???"
-    ckpt: str | None = "???"
-    rollouts: str | None = "???"
-    predictions: str | None = "???"
+    run: str | None = "???"
     runs: list[str] = "???"  # type: ignore[assignment]
     seed: int = "???"  # type: ignore[assignment]
     threads: int | None = "???"  # type: ignore[assignment]

@@ -47,6 +47,9 @@ FORMER_KEYS = {
     "callbacks.demonstration.max_samples": "evaluation.during_training.before_and_after",
     "callbacks.demonstration.evaluator": "evaluation",
     "data.heldout": "data.val",
+    "ckpt": "run",
+    "rollouts": "run",
+    "predictions": "run",
 }
 """Current config key by former key."""
 

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from grit_lightning.app import config, sweeps
 from grit_lightning.app.error_lines import one_line
 from grit_lightning.app.former_names import todays_override
-from grit_lightning.app.overrides import is_sweep
+from grit_lightning.app.overrides import is_given, is_sweep
 from grit_lightning.errors import ConfigError, UserError
 from grit_lightning.system.disk import disk_refusal
 from grit_lightning.system.paths import conf_dir
@@ -62,6 +62,7 @@ def _run_with_hydra() -> None:
         if not traceback_wanted:
             del os.environ["HYDRA_FULL_ERROR"]  # so that processes started by the task do not inherit it
         try:
+            _refuse_unused(cfg)
             options = {key: value for key, value in cfg.task.items() if not str(key).startswith("_")}
             return optimized(cfg, _task(cfg.task._target_)(cfg, **options))
         except Exception as error:
@@ -89,6 +90,17 @@ def _run_with_hydra() -> None:
         sys.exit(f"error: {line}")
     if sweeps.report():
         sys.exit(1)
+
+
+_RUN_KEYS = {"run": "task=evaluate, export and score", "runs": "task=compare", "resume": "task=train and task=sft"}
+"""Keys that name runs, and the tasks that read them."""
+
+
+def _refuse_unused(cfg: DictConfig) -> None:
+    """Raise ConfigError if the command line names a run that the task would not read."""
+    for key, tasks in _RUN_KEYS.items():
+        if is_given(key) and key not in cfg.task.get("_takes_", _RUN_KEYS):
+            raise ConfigError(f"{key} has no effect here: it is for {tasks}")
 
 
 def optimized(cfg: DictConfig, result: object) -> float | None:

@@ -21,7 +21,7 @@ from grit_lightning.system.paths import conf_dir
 
 _ABSENT = object()
 
-_KEYS_OF_THE_TASK = ("task", "ckpt", "rollouts", "predictions", "runs", "out", "allow_changed")
+_KEYS_OF_THE_TASK = ("task", "run", "runs", "out", "resume", "allow_changed")
 """Top-level keys that tell a task what to do with a run. They are not applied to the run's own config."""
 
 
@@ -116,7 +116,7 @@ def changed_run_config(cfg: DictConfig, run: RunFolder, overrides: Sequence[str]
     Args:
         cfg: the config composed from the command line. A group that the command line chooses is taken from it whole.
         run: the run whose config is changed.
-        overrides: the command line's overrides. Those of keys such as ``task``, ``ckpt`` and ``out`` are ignored.
+        overrides: the command line's overrides. Those of keys such as ``task``, ``run`` and ``out`` are ignored.
 
     Raises:
         ConfigError: an override cannot be applied to a composed config.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import sys
 from collections.abc import Sequence
@@ -13,11 +14,13 @@ from omegaconf import DictConfig
 from grit_lightning.app import config
 from grit_lightning.app.output_folder import claimed, require_name
 from grit_lightning.app.overrides import is_default_output, is_sweep, output_path
+from grit_lightning.app.sweeps import labels_of
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.evaluation.comparison import report
 from grit_lightning.evaluation.comparison.differences import EvaluationComparison, compare_columns
 from grit_lightning.evaluation.comparison.plot import plot_comparison
-from grit_lightning.evaluation.comparison.sources import Column, column_names, find, read
+from grit_lightning.evaluation.comparison.sources import Column, Source, column_names, find, read
+from grit_lightning.runs.run_folder import RunFolder
 from grit_lightning.system.files import replacing_folder
 from grit_lightning.system.printable import printable_lines
 from grit_lightning.tasks.evaluate_file import name_problems
@@ -41,7 +44,7 @@ def compare_evaluations(cfg: DictConfig, *, flips: int) -> Compared:
     """Compare predictions on the same samples, print the differences and write them to ``out``.
 
     Each entry of ``runs`` is an evaluation folder, a predictions file, or a run folder, which stands for its newest
-    evaluation. All later entries are compared with the first. Files are written once everything is compared.
+    evaluation, or a pattern of such paths, such as ``sweep/*``. All later entries are compared with the first. Files are written once everything is compared.
 
     Args:
         cfg: the composed config.
@@ -53,17 +56,18 @@ def compare_evaluations(cfg: DictConfig, *, flips: int) -> Compared:
     config.check(cfg, "task")
     if flips < 0:
         raise ConfigError(f"task.flips is {flips}, expected a whole number of at least 0")
-    if len(cfg.runs) < 2:
-        count = "1 entry" if len(cfg.runs) == 1 else "0 entries"
+    paths = _paths(cfg.runs)
+    if len(paths) < 2:
+        count = "1 entry" if len(paths) == 1 else "0 entries"
         raise ConfigError(f"runs has {count}, expected at least two to compare: 'runs=[A,B]'")
     require_name(cfg.name)
     with claimed(output_path(cfg), next_free=is_default_output() and not is_sweep()) as folder:
-        return _compared(cfg, folder, flips)
+        return _compared(paths, folder, flips, cfg.evaluation.resamples)
 
 
-def _compared(cfg: DictConfig, folder: Path, flips: int) -> Compared:
+def _compared(paths: Sequence[Path], folder: Path, flips: int, resamples: int) -> Compared:
     try:
-        comparison = compare_columns(_columns(cfg.runs), resamples=cfg.evaluation.resamples)
+        comparison = compare_columns(_columns(paths), resamples=resamples)
         for pair in comparison.pairs:
             for caveat in pair.caveats:
                 log.warning("%s", caveat)
@@ -75,11 +79,37 @@ def _compared(cfg: DictConfig, folder: Path, flips: int) -> Compared:
     return Compared(folder, comparison)
 
 
-def _columns(entries: Sequence[str]) -> list[Column]:
-    sources = [find(Path(entry).expanduser().absolute()) for entry in entries]
+def _paths(entries: Sequence[str]) -> list[Path]:
+    """Return the paths of ``runs``; a pattern such as ``sweep/*`` stands for the runs and evaluations that match."""
+    paths: list[Path] = []
+    for entry in entries:
+        path = Path(entry).expanduser().absolute()
+        if path.exists() or not any(mark in entry for mark in "*?["):
+            paths.append(path)
+            continue
+        found = [Path(name) for name in glob.glob(str(path))]
+        runs = [one for one in found if (one / "manifest.json").is_file() or (one / "evaluation.json").is_file()]
+        if not runs:
+            raise ConfigError(f"runs: {entry} matches no run and no evaluation")
+        paths += sorted(runs, key=lambda one: (len(one.name), one.name))  # 2 before 10
+    return paths
+
+
+def _names(sources: Sequence[Source]) -> list[str]:
+    """Name the jobs of a sweep by the overrides in which they differ, and anything else by its path."""
+    runs = [RunFolder(source.entry) for source in sources]
+    if len({run.path.parent for run in runs}) == 1 and all(run.manifest_file.is_file() for run in runs):
+        labels = labels_of(runs)
+        if len(set(labels)) == len(labels):
+            return labels
+    return column_names(sources)
+
+
+def _columns(entries: Sequence[Path]) -> list[Column]:
+    sources = [find(path) for path in entries]
     columns: list[Column] = []
     problems: list[DataError] = []
-    for source, name in zip(sources, column_names(sources), strict=True):
+    for source, name in zip(sources, _names(sources), strict=True):
         column, bad = read(source, name)
         columns.append(column)
         problems += bad

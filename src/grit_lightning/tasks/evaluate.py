@@ -33,7 +33,7 @@ from grit_lightning.runs import run_folder as runs
 from grit_lightning.runs.run_folder import RunFolder
 from grit_lightning.system.printable import printable_lines
 from grit_lightning.system.rank import is_first_process
-from grit_lightning.tasks.evaluate_file import evaluate_file
+from grit_lightning.tasks.evaluate_file import evaluate_file, is_predictions
 from grit_lightning.tasks.evaluation_job import EvaluationJob, build_job
 from grit_lightning.training.checkpoint_weights import load_weights, read_weights
 from grit_lightning.types import Sample
@@ -61,12 +61,12 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_model(cfg: DictConfig, *, max_samples: int | None) -> Evaluation | dict[str, Metrics]:
-    """Evaluate the config's model or, with ``ckpt``, the policy of a run under that run's own config.
+    """Evaluate the config's model or, with ``run``, the policy of a run under that run's own config.
 
     The output folder is ``out``. For a run without ``out`` it is ``eval/NAME`` in the run folder, where NAME is
     ``name`` if given, else made of the step and the chosen options. An interrupted evaluation in this folder is
-    continued, a finished one is reused, and other files stay untouched. With ``predictions``, only the metrics of that
-    file are computed, without a model.
+    continued, a finished one is reused, and other files stay untouched. If ``run`` is an evaluation's folder or a JSONL
+    file of predictions, only the metrics of these are computed, without a model.
 
     Several devices (``trainer.devices``) share the samples; each holds the whole model.
 
@@ -75,18 +75,18 @@ def evaluate_model(cfg: DictConfig, *, max_samples: int | None) -> Evaluation | 
         max_samples: number of held-out samples, always the same subset; ``None`` for all.
 
     Returns:
-        The evaluation; with ``predictions``, the metrics by dataset.
+        The evaluation; for stored predictions, the metrics by dataset.
 
     Raises:
         UserError: a config value, data file or run folder cannot be used; raised before the first answer.
     """
-    if cfg.predictions is not None:
+    if cfg.run is not None and is_predictions(Path(cfg.run).expanduser()):
         return evaluate_file(cfg)
     if max_samples is not None and max_samples < 1:
         raise ConfigError(f"task.max_samples is {max_samples}, expected at least 1, or null")
     run, weights, used = None, None, cfg
-    if cfg.ckpt is not None:
-        run, checkpoint = runs.open_checkpoint(Path(cfg.ckpt).expanduser().absolute())
+    if cfg.run is not None:
+        run, checkpoint = runs.open_checkpoint(Path(cfg.run).expanduser().absolute())
         weights = read_weights(checkpoint)
         used = changed_run_config(cfg, run, given_overrides())
     job = build_job(used, run, weights, max_samples)

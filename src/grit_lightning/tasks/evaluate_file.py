@@ -1,4 +1,4 @@
-"""``task=evaluate predictions=FILE``: compute the metrics of stored predictions, without a model."""
+"""``task=evaluate run=FILE``: compute the metrics of stored predictions, without a model."""
 
 from __future__ import annotations
 
@@ -31,6 +31,14 @@ NAMED = 10
 """Number of problems that are logged one by one; further ones are only counted."""
 
 
+def is_predictions(path: Path) -> bool:
+    """Tell whether a path holds predictions instead of a model: a JSONL file, or the folder of an evaluation."""
+    if path.is_dir():
+        folder = EvaluationFolder(path)
+        return folder.settings_file.is_file() or folder.predictions_file.is_file()
+    return path.suffix == ".jsonl"
+
+
 def evaluate_file(cfg: DictConfig) -> dict[str, Metrics]:
     """Print the metrics, by dataset, of the predictions in a file or an evaluation folder, and return them.
 
@@ -38,9 +46,9 @@ def evaluate_file(cfg: DictConfig) -> dict[str, Metrics]:
     samples without a prediction, are logged. With ``out``, ``metrics.json`` is written there.
 
     Raises:
-        UserError: ``predictions`` holds no readable prediction, or none for a held-out sample.
+        UserError: ``run`` holds no readable prediction, or none for a held-out sample.
     """
-    path = Path(cfg.predictions).expanduser().absolute()
+    path = Path(cfg.run).expanduser().absolute()
     path = EvaluationFolder(path).predictions_file if path.is_dir() else path
     out = Path(cfg.out).expanduser().absolute()
     if is_given("out"):

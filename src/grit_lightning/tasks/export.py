@@ -37,7 +37,7 @@ def export_model(
     push: str | None,
     private: bool,
 ) -> Path:
-    """Write the trained weights of the run ``ckpt`` and the other files of its checkpoint to ``out``; return ``out``.
+    """Write the trained weights of the run ``run`` and the other files of its checkpoint to ``out``; return ``out``.
 
     Adapters are merged into the weights. Tokenizer, processor, chat template and generation config are copied from the
     checkpoint byte for byte.
@@ -53,12 +53,12 @@ def export_model(
         UserError: a config value or the run folder cannot be used, or ``push`` cannot be uploaded to (raised before
             anything is loaded or written); or the upload fails, which leaves the folder in place.
     """
-    if cfg.ckpt is None:
-        raise ConfigError("ckpt is null, expected the run folder to export")
+    if cfg.run is None:
+        raise ConfigError("run is null, expected the run folder to export: run=RUN")
     config.check(cfg)
     folder = Path(cfg.out).expanduser().absolute()
     refuse_taken(folder)
-    run, checkpoint = runs.open_checkpoint(Path(cfg.ckpt).expanduser().absolute())
+    run, checkpoint = runs.open_checkpoint(Path(cfg.run).expanduser().absolute())
     if push is not None:
         require_upload(push)
     weights = read_weights(checkpoint)

@@ -74,7 +74,7 @@ def model_card(run: RunFolder, values: Mapping[str, Any], step: int, snippet: st
         recipe="\n".join(f"| {name} | {value} |" for name, value in _recipe(values, is_grpo).items()),
         images=_images(values["model"]),
         prompt=" ".join(values["prompt"]["template"].split()),
-        evaluation=_evaluation(run) or "Not evaluated: run `task=evaluate ckpt=RUN` before exporting to add results.",
+        evaluation=_evaluation(run) or "Not evaluated: run `task=evaluate run=RUN` before exporting to add results.",
     )
 
 

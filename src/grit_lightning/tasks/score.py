@@ -70,7 +70,7 @@ class Options(NamedTuple):
 
 
 def score_rollouts(cfg: DictConfig, *, most_changed: int, excerpt: int) -> Rescoring:
-    """Score the completions of ``rollouts`` again and compare the new scores with the stored ones.
+    """Score the completions of ``run`` again and compare the new scores with the stored ones.
 
     Reward and judge are those of the run's own config, changed by the command line's overrides; for a file outside a
     run, those of the composed config. The output folder is ``out`` if given, else a new folder in the run's
@@ -87,7 +87,7 @@ def score_rollouts(cfg: DictConfig, *, most_changed: int, excerpt: int) -> Resco
     """
     require_name(cfg.name)
     options = _checked(Options(most_changed, excerpt), cfg)
-    path = Path(cfg.rollouts).expanduser().absolute()
+    path = Path(cfg.run).expanduser().absolute()
     files = files_of(path)
     run = run_of(path)
     folder, is_default = _folder(cfg, run)
@@ -127,8 +127,8 @@ def _checked(options: Options, cfg: DictConfig) -> Options:
         value = getattr(options, name)
         if value < least:
             raise ConfigError(f"task.{name} is {value}, expected a whole number of at least {least}")
-    if cfg.rollouts is None:
-        raise ConfigError("rollouts is null, expected a run folder or a JSONL file of rollouts: rollouts=RUN")
+    if cfg.run is None:
+        raise ConfigError("run is null, expected a run folder or a JSONL file of rollouts: run=RUN")
     return options
 
 
@@ -177,7 +177,7 @@ def _compared(
 
 
 def _write(result: Rescoring, cfg: DictConfig, path: Path) -> None:
-    used = OmegaConf.create({"rollouts": str(path)} | config.check(cfg, "reward", "judge"))
+    used = OmegaConf.create({"run": str(path)} | config.check(cfg, "reward", "judge"))
     files = {
         "scores.jsonl": "".join(f"{report.score_line(row)}\n" for row in result.rows),
         "comparison.csv": report.csv_text(result.comparison.components),

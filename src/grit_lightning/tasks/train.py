@@ -37,8 +37,8 @@ from grit_lightning.runs.results import heldout_metrics, read_results, write_res
 from grit_lightning.runs.run_folder import RunFolder
 from grit_lightning.system.disk import disk_refusal
 from grit_lightning.system.locks import held
+from grit_lightning.system.log_lines import run_log
 from grit_lightning.system.rank import is_first_process
-from grit_lightning.system.run_log import run_log
 from grit_lightning.system.stop import stop_signals
 from grit_lightning.training.callbacks.checkpoints import RAISED_BY_ALL
 from grit_lightning.training.callbacks.heldout import has_finished

@@ -144,7 +144,7 @@ def _source_of_run(run: RunFolder) -> Source:
     after = run.evaluation / _AFTER_TRAINING
     if after.is_file():
         return Source(run.path, after, None)
-    raise DataError(f"this run has not been evaluated yet: task=evaluate ckpt={run.path}", str(run.path))
+    raise DataError(f"this run has not been evaluated yet: task=evaluate run={run.path}", str(run.path))
 
 
 def read(source: Source, name: str) -> tuple[Column, list[DataError]]:
