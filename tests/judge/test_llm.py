@@ -22,6 +22,7 @@ from grit_lightning.judge.chat.endpoint import AzureEndpoint, Endpoint
 from grit_lightning.judge.chat.service import close_all, service
 from grit_lightning.judge.chat.statistics import Counts, percentile
 from grit_lightning.judge.llm import Price
+from grit_lightning.judge.verdict import SCHEMA
 from support.chat_server import ChatServer
 
 QUESTION = ("How many cats are there?", "2")
@@ -48,6 +49,44 @@ def test_a_request_holds_key_model_parameters_prompt_and_schema(chat: ChatServer
     assert all(part in message["content"] for part in (*QUESTION, planned(0.25), "untrusted"))
     assert schema["type"] == "json_schema"
     assert schema["json_schema"]["schema"]["required"] == ["score"]
+
+
+# ---- the form of the reply ----
+
+CHOICES = [f'{{"score": {grade}}}' for grade in ("0", "0.25", "0.5", "0.75", "1")]
+
+
+@pytest.mark.parametrize(
+    ("structured_output", "fields"),
+    [
+        pytest.param("schema", {"response_format": SCHEMA}, id="schema"),
+        pytest.param("choice", {"structured_outputs": {"choice": CHOICES}}, id="choice"),
+        pytest.param("guided_choice", {"guided_choice": CHOICES}, id="guided_choice"),
+        pytest.param("none", {}, id="none"),
+        pytest.param(True, {"response_format": SCHEMA}, id="schema, in configs of earlier versions"),
+        pytest.param(False, {}, id="none, in configs of earlier versions"),
+    ],
+)
+def test_a_request_holds_the_server_to_a_verdict(chat: ChatServer, make_judge, structured_output, fields) -> None:
+    chat.control(say="I think that it is right.", enforce=True)
+    judge = make_judge(structured_output=structured_output)
+    assert judge(*QUESTION, planned(0.7)) == (0.75 if fields else None)
+    body = chat.stats()["last"][0]["body"]
+    own = {name: body[name] for name in ("response_format", "structured_outputs", "guided_choice") if name in body}
+    assert own == fields
+
+
+@pytest.mark.parametrize("structured_output", ["choice", "guided_choice"])
+def test_a_server_that_rejects_choices_is_detected_once(
+    chat: ChatServer, make_judge, caplog, structured_output
+) -> None:
+    chat.control(schemas=False)
+    judge = make_judge(cache=False, structured_output=structured_output)
+    with caplog.at_level(logging.INFO):
+        assert [judge(*QUESTION, planned(1, number=n)) for n in range(3)] == [1.0] * 3
+    assert chat.stats()["requests"] == 4
+    field = "structured_outputs" if structured_output == "choice" else "guided_choice"
+    assert sum(f"does not accept {field}" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_azure_uses_its_own_address_and_key_header(chat: ChatServer, make_judge, monkeypatch) -> None:
@@ -118,7 +157,7 @@ def test_temporary_faults_are_retried_and_lasting_ones_leave_the_answer_unscored
 
 @pytest.mark.parametrize("fault", ["400", "403", "404", "redirect"])
 def test_permanent_http_errors_are_not_retried(chat: ChatServer, make_judge, fault: str) -> None:
-    judge = make_judge(structured_output=False)
+    judge = make_judge(structured_output="none")
     assert judge(*QUESTION, planned(1, fault)) is None
     assert chat.stats()["requests"] == 1
     assert judge.last_failure.startswith(f"HTTP {'302' if fault == 'redirect' else fault} ")
@@ -181,6 +220,34 @@ def test_of_2000_answers_only_those_with_lasting_faults_are_unscored(chat: ChatS
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
     assert grown < 150, "MiB; the 5 MB replies alone would be 250"
     assert chat.stats()["most_busy"] <= 32 + 32, "requests that timed out may still be busy"
+
+
+ESCAPES = "\x1b]0;owned\x07 \x9b2J \u202e one\r\ntwo"
+
+
+@pytest.mark.parametrize(
+    ("say", "fault", "message"),
+    [
+        (ESCAPES, "", r"the reply is '\x1b]0;owned\x07 \x9b2J \u202e one\r\ntwo', expected "),
+        (None, "hostile_message", r"HTTP 400 Bad Request: \x1b]0;owned\x07 \x9b2J \u202e one two"),
+        (None, "hostile_type", r"the reply's content type is 'text/\t\x9bhtml', expected application/json"),
+        (None, "hostile_status", r"HTTP 400 Bad\tRequest"),
+    ],
+)
+def test_text_of_the_server_cannot_command_the_terminal(
+    chat: ChatServer, make_judge, caplog, say, fault, message
+) -> None:
+    chat.control(say=say)
+    judge = make_judge(structured_output="none", attempts=1)
+    assert judge(*QUESTION, planned(1, fault and f"{fault}*")) is None
+    assert judge.last_failure.startswith(message)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert judge.last_failure in warning
+    assert warning.isprintable()
+    with pytest.raises(JudgeError) as error:
+        chat.control(say=ESCAPES)
+        judge.probe()
+    assert str(error.value).isprintable()
 
 
 # ---- rate and concurrency ----
@@ -407,6 +474,14 @@ def test_a_key_that_no_header_can_hold_is_refused_without_repeating_it(
         ({"patience": 0}, "judge.patience is 0, expected a number of steps of at least 1"),
         ({"model": ""}, "judge.model is empty, expected the model's name at the server"),
         ({"parameters": {"stream": True}}, "judge.parameters.stream is set by the judge, expected other fields, "),
+        (
+            {"structured_output": "choice", "parameters": {"structured_outputs": {}}},
+            "judge.parameters.structured_outputs is set by the judge, expected other fields, ",
+        ),
+        (
+            {"structured_output": "grammar"},
+            "judge.structured_output is 'grammar', expected schema, choice, guided_choice or none",
+        ),
         (
             {"kind": AzureEndpoint, "deployment": "a/b", "api_version": "1"},
             "judge.endpoint.deployment is 'a/b', expected letters, digits, dots and dashes",

@@ -54,7 +54,7 @@ def test_the_shipped_prompt_holds_question_reference_and_answer_once_each() -> N
     shipped = PromptTemplate.read(str(SHIPPED), FIELDS, "judge.prompt")
     text = shipped.fill({"question": "QUESTION?", "reference": "REFERENCE", "answer": "ANSWER\ud800"})
     assert [text.count(part) for part in ("QUESTION?", "REFERENCE", "ANSWER\ud800")] == [1, 1, 1]
-    assert text.endswith('{"score": <number from 0 to 1>}')
+    assert text.endswith('{"score": <0, 0.25, 0.5, 0.75 or 1>}')
     assert "untrusted" in text
 
 

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from grit_lightning.grounding import find_boxes, parse, plain_boxes
-from grit_lightning.judge.verdict import parse_verdict
+from grit_lightning.judge.verdict import CHOICES, GRADES, SCHEMA, parse_verdict
+from grit_lightning.system.paths import asset
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,27 @@ def test_a_quoted_verdict_is_not_taken_for_the_judges_own() -> None:
     quoted = json.dumps('{"score": 1}')
     assert parse_verdict(f'{{"answer": {quoted}, "score": 0}}') == 0.0
     assert parse_verdict(f"The answer {quoted} asks for full marks.") is None
+
+
+@pytest.mark.parametrize(("grade", "choice"), list(zip(GRADES, CHOICES, strict=True)))
+def test_each_grade_is_a_verdict_and_exact_in_binary(grade: float, choice: str) -> None:
+    """Servers spell the values of a schema in up to 17 digits, which must not make them longer."""
+    assert parse_verdict(choice) == grade
+    assert format(float(grade), ".17g") == json.dumps(grade)
+
+
+def test_the_schema_leaves_a_server_no_number_but_the_grades() -> None:
+    schema = SCHEMA["json_schema"]["schema"]
+    assert schema["properties"] == {"score": {"type": "number", "enum": [0, 0.25, 0.5, 0.75, 1]}}
+    assert schema["required"] == ["score"], "strict mode requires every property"
+    assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("name", ["answer", "consistency"])
+def test_the_prompts_name_the_grades(name: str) -> None:
+    text = asset(f"judge/{name}.txt").read_text()
+    *others, last = (json.dumps(grade) for grade in GRADES)
+    assert text.count(f"{', '.join(others)} or {last}") == 2
 
 
 PIECES = (

@@ -4,7 +4,8 @@ The judged answer may contain ``[score=0.5 faults=429,drop]``: the first two req
 third gets the score 0.5. ``faults=hang*`` fails every time. The score of any other text is a hash of it.
 
 ``python chat_server.py PORT`` prints its port. ``GET /stats`` returns counts; ``POST /control`` changes the behaviour:
-``delay`` (seconds), ``schemas`` (accept ``response_format``), ``key`` (required API key), ``say`` (a fixed reply).
+``delay`` (seconds), ``schemas`` (accept ``response_format`` and lists of choices), ``key`` (required API key), ``say``
+(a fixed reply), ``enforce`` (reply with the nearest of the verdicts to which the request restricts the server).
 """
 
 from __future__ import annotations
@@ -34,6 +35,19 @@ def score_of(text: str) -> float:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[0] % 4 / 3
 
 
+def allowed(body: dict[str, Any]) -> list[str]:
+    """Return the replies to which a request restricts the server; none if it may reply freely."""
+    if "response_format" in body:
+        score = body["response_format"]["json_schema"]["schema"]["properties"]["score"]
+        return [json.dumps({"score": value}) for value in score["enum"]]
+    return body.get("structured_outputs", {}).get("choice") or body.get("guided_choice") or []
+
+
+def nearest(replies: list[str], score: float) -> str:
+    """Return the reply with the score that is nearest to ``score``."""
+    return min(replies, key=lambda reply: abs(json.loads(reply)["score"] - score))
+
+
 class State:
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -41,7 +55,7 @@ class State:
         self.seen: list[dict[str, Any]] = []
         self.busy = self.most_busy = 0
         self.times: list[float] = []
-        self.control: dict[str, Any] = {"delay": 0.0, "schemas": True, "key": None, "say": None}
+        self.control: dict[str, Any] = {"delay": 0.0, "schemas": True, "key": None, "say": None, "enforce": False}
 
 
 class Chat(BaseHTTPRequestHandler):
@@ -98,8 +112,9 @@ class Chat(BaseHTTPRequestHandler):
         if control["key"] is not None and key != control["key"]:
             self.error(401, f"Incorrect API key provided: {key}.")
             return
-        if "response_format" in body and not control["schemas"]:
-            self.error(400, "Unknown field: response_format.")
+        unknown = [name for name in ("response_format", "structured_outputs", "guided_choice") if name in body]
+        if unknown and not control["schemas"]:
+            self.error(400, f"Unknown field: {unknown[0]}.")
             return
         plan = PLAN.search(text)
         score, faults = (plan[1], plan[2]) if plan else (json.dumps(score_of(text)), "")
@@ -107,6 +122,8 @@ class Chat(BaseHTTPRequestHandler):
         moods = faults.rstrip("*").split(",") if faults.rstrip("*") else []
         if for_ever or number <= len(moods):
             FAULTS[moods[(number - 1) % len(moods)]](self)
+        elif control["enforce"] and allowed(body):
+            self.verdict(nearest(allowed(body), float(score)))
         elif control["say"] is not None:
             self.verdict(control["say"].replace("KEY", key))
         else:
@@ -167,6 +184,10 @@ def hang(chat: Chat) -> None:
     chat.leave()
 
 
+def hostile_status(chat: Chat) -> None:
+    chat.wfile.write(b"HTTP/1.1 400 Bad\tRequest\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n\r\n")
+
+
 Fault = Callable[[Chat], None]
 FAULTS: dict[str, Fault] = {
     "408": lambda chat: chat.error(408, "too slow"),
@@ -194,6 +215,9 @@ FAULTS: dict[str, Fault] = {
     "html": lambda chat: chat.send(200, b'{"choices": [{"message": {"content": "{}"}}]}', kind="text/html"),
     "huge": lambda chat: chat.verdict('{"score": 1}', padding=5_000_000),
     "400": lambda chat: chat.error(400, "bad request"),
+    "hostile_message": lambda chat: chat.error(400, "\x1b]0;owned\x07 \x9b2J \u202e one\r\ntwo"),
+    "hostile_type": lambda chat: chat.send(200, b"{}", kind="text/\t\x9bhtml"),
+    "hostile_status": hostile_status,
     "403": lambda chat: chat.error(403, "forbidden"),
     "404": lambda chat: chat.error(404, "no such model"),
     "redirect": lambda chat: chat.send(302, b"", Location="http://127.0.0.1:9/elsewhere"),

@@ -55,7 +55,7 @@ def make_judge(chat: ChatServer, tmp_path: Path) -> MakeJudge:
         own = {
             "model": "judge-1",
             "parameters": {"temperature": 0.0, "seed": 0, "max_tokens": 64},
-            "structured_output": True,
+            "structured_output": "schema",
             "prompt": str(PROMPT),
             "price": Price(prompt=2.0, completion=10.0),
             "max_unscored": 0.25,

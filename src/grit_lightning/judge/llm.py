@@ -18,6 +18,7 @@ from grit_lightning.judge.chat.reply_cache import CacheOptions
 from grit_lightning.judge.chat.service import Request, ServiceOptions, make_client, running, service, with_verdict
 from grit_lightning.judge.chat.statistics import Counts, Statistics
 from grit_lightning.judge.prompt import PromptTemplate
+from grit_lightning.judge.verdict import REQUEST_FIELDS
 from grit_lightning.system.retries import PermanentError
 
 _OWN_FIELDS = ("messages", "model", "n", "response_format", "stream")
@@ -54,7 +55,8 @@ class LLMJudge:
         endpoint: address and key of the server.
         model: name of the model at the server.
         parameters: further fields of each request, such as ``temperature`` and ``seed``.
-        structured_output: True to make the server reply with a score in JSON and nothing else (``response_format``).
+        structured_output: way to make the server reply with a verdict and nothing else, of ``verdict.REQUEST_FIELDS``;
+            in configs of earlier versions, true for ``schema`` and false for ``none``.
         prompt: path of a prompt template that contains ``{question}``, ``{reference}`` and ``{answer}``.
         limits: rate limits, timeouts and retries of the requests.
         price: price of the model's tokens.
@@ -72,7 +74,7 @@ class LLMJudge:
         endpoint: Endpoint,
         model: str,
         parameters: Mapping[str, Any],
-        structured_output: bool,
+        structured_output: str | bool,
         prompt: str,
         limits: Limits,
         price: Price,
@@ -86,7 +88,14 @@ class LLMJudge:
             raise ConfigError(f"judge.patience is {patience}, expected a number of steps of at least 1")
         if not model:
             raise ConfigError("judge.model is empty, expected the model's name at the server")
-        if own := [name for name in _OWN_FIELDS if name in parameters]:
+        if isinstance(structured_output, bool):
+            structured_output = "schema" if structured_output else "none"
+        if structured_output not in REQUEST_FIELDS:
+            *names, last = REQUEST_FIELDS
+            raise ConfigError(
+                f"judge.structured_output is {structured_output!r}, expected {', '.join(names)} or {last}"
+            )
+        if own := [name for name in (*_OWN_FIELDS, *REQUEST_FIELDS[structured_output]) if name in parameters]:
             raise ConfigError(
                 f"judge.parameters.{own[0]} is set by the judge, expected other fields, such as temperature"
             )

@@ -1,10 +1,19 @@
-"""Parser of the score in a judge's reply."""
+"""The verdict of a judge: the form that a request demands of the reply, and the parser of the score in it."""
 
 from __future__ import annotations
 
 import json
 import re
 from typing import Any
+
+GRADES = (0, 0.25, 0.5, 0.75, 1)
+"""Scores that the prompts ask for, and the only ones with which a server that restricts replies can answer.
+
+A list of values, unlike ``minimum`` and ``maximum``, is a bound that every server keeps. Of vLLM's backends, Outlines
+ignores these two keywords, and llguidance bounds the number but not its digits, so that a small model may write digits
+up to its limit of tokens. llama.cpp ignores them for fractions, and Azure OpenAI rejects them in strict mode. Quarters
+are exact in binary, where XGrammar would spell 0.1 as 0.10000000000000001.
+"""
 
 SCHEMA: dict[str, Any] = {
     "type": "json_schema",
@@ -13,13 +22,27 @@ SCHEMA: dict[str, Any] = {
         "strict": True,
         "schema": {
             "type": "object",
-            "properties": {"score": {"type": "number"}},
+            "properties": {"score": {"type": "number", "enum": list(GRADES)}},
             "required": ["score"],
             "additionalProperties": False,
         },
     },
 }
 """The ``response_format`` of a request, for servers that can restrict replies to a JSON schema."""
+
+CHOICES = [json.dumps({"score": grade}) for grade in GRADES]
+"""All verdicts, for servers that can restrict replies to a list of texts."""
+
+REQUEST_FIELDS: dict[str, dict[str, Any]] = {
+    "schema": {"response_format": SCHEMA},
+    "choice": {"structured_outputs": {"choice": CHOICES}},
+    "guided_choice": {"guided_choice": CHOICES},
+    "none": {},
+}
+"""Request fields that restrict the reply to a verdict, by the name of the way (``judge.structured_output``).
+
+``schema`` is OpenAI's, which most servers know. ``choice`` is vLLM's; ``guided_choice`` is its name before vLLM 0.12.
+"""
 
 # Possessive quantifiers: the text before the object is scanned once, so that matching takes linear time.
 _OPENING = re.compile(r"\s*+(?:```[A-Za-z]*+\s*+)?+(?=\{)")

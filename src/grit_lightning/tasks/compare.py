@@ -44,7 +44,8 @@ def compare_evaluations(cfg: DictConfig, *, flips: int) -> Compared:
     """Compare predictions on the same samples, print the differences and write them to ``out``.
 
     Each entry of ``runs`` is an evaluation folder, a predictions file, or a run folder, which stands for its newest
-    evaluation, or a pattern of such paths, such as ``sweep/*``. All later entries are compared with the first. Files are written once everything is compared.
+    evaluation, or a pattern of such paths, such as ``sweep/*``. All later entries are compared with the first. Files
+    are written once everything is compared.
 
     Args:
         cfg: the composed config.

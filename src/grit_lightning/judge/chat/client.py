@@ -20,6 +20,7 @@ from grit_lightning.errors import ConfigError
 from grit_lightning.judge.chat.endpoint import Endpoint
 from grit_lightning.judge.chat.reply import Reply, read_reply
 from grit_lightning.judge.chat.statistics import Statistics
+from grit_lightning.system.printable import printable
 from grit_lightning.system.retries import PermanentError, TransientError, retrying
 
 T = TypeVar("T")
@@ -82,7 +83,7 @@ class ChatClient:
     Args:
         endpoint: address and key of the server.
         limits: rate limits, timeouts and retries.
-        response_format: schema of the replies, sent with each request; ``None`` to leave replies free.
+        restriction: request fields that restrict the form of the replies; empty to leave them free.
         processes: number of processes that share the limits.
         statistics: counter of requests, failures, tokens and latencies.
     """
@@ -92,13 +93,13 @@ class ChatClient:
         endpoint: Endpoint,
         limits: Limits,
         *,
-        response_format: Mapping[str, Any] | None,
+        restriction: Mapping[str, Any],
         processes: int,
         statistics: Statistics,
     ) -> None:
         self.endpoint = endpoint
         self.limits = limits
-        self._format = response_format
+        self._restriction = restriction
         self._statistics = statistics
         self._requests = _limiter(limits.requests_per_minute, processes)
         self._tokens = _limiter(limits.tokens_per_minute, processes)
@@ -128,16 +129,17 @@ class ChatClient:
             PermanentError, TransientError, httpx.HTTPError, TimeoutError: the last attempt failed.
             JudgeError: the key is required but missing, or malformed.
         """
-        if self._format is not None:
+        if restriction := self._restriction:
             try:
-                return await self._persist({**body, "response_format": self._format}, tokens, accept)
+                return await self._persist({**body, **restriction}, tokens, accept)
             except PermanentError as error:
                 if not (self.endpoint.may_lack_schemas and error.status in _UNKNOWN_FIELD):
                     raise
         result = await self._persist(body, tokens, accept)
-        if self._format is not None:
-            self._format = None  # the server rejected it, so it is never sent again
-            _log.info("%s does not accept response_format: the judge's replies are free text", self.endpoint.address)
+        if restriction and self._restriction:
+            self._restriction = {}  # the server rejected it, so it is never sent again
+            field = next(iter(restriction))
+            _log.info("%s does not accept %s: the judge's replies are free text", self.endpoint.address, field)
         return result
 
     async def _persist(self, body: Mapping[str, Any], tokens: float, accept: Callable[[Reply], T]) -> T:
@@ -178,12 +180,15 @@ class ChatClient:
 
 
 def reason(error: BaseException) -> str:
-    """Describe in a few words why there is no reply; the text never contains the key."""
+    """Describe on one printable line why there is no reply; the text never contains the key.
+
+    Every message about a server comes from here, so whatever text of the server an error quotes is escaped here.
+    """
     if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError):
-        return f"cannot connect ({error or 'timed out'})"
+        return printable(f"cannot connect ({error or 'timed out'})")
     if isinstance(error, httpx.TimeoutException | TimeoutError):
         return "no reply in time"
-    return str(error) or type(error).__name__
+    return printable(str(error)) or type(error).__name__
 
 
 def _http_client(limits: Limits, verify: ssl.SSLContext) -> httpx.AsyncClient:

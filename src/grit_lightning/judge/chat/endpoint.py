@@ -24,7 +24,8 @@ class Endpoint:
         key_variable: name of the environment variable with the key, which is sent as a bearer token; ``None`` for a
             server without keys.
         key_required: True to refuse to start without a key.
-        may_lack_schemas: True to repeat a request that the server rejects (400, 422) without ``response_format``.
+        may_lack_schemas: True to repeat a request that the server rejects (400, 422) without a restriction of the
+            reply's form (``judge.structured_output``).
     """
 
     url: str

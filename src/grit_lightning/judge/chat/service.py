@@ -23,7 +23,7 @@ from grit_lightning.judge.chat.reply import Reply
 from grit_lightning.judge.chat.reply_cache import CacheOptions, ReplyCache
 from grit_lightning.judge.chat.statistics import Statistics
 from grit_lightning.judge.protocol import then
-from grit_lightning.judge.verdict import SCHEMA, parse_verdict
+from grit_lightning.judge.verdict import REQUEST_FIELDS, parse_verdict
 from grit_lightning.system.retries import TransientError
 
 _log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class ServiceOptions:
     endpoint: Endpoint
     limits: Limits
     cache: CacheOptions | None
-    structured_output: bool
+    structured_output: str
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -153,7 +153,7 @@ def make_client(options: ServiceOptions, statistics: Statistics, *, processes: i
     return ChatClient(
         options.endpoint,
         options.limits,
-        response_format=SCHEMA if options.structured_output else None,
+        restriction=REQUEST_FIELDS[options.structured_output],
         processes=processes,
         statistics=statistics,
     )
