@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import redirect_stderr
@@ -16,6 +17,7 @@ from grit_lightning.errors import ConfigError
 from grit_lightning.evaluation import evaluator
 from grit_lightning.evaluation.predictions import Prediction
 from grit_lightning.rollout.sampler import Sampler, greedy
+from grit_lightning.system.slow import announced
 from grit_lightning.types import Prompt
 from support.predicted import evaluator as make_evaluator
 
@@ -173,23 +175,21 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(
-    ("total", "quiet", "expected"),
-    [
-        (100, False, ["what: 32/100 samples", "what: 64/100 samples", "what: 80/100 samples"]),
-        (50, False, []),
-        (100, True, []),
-    ],
-)
-def test_progress_without_a_terminal_is_a_line_per_quarter(total: int, quiet: bool, expected: list[str]) -> None:
-    with redirect_stderr(io.StringIO()) as text, evaluator._progress("what", total, quiet=quiet) as advance:
-        for _ in range(6):
-            advance(16)
-    assert text.getvalue().splitlines() == expected
+@pytest.mark.parametrize(("quiet", "expected"), [(False, ["what: 32 of 100 samples …"]), (True, [])])
+def test_without_a_terminal_an_evaluation_that_takes_long_says_how_far_it_is(
+    monkeypatch, caplog, quiet: bool, expected: list[str]
+) -> None:
+    monkeypatch.setattr(evaluator, "announced", lambda what, after: announced(what, after=0.1, every=60))
+    caplog.set_level("INFO")
+    with redirect_stderr(io.StringIO()), evaluator._progress("what", 100, quiet=quiet) as advance:
+        advance(32)
+        time.sleep(0.3)
+    assert caplog.messages == expected
 
 
 def test_progress_on_a_terminal_is_a_bar_that_is_cleared_at_the_end() -> None:
     with redirect_stderr(Terminal()) as text, evaluator._progress("what", 100, quiet=False) as advance:
+        time.sleep(2.2)  # what is quick shows no bar
         advance(100)
-    assert "what:   0%" in text.getvalue()
+    assert "what: 100%" in text.getvalue()
     assert text.getvalue().split("\r")[-2].strip() == ""

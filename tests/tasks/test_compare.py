@@ -168,7 +168,7 @@ def test_an_evaluation_by_a_published_protocol_ends_with_the_figure(cli: Any, sh
             r"^\S+/nowhere: does not exist; expected a run, the folder of an evaluation, or a file",
         ),
         (("runs=[a,empty]",), r"^\S+/empty: is neither a run \(no manifest.json\) nor an evaluation \(no evaluation\."),
-        (("runs=[a,bare]",), r"^\S+/bare: this run has not been evaluated yet: task=evaluate ckpt=\S+/bare$"),
+        (("runs=[a,bare]",), r"^\S+/bare: this run has not been evaluated yet: task=evaluate run=\S+/bare$"),
         (
             ("runs=[a,torn.jsonl]",),
             r"^\S+/torn\.jsonl: holds no prediction that can be used: \S+/torn\.jsonl:1: not va",

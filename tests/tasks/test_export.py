@@ -197,7 +197,7 @@ def test_a_refused_upload_keeps_the_folder_and_prints_the_command(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("out=new",), "error: ckpt is null"),
+        (("out=new",), "error: run is null"),
         (("run=run", "out=new", "task.push=model"), "task.push is 'model', expected ORGANISATION/NAME"),
         (("run=nowhere", "out=new"), "/nowhere is not a folder."),
         (("run=run", "out=run"), "is taken"),

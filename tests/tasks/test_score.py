@@ -209,7 +209,7 @@ def with_a_reward_that_is_gone(run: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "overrides", "message"),
     [
-        (untouched, (), r"^rollouts is null, expected a run folder or a JSONL file of rollouts: run=RUN$"),
+        (untouched, (), r"^run is null, expected a run folder or a JSONL file of rollouts: run=RUN$"),
         (untouched, ("run=nowhere",), r"^\S+/nowhere: does not exist; expected a run folder or a JSONL file of "),
         (untouched, ("run=moved/eval",), r"^\S+/moved/eval is not a run folder: it has no manifest\.json\.$"),
         (without_rollouts, ("run=moved",), r"^\S+/moved/rollouts: no rollouts here\.$"),

@@ -53,10 +53,13 @@ FORMER_KEYS = {
 }
 """Current config key by former key."""
 
+_OF_OTHER_TASKS = ("ckpt", "rollouts", "predictions")
+"""Former keys that named a run for another task, and are always null in the config of a run."""
+
 
 def todays_config(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the composed config of a run, as plain values, in the current form. The values are changed in place."""
-    values = with_todays_names(values)
+    """Return the composed config of a run, as plain values, in the current form."""
+    values = {key: value for key, value in with_todays_names(values).items() if key not in _OF_OTHER_TASKS}
     callbacks, evaluation, data = (values.get(key) or {} for key in ("callbacks", "evaluation", "data"))
     heldout, report = callbacks.get("heldout"), callbacks.get("demonstration")
     if isinstance(evaluation, dict) and evaluation and "during_training" not in evaluation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -16,10 +17,8 @@ from grit_lightning.data.listing import DataFile
 from grit_lightning.data.records import read_samples
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.system.files import require_regular
+from grit_lightning.system.slow import announced
 from grit_lightning.types import Prompt, Sample
-
-PROGRESS_FROM = 50
-"""Number of samples above which a check shows a progress bar."""
 
 _FETCHED = ("vsr_cot_train_10.jsonl", "tallyqa_train_10.jsonl", "vsr_val.jsonl", "tallyqa_val.jsonl", "gqa_val.jsonl")
 """Files that ``task=fetch`` downloads."""
@@ -117,8 +116,11 @@ def check_files(
     """
     read = [(entry.file, list(read_samples(entry.file, entry.images))) for entry in files]
     total = sum(isinstance(item, Sample) for _, items in read for item in items)
-    silent = quiet or total <= PROGRESS_FROM or not sys.stderr.isatty()
-    with tqdm(total=total, desc="checking data", unit="sample", disable=silent) as progress:
+    silent = quiet or not sys.stderr.isatty()
+    with (
+        tqdm(total=total, desc="checking data", unit="sample", disable=silent, delay=2) as progress,
+        nullcontext() if quiet or not silent else announced(lambda: f"checking data: {progress.n} of {total} samples"),
+    ):
         return [_check_file(file, items, encode, count_image_tokens, progress) for file, items in read]
 
 

@@ -23,10 +23,8 @@ from grit_lightning.model.backbones.protocol import Backbone
 from grit_lightning.rewards.weighted_sum import Component, Rewards
 from grit_lightning.rollout.sampler import Sampler, greedy
 from grit_lightning.runs.records import from_record
+from grit_lightning.system.slow import announced
 from grit_lightning.types import Completion, Prompt, Sample
-
-PROGRESS_FROM = 50
-"""Progress is reported only for evaluations of more than this many samples."""
 
 _SAMPLING_STEP = 0
 """Takes the place of the optimizer step in the sampling-noise key ``(seed, step, slot)``; the slot is derived from
@@ -229,20 +227,18 @@ def _noise_slot(sample_id: str) -> int:
 
 @contextmanager
 def _progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Report progress: a bar on a terminal, otherwise one line per quarter. Nothing for ``PROGRESS_FROM`` or fewer."""
-    if quiet or total <= PROGRESS_FROM:
+    """Report progress of what takes longer than a few seconds: a bar on a terminal, lines elsewhere."""
+    done = 0
+    if quiet:
         yield lambda count: None
     elif sys.stderr.isatty():
-        with tqdm(desc=what, total=total, unit="sample", dynamic_ncols=True, leave=False) as bar:
+        with tqdm(desc=what, total=total, unit="sample", dynamic_ncols=True, leave=False, delay=2) as bar:
             yield bar.update
     else:
-        done = 0
 
-        def line(count: int) -> None:
+        def advance(count: int) -> None:
             nonlocal done
-            quarters = 4 * done // total
             done += count
-            if 4 * done // total > quarters:
-                print(f"{what}: {done}/{total} samples", file=sys.stderr, flush=True)
 
-        yield line
+        with announced(lambda: f"{what}: {done} of {total} samples", after=4):
+            yield advance

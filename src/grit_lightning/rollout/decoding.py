@@ -65,6 +65,7 @@ def decode(
     choose: Choose,
     ends: Ends,
     static: bool,
+    tick: Callable[[int], None] = lambda position: None,
 ) -> Decoded:
     """Decode ``generations`` completions of each of P prompts.
 
@@ -77,6 +78,7 @@ def decode(
         choose: function that chooses the next tokens.
         ends: rule for the ends of completions.
         static: whether to work in memory that stays, as CUDA graphs need; on CUDA, steps are then replayed as graphs.
+        tick: function that is called with the number of tokens so far before each further one.
     """
     device = keys_B.device
     memory = _static_memory(model) if static else StaticMemory()
@@ -86,6 +88,7 @@ def decode(
     batch = _Batch(model, cache, prompts, keys_B, max_new_tokens, choose, ends)
     batch.draw(logits_N_V)
     for count in range(1, max_new_tokens):
+        tick(count)
         if count % (LOOK if static else 1) == 0:
             ended = batch.ended()
             if all(ended):

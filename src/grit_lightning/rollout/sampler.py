@@ -5,7 +5,7 @@ This module groups prompts of similar length and chooses the tokens; :mod:`.deco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -24,6 +24,7 @@ from grit_lightning.model.merged_adapters import merged
 from grit_lightning.rollout.decoding import Choose, decode
 from grit_lightning.rollout.noise import draw_tokens, sequence_key, without
 from grit_lightning.rollout.stopping import stop_automaton
+from grit_lightning.system.slow import announced
 from grit_lightning.types import Completion, Group, Prompt
 
 
@@ -80,18 +81,37 @@ class Sampler:
         order = sorted(range(len(prompts)), key=lambda index: prompts[index][1].num_tokens)
         chunk = max(1, self.max_sequences // group_size)
         groups: dict[int, Group] = {}
-        for start in range(0, len(order), chunk):
-            indices = order[start : start + chunk]
-            keys = [sequence_key(seed, step, prompts[i][0], g) for i in indices for g in range(group_size)]
-            completions = self._decode(model, backbone, [prompts[index][1] for index in indices], keys)
-            for position, index in enumerate(indices):
-                slot, prompt = prompts[index]
-                members = completions[position * group_size : (position + 1) * group_size]
-                groups[index] = Group(slot, prompt, tuple(members))
+        tokens, position_now = 0, 0
+
+        def tick(position: int) -> None:
+            nonlocal position_now
+            position_now = position
+
+        def so_far() -> str:
+            done = f"{len(groups) * group_size} of {len(order) * group_size} completions"
+            return (
+                f"rolling out: {done}, {tokens} tokens; the next are at token {position_now} of {self.max_new_tokens}"
+            )
+
+        with announced(so_far, after=4, every=15):
+            for start in range(0, len(order), chunk):
+                indices = order[start : start + chunk]
+                keys = [sequence_key(seed, step, prompts[i][0], g) for i in indices for g in range(group_size)]
+                completions = self._decode(model, backbone, [prompts[index][1] for index in indices], keys, tick)
+                tokens += sum(len(one.token_ids) for one in completions)
+                for position, index in enumerate(indices):
+                    slot, prompt = prompts[index]
+                    members = completions[position * group_size : (position + 1) * group_size]
+                    groups[index] = Group(slot, prompt, tuple(members))
         return [groups[index] for index in range(len(prompts))]
 
     def _decode(
-        self, model: PreTrainedModel, backbone: Backbone, prompts: Sequence[Prompt], keys: Sequence[int]
+        self,
+        model: PreTrainedModel,
+        backbone: Backbone,
+        prompts: Sequence[Prompt],
+        keys: Sequence[int],
+        tick: Callable[[int], None],
     ) -> list[Completion]:
         return complete(
             model,
@@ -101,6 +121,7 @@ class Sampler:
             max_new_tokens=self.max_new_tokens,
             stop=self.stop,
             choose=Draw(self.temperature, self.top_k, self.top_p, backbone.banned_token_ids),
+            tick=tick,
         )
 
 
@@ -186,6 +207,7 @@ def complete(
     max_new_tokens: int,
     stop: str,
     choose: Choose,
+    tick: Callable[[int], None] = lambda position: None,
 ) -> list[Completion]:
     """Decode as many completions of each prompt as there are keys for it.
 
@@ -197,6 +219,7 @@ def complete(
         max_new_tokens: limit on the tokens of a completion.
         stop: text that ends a completion and is part of it.
         choose: function that chooses the next tokens.
+        tick: function that is called with the number of tokens of the longest completion before each further token.
     """
     device = model.device
     on_cuda = device.type == "cuda"
@@ -212,6 +235,7 @@ def complete(
             choose=choose,
             ends=ends,
             static=on_cuda,
+            tick=tick,
         )
     owners = [prompt for prompt in prompts for _ in range(generations)]
     columns = found.tokens_B_T.tolist(), found.lengths_B.tolist(), ends.reasons(found.states_B.tolist()), owners

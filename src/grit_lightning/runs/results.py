@@ -41,16 +41,18 @@ def read_results(run: RunFolder) -> dict[str, Any] | None:
         raise DataError(f"not the results of a run ({error})", str(run.results_file)) from error
 
 
-def heldout_metrics(run: RunFolder) -> dict[str, float]:
-    """Return the metrics after the last step as ``heldout/DATASET/METRIC``, those over all data as ``heldout/METRIC``.
+def heldout_metrics(run: RunFolder, when: str = "after") -> dict[str, float]:
+    """Return the metrics after the last step, or ``before`` the first.
+
+    Their names are ``heldout/DATASET/METRIC``, and ``heldout/METRIC`` for those over all data.
 
     It is empty for a run that answered no held-out questions.
     """
     if not run.before_and_after_file.is_file():
         return {}
-    after = json.loads(run.before_and_after_file.read_text(encoding="utf-8"))["after"]
+    of_run = json.loads(run.before_and_after_file.read_text(encoding="utf-8")).get(when, {})
     found: dict[str, float] = {}
-    for dataset, metrics in after.items():
+    for dataset, metrics in of_run.items():
         prefix = "heldout" if dataset == _OVERALL else f"heldout/{dataset}"
         found |= {f"{prefix}/{name}": float(value) for name, value in metrics.items() if value is not None}
     return found

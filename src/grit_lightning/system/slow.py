@@ -5,30 +5,36 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from grit_lightning.system.rank import is_first_process
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def announced(what: str, *, after: float = 2.0, every: float = 10.0) -> Iterator[None]:
+def announced(what: str | Callable[[], str], *, after: float = 2.0, every: float = 10.0) -> Iterator[None]:
     """Log ``what`` if the block takes longer than ``after`` seconds, and again ``every`` so many seconds until it ends.
 
     Args:
-        what: what the block does, such as ``loading weights``.
+        what: what the block does, such as ``loading weights``, or a function that says how far it has come. Only the
+            first process of a run says so.
         after: seconds before the first line.
         every: seconds between further lines, which say how long it has taken.
     """
+    if not is_first_process():
+        yield
+        return
     done = threading.Event()
     start = time.monotonic()
 
     def tell() -> None:
         if done.wait(after):
             return
-        log.info("%s …", what)
+        log.info("%s …", what if isinstance(what, str) else what())
         while not done.wait(every):
-            log.info("%s … %.0f s", what, time.monotonic() - start)
+            log.info("%s … %.0f s", what if isinstance(what, str) else what(), time.monotonic() - start)
 
     teller = threading.Thread(target=tell, name="announcer", daemon=True)
     teller.start()

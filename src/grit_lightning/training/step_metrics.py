@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
 
 from grit_lightning.model.packing import completion_lengths, truncated
 from grit_lightning.model.policy import TokenLogprobs
+from grit_lightning.system.slow import announced
 from grit_lightning.training.objective import LossTerms, mean_std, moments, wide_dtype, zero_variance
 from grit_lightning.types import Group, Score
 
@@ -23,6 +24,13 @@ def reward_means(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return the mean rewards among logged metrics, by component name or ``total``."""
     matches = (_REWARD.fullmatch(key) for key in metrics)
     return {match[1]: metrics[match[0]] for match in matches if match}
+
+
+_DOING = {
+    "reference": "computing the reference's log-probabilities",
+    "wait_for_rewards": "scoring the completions",
+    "update": "updating the weights",
+}
 
 
 class PhaseTimer:
@@ -38,9 +46,13 @@ class PhaseTimer:
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """Time the block as ``phase``; its seconds replace those of an earlier block of that name."""
+        """Time the block as ``phase``; its seconds replace those of an earlier block of that name.
+
+        A phase that takes long says so, so that a step is never silent for long; rollouts say more themselves.
+        """
         start = time.perf_counter()
-        yield
+        with nullcontext() if phase == "rollout" else announced(_DOING.get(phase, phase), after=4, every=15):
+            yield
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds[phase] = time.perf_counter() - start

@@ -13,8 +13,14 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from grit_lightning.errors import ConfigError
 
-_SHOWN = {"reward": "reward/total/mean", "KL": "kl", "length": "length/mean", "tokens/s": "tokens_per_second"}
-"""Metrics shown beside the progress bar: displayed name to logged name."""
+_SHOWN = {
+    "reward": "reward/total/mean",
+    "loss": "loss",
+    "KL": "kl",
+    "length": "length/mean",
+    "tokens/s": "tokens_per_second",
+}
+"""Metrics beside the progress bar: displayed name to logged name. A reward hides the loss, which then says nothing."""
 
 
 class StepProgressBar(ProgressBar):
@@ -73,6 +79,8 @@ class StepProgressBar(ProgressBar):
             return
         metrics = trainer.callback_metrics
         shown = {name: metrics[key].item() for name, key in _SHOWN.items() if key in metrics}
+        if "reward" in shown:
+            shown.pop("loss", None)
         if self._bar is not None:
             self._bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()}, refresh=False)
             self._bar.update(trainer.global_step - self._bar.n)

@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from grit_lightning.runs.results import heldout_metrics
 from grit_lightning.runs.run_folder import RunFolder
 from grit_lightning.system.tables import text_table
 from grit_lightning.training.step_metrics import reward_means
@@ -63,7 +64,20 @@ class TrainingSummary(Callback):
 
     def _print(self, trainer: pl.Trainer, headline: str) -> None:
         if trainer.is_global_zero and self._last:
-            print(f"\n{headline}\n\n{first_and_last(self._first, self._last)}\n\n{places(self.run)}", flush=True)
+            key = key_result(self.run, self._first, self._last)
+            print(f"\n{headline}{key}\n\n{first_and_last(self._first, self._last)}\n\n{places(self.run)}", flush=True)
+
+
+def key_result(run: RunFolder, first: Mapping[str, float], last: Mapping[str, float]) -> str:
+    """Return the result to look at first, as an end of the headline: held-out accuracy, or else reward or loss."""
+    metrics = heldout_metrics(run)
+    after, before = metrics.get("heldout/accuracy"), heldout_metrics(run, "before").get("heldout/accuracy")
+    if after is not None and before is not None:
+        return f" Held-out accuracy: {before:.3f} before, {after:.3f} after."
+    for name in ("reward", "loss"):
+        if name in first and name in last:
+            return f" {name.capitalize()}: {_number(first[name])} at first, {_number(last[name])} at last."
+    return ""
 
 
 def first_and_last(first: Mapping[str, float], last: Mapping[str, float]) -> str:
@@ -97,9 +111,11 @@ def places(run: RunFolder) -> str:
 
 
 def _rows(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return the rows of the summary: total reward, its components by name, then the metrics of ``_SUMMARISED``."""
+    """Return the rows of the summary: total reward and its components, or the loss, then ``_SUMMARISED``."""
     rewards = reward_means(metrics)
     rows = {"reward": rewards.pop("total")} if "total" in rewards else {}
+    if not rows and "loss" in metrics:
+        rows = {"loss": metrics["loss"]}
     rows |= {f"  {name}": rewards[name] for name in sorted(rewards)}
     return rows | {name: metrics[key] for name, key in _SUMMARISED.items() if key in metrics}
 
