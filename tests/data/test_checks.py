@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 
 import pytest
 
 from grit_lightning.data import checks
 from grit_lightning.data.checks import DataFile, check_files, check_names, describe, find_files, raise_first
+from grit_lightning.data.images import load_image
 from grit_lightning.errors import ConfigError, DataError
 
 
@@ -106,11 +108,19 @@ def test_an_unreadable_file_has_a_row_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("count", "quiet", "terminal", "shown"),
-    [(51, False, True, True), (50, False, True, False), (51, True, True, False), (51, False, False, False)],
+    ("quiet", "terminal", "bar", "lines"),
+    [(False, True, True, 0), (True, True, False, 0), (False, False, False, 1), (True, False, False, 0)],
 )
-def test_progress_is_shown_for_many_samples(write, record, capsys, monkeypatch, count, quiet, terminal, shown):
+def test_a_check_that_takes_long_says_how_far_it_is(
+    write, record, capsys, caplog, monkeypatch, encoder, quiet, terminal, bar, lines
+):
+    def slow(sample):
+        time.sleep(1.2)
+        return encoder(sample, load_image(sample))
+
+    caplog.set_level("INFO")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    file = write(*[record()] * count)
-    check_files([entry(file)], encode=None, count_image_tokens=None, quiet=quiet)
-    assert ("checking data" in capsys.readouterr().err) == shown
+    file = write(*[record()] * 3)
+    check_files([entry(file)], encode=slow, count_image_tokens=None, quiet=quiet)
+    assert ("checking data" in capsys.readouterr().err) == bar
+    assert len([message for message in caplog.messages if message.startswith("checking data: ")]) == lines

@@ -120,7 +120,7 @@ def test_a_user_reward_in_a_user_config_scores_a_run(cli, run: Path) -> None:
     )
     used = OmegaConf.load(folder / "config.yaml")
     assert used.reward.components.brevity.fn._target_ == "my_module.my_reward"
-    assert used.rollouts == str(run)
+    assert used.run == str(run)
 
 
 def test_a_single_file_is_scored_inside_and_outside_a_run(cli, run: Path, tmp_path: Path) -> None:

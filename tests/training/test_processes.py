@@ -72,7 +72,7 @@ def test_a_process_that_fails_before_training_ends_the_others_with_its_reason(tm
         "if os.environ.get('LOCAL_RANK') == '1':\n"
         "    raise ImportError('no such library here')\n"
     )
-    reward = "reward.components={mine: {weight: 1, fn: {_target_: one_fails.score, _partial_: true}}}"
+    reward = "+reward.components.mine={weight: 1, fn: {_target_: one_fails.score, _partial_: true}}"
     began = time.monotonic()
     with start(
         *TWO, reward, f"out={tmp_path / 'run'}", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)},

@@ -122,7 +122,7 @@ def _line(error: Exception) -> str | None:
     """Return the one line that a user sees of an error; ``None`` for an error of this program."""
     if isinstance(error, BrokenPipeError):
         return None
-    if isinstance(error, _USER_ERRORS):
+    if isinstance(error, _USER_ERRORS) or str(error).startswith("Only one of --run"):  # Hydra's, about its flags
         return one_line(error)
     return disk_refusal(error) if isinstance(error, OSError) else None
 

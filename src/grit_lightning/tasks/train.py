@@ -44,7 +44,7 @@ from grit_lightning.training.callbacks.checkpoints import RAISED_BY_ALL
 from grit_lightning.training.callbacks.heldout import has_finished
 from grit_lightning.training.callbacks.run_records import FinishOnly, ResumeNote
 from grit_lightning.training.policy_module import PolicyModule
-from grit_lightning.training.processes import Processes
+from grit_lightning.training.processes import Processes, starts_processes
 
 log = logging.getLogger(__name__)
 
@@ -174,6 +174,12 @@ def _build(cfg: DictConfig, *callbacks: Callback) -> tuple[PolicyModule, PromptD
         logger=[*map(instantiate, filter(None, (values["logger"] or {}).values()))],
         _convert_="all",
     )
+    if is_sweep() and starts_processes(trainer.strategy.launcher) and trainer.num_devices > 1:
+        raise ConfigError(
+            f"trainer.devices={trainer.num_devices} cannot be used in a sweep, of which each process would start all "
+            "jobs again: start each job by itself, or use hydra/launcher=submitit_slurm with "
+            f"hydra.launcher.tasks_per_node={trainer.num_devices}"
+        )
     processes.attach(trainer.strategy.launcher)
     probe_judge(values)
     module.backbone.weights_folder()

@@ -26,6 +26,11 @@ _PARENT = "GRIT_LIGHTNING_PARENT"
 """Environment variable with the process id of the process that starts the others."""
 
 
+def starts_processes(launcher: Any) -> bool:
+    """Tell whether a launcher of Lightning would start further processes, as torchrun or SLURM have not done so."""
+    return hasattr(launcher, "_call_children_scripts") and not launcher.cluster_environment.creates_processes_externally
+
+
 class Processes(Callback):
     """Watches over the processes that a launcher of Lightning starts for a run or an evaluation.
 
@@ -37,11 +42,13 @@ class Processes(Callback):
         self._hint = hint
         self._children: list[subprocess.Popen[Any]] = []
         self._is_ending = threading.Event()
+        self._parent: int | None = None
 
     def attach(self, launcher: Any) -> None:
         """Watch what ``launcher`` will start, instead of Lightning's observer; or, in a child, watch the parent."""
         if os.environ.get(_PARENT) == str(os.getppid()):
-            threading.Thread(target=self._watch_parent, args=(os.getppid(),), daemon=True).start()
+            self._parent = os.getppid()
+            threading.Thread(target=self._watch_parent, daemon=True).start()
         if not hasattr(launcher, "_call_children_scripts"):  # one process, or processes started by torchrun or SLURM
             return
         start = launcher._call_children_scripts
@@ -79,13 +86,15 @@ class Processes(Callback):
         if _is_of_another_process(error):
             reason = self._first_failure() or "another process of this run has ended"
             reason = f"{reason}; {self._hint}"
+            if self._parent_has_ended():
+                self._say_that_parent_has_ended()
         self._send(signal.SIGKILL)
         return reason
 
     def _first_failure(self) -> str | None:
         deadline = time.monotonic() + GRACE
-        while self._children and time.monotonic() < deadline:
-            if failed := self._failed():
+        while (self._children or self._parent) and time.monotonic() < deadline:
+            if (failed := self._failed()) or self._parent_has_ended():
                 return failed
             time.sleep(0.1)
         return None
@@ -105,13 +114,19 @@ class Processes(Callback):
                 return
             time.sleep(_PERIOD)
 
-    def _watch_parent(self, parent: int) -> None:
-        while os.getppid() == parent:
+    def _watch_parent(self) -> None:
+        while not self._parent_has_ended():
             time.sleep(_PERIOD)
         if not self._is_ending.is_set():
-            if os.environ.get("LOCAL_RANK") == "1":  # one of them says so
-                self._leave("process 0 has ended")
+            self._say_that_parent_has_ended()
             os._exit(1)
+
+    def _parent_has_ended(self) -> bool:
+        return self._parent is not None and os.getppid() != self._parent
+
+    def _say_that_parent_has_ended(self) -> None:
+        if os.environ.get("LOCAL_RANK") == "1":  # one of the others does
+            print(f"error: process 0 has ended; {self._hint}", file=sys.stderr, flush=True)
 
     def _leave(self, reason: str) -> None:
         """End this process, whose main thread may wait for ever for the process that has failed."""
