@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 
 import hydra
@@ -37,6 +38,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may lack a character
+    threading.excepthook = _thread_failed
     quiet_libraries()
     sys.argv[1:] = map(_todays_argument, sys.argv[1:])
     config.register()
@@ -122,9 +124,15 @@ def _line(error: Exception) -> str | None:
     """Return the one line that a user sees of an error; ``None`` for an error of this program."""
     if isinstance(error, BrokenPipeError):
         return None
-    if isinstance(error, _USER_ERRORS) or str(error).startswith("Only one of --run"):  # Hydra's, about its flags
+    if isinstance(error, _USER_ERRORS) or (isinstance(error, ValueError) and _is_raised_by_hydra(error)):
         return one_line(error)
     return disk_refusal(error) if isinstance(error, OSError) else None
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """Report an exception in a thread, but for a disk's refusal: TensorBoard raises it in the main thread, too."""
+    if not (isinstance(failure.exc_value, OSError) and disk_refusal(failure.exc_value)):
+        threading.__excepthook__(failure)
 
 
 def _todays_argument(argument: str) -> str:
@@ -145,6 +153,14 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # huggingface_hub sets its level again when it is imported, to the one named here.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+
+
+def _is_raised_by_hydra(error: Exception) -> bool:
+    """Tell whether Hydra itself raised an error, as about its flags or ``GROUP=null``, and not something it called."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("hydra.")
 
 
 def _close_judges() -> None:

@@ -54,5 +54,6 @@ def create(
         run_inputs.write(run.inputs_file, inputs)
         write_atomic(run.manifest_file, json.dumps(manifest, indent=2, allow_nan=False) + "\n")
     except OSError as error:
-        raise ConfigError(f"out={run.path} cannot be the run folder: {error.strerror} ({error.filename}).") from error
+        where = error.filename or "while its files were written"
+        raise ConfigError(f"out={run.path} cannot be the run folder: {error.strerror} ({where}).") from error
     return run

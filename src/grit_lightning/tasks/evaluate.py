@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from grit_lightning.app.output_folder import refuse_taken, require_writable
 from grit_lightning.app.overrides import changed_run_config, chosen_options, given_overrides, is_given, output_path
 from grit_lightning.app.startup import probe_judge
-from grit_lightning.errors import ConfigError
+from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.evaluation import published
 from grit_lightning.evaluation.evaluation_folder import (
     EvaluationFolder,
@@ -29,13 +29,16 @@ from grit_lightning.evaluation.intervals import Intervals, intervals
 from grit_lightning.evaluation.metrics import Metrics, summary
 from grit_lightning.evaluation.predictions import Prediction, is_scored
 from grit_lightning.evaluation.tables import overview
+from grit_lightning.runs import inputs as run_inputs
 from grit_lightning.runs import run_folder as runs
 from grit_lightning.runs.run_folder import RunFolder
+from grit_lightning.system.disk import disk_refusal
 from grit_lightning.system.printable import printable_lines
 from grit_lightning.system.rank import is_first_process
 from grit_lightning.tasks.evaluate_file import evaluate_file, is_predictions
 from grit_lightning.tasks.evaluation_job import EvaluationJob, build_job
 from grit_lightning.training.checkpoint_weights import load_weights, read_weights
+from grit_lightning.training.processes import Processes
 from grit_lightning.types import Sample
 
 log = logging.getLogger(__name__)
@@ -90,11 +93,28 @@ def evaluate_model(cfg: DictConfig, *, max_samples: int | None) -> Evaluation | 
         weights = read_weights(checkpoint)
         used = changed_run_config(cfg, run, given_overrides())
     job = build_job(used, run, weights, max_samples)
+    if run is not None:
+        _require_same_prompt_and_judge(run, used, job.values, cfg.allow_changed)
     folder = _folder(cfg, run, job)
+    processes = Processes(f"to continue, run the same command with out={folder.path}")
     try:
-        return _evaluated(job, folder)
-    except OSError as error:
-        raise ConfigError(f"{folder.path} cannot be written: {error.strerror} ({error.filename})") from error
+        return _evaluated(job, folder, processes)
+    except BaseException as error:
+        if reason := processes.end(error):
+            raise CheckpointError(reason) from error
+        if isinstance(error, OSError) and (refusal := disk_refusal(error, folder.path)):
+            raise ConfigError(refusal) from error
+        raise
+
+
+def _require_same_prompt_and_judge(
+    run: RunFolder, used: DictConfig, values: Mapping[str, Any], allowed: Sequence[str]
+) -> None:
+    """Refuse prompt or judge files that are no longer those of the run, unless the command line asks for others."""
+    written: dict[str, Any] = OmegaConf.to_container(used, resolve=False)  # type: ignore[assignment]
+    asked = {change.lstrip("+~").partition("=")[0].partition(".")[0] for change in given_overrides()}
+    now = run_inputs.describe([], written, values)
+    run_inputs.require_same(run.path, run_inputs.read(run.inputs_file), now, {"data", "reward", *asked, *allowed})
 
 
 # ---- the folder ----
@@ -119,7 +139,7 @@ def _folder(cfg: DictConfig, run: RunFolder | None, job: EvaluationJob) -> Evalu
 # ---- the work ----
 
 
-def _evaluated(job: EvaluationJob, folder: EvaluationFolder) -> Evaluation:
+def _evaluated(job: EvaluationJob, folder: EvaluationFolder, processes: Processes) -> Evaluation:
     trainer = job.values["trainer"]
     # Fabric instead of the Trainer: generation needs device and precision, but no strategy, as each device works alone.
     fabric = L.Fabric(
@@ -130,6 +150,7 @@ def _evaluated(job: EvaluationJob, folder: EvaluationFolder) -> Evaluation:
     )
     if is_first_process() and _unfinished(job, folder):
         probe_judge(dict(job.values))
+    processes.attach(fabric.strategy.launcher)
     with lock_folder(folder) if is_first_process() else nullcontext():
         fabric.launch()
         folder = EvaluationFolder(Path(fabric.broadcast(str(folder.path))))  # a name with a time differs per process
@@ -140,6 +161,7 @@ def _evaluated(job: EvaluationJob, folder: EvaluationFolder) -> Evaluation:
         fabric.barrier()  # no process writes before all have read
         _answer(job, folder, left[fabric.global_rank :: fabric.world_size], fabric)
         fabric.barrier()
+        processes.end(None)
         if not fabric.is_global_zero:
             return Evaluation(folder.path, [], {}, {})
         result = _finished(job, folder)

@@ -20,9 +20,11 @@ from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.model.adapters import has_adapters, merge
 from grit_lightning.model.backbones.protocol import Backbone
 from grit_lightning.model.conversion.internvl import write_processors
+from grit_lightning.model.conversion.safetensors_files import disk_errors
 from grit_lightning.model.finite import first_not_finite
 from grit_lightning.model.hub import WEIGHTS
 from grit_lightning.runs import run_folder as runs
+from grit_lightning.system.disk import disk_refusal
 from grit_lightning.tasks.card_snippet import card_snippet
 from grit_lightning.tasks.model_card import model_card
 from grit_lightning.tasks.upload import require_upload, upload
@@ -73,7 +75,11 @@ def export_model(
         merge(model)
     _convert(model, dtype)
     _copy_files(Path(backbone.weights_folder()), folder)
-    _save(model, backbone, folder, shard_size)
+    try:
+        with disk_errors():
+            _save(model, backbone, folder, shard_size)
+    except OSError as error:
+        raise CheckpointError(disk_refusal(error, folder) or f"{folder} cannot be written: {error}") from error
     snippet = card_snippet(values, backbone.image_processor, push)
     (folder / "README.md").write_text(model_card(run, values, weights.step, snippet), encoding="utf-8")
     print(f"{weights.file}, step {weights.step}\n\nwritten to {folder}")

@@ -110,7 +110,7 @@ class BackgroundCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
             while (action := self._next_action()) is not None:
                 action()
-        except OSError as error:
+        except Exception as error:  # torch raises RuntimeError about its archive after an OSError of the file
             self._error = _cannot_be_written(path, error)
         finally:
             with self._lock:
@@ -140,5 +140,10 @@ def on_host(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return copied
 
 
-def _cannot_be_written(path: Path, error: OSError) -> CheckpointError:
-    return CheckpointError(f"{path} cannot be written: {error.strerror}.")
+def _cannot_be_written(path: Path, error: BaseException) -> CheckpointError:
+    """Return an error with the disk's reason: that of the first exception of the chain that has one."""
+    first: BaseException | None = error
+    while first is not None and not (isinstance(first, OSError) and first.strerror):
+        first = first.__cause__ or first.__context__
+    reason = first.strerror if isinstance(first, OSError) else str(error).split("\n", 1)[0]
+    return CheckpointError(f"{path} cannot be written: {reason}.")

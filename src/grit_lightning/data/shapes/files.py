@@ -18,6 +18,7 @@ from grit_lightning.data.shapes.scenes import STANDARD, Difficulty, Split
 from grit_lightning.errors import DataError
 from grit_lightning.system.files import require_regular, write_bytes_atomic
 from grit_lightning.system.locks import held
+from grit_lightning.system.paths import cache_folder
 
 T = TypeVar("T")
 
@@ -79,7 +80,10 @@ class DrawnDataset:
                     for path in absent():  # checked again: another process may have written some
                         write_bytes_atomic(path, texts[path] if path in texts else _png(images[path]))
         except OSError as error:
-            raise DataError(f"cannot write the data set ({error.strerror or error})", str(folder)) from error
+            hint = "; GRIT_LIGHTNING_CACHE=DIR names another folder for the cache"
+            inside = folder.is_relative_to(cache_folder())
+            reason = f"cannot write the data set ({error.strerror or error}){hint if inside else ''}"
+            raise DataError(reason, str(folder)) from error
         return [folder / name for name in self.texts]
 
 

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForImageTextToText, PreTrainedConfig
 from transformers.utils import PushToHubMixin
 
+from grit_lightning.model.conversion.safetensors_files import disk_errors
 from grit_lightning.system.files import build_folder_once, replacing_folder
 from grit_lightning.system.paths import cache_folder
 
@@ -37,6 +38,7 @@ def random_checkpoint(config: PreTrainedConfig, seed: int, *parts: PushToHubMixi
             model = AutoModelForImageTextToText.from_config(copy.deepcopy(config), dtype=torch.float32)  # edits config
         with replacing_folder(target) as empty:
             for part in (model, *parts):
-                part.save_pretrained(empty)
+                with disk_errors():
+                    part.save_pretrained(empty)
 
     return build_folder_once(folder, build)

@@ -7,10 +7,15 @@ JSON object from tensor name to dtype, shape and byte range in the data; the dat
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from safetensors import SafetensorError
 
 from grit_lightning.errors import CheckpointError
 
@@ -142,3 +147,18 @@ def _copy(tensor: StoredTensor, target: BinaryIO, advance: Callable[[int], objec
             target.write(chunk)
             left -= len(chunk)
             advance(len(chunk))
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Turn safetensors' own error about a file that cannot be written into the ``OSError`` that it reports.
+
+    Raises:
+        OSError: the disk refused to be written within the block.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise
