@@ -1,9 +1,12 @@
 """Tests of requests to stop: at once, after a protected section, and during the way out."""
 
+import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -96,3 +99,30 @@ def test_a_signal_that_the_process_ignores_stays_ignored():
         ["nohup", sys.executable, "-c", program], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
     )
     assert (done.returncode, done.stdout) == (0, "still here\n")
+
+
+def test_a_closed_terminal_does_not_prevent_the_run_from_being_saved(tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path; from grit_lightning.system.stop import Stopped, stop_signals\n"
+        "stop_signals.install(); Path(sys.argv[1], 'ready').touch()\n"
+        "try: time.sleep(60)\n"
+        "except Stopped as stopped:\n"
+        "    print('saving', flush=True); print('saving', file=sys.stderr, flush=True)\n"
+        "    Path(sys.argv[1], 'saved').write_text(str(stopped))"
+    )
+    terminal, end = pty.openpty()
+
+    def take_terminal():
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    process = subprocess.Popen(command, stdin=end, stdout=end, stderr=end, preexec_fn=take_terminal)
+    os.close(end)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "ready").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.close(terminal)
+    assert process.wait(timeout=60) == 0
+    assert (tmp_path / "saved").read_text() == "SIGHUP"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -39,6 +40,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: int | None = None
         self._postponed = False
+        self._terminals: set[int] = set()
 
     def install(self) -> None:
         """Install the handlers. A signal that the process was started to ignore (``nohup``) stays ignored.
@@ -48,6 +50,7 @@ class StopSignals:
         """
         if threading.current_thread() is not threading.main_thread():
             return
+        self._terminals |= {descriptor for descriptor in (1, 2) if os.isatty(descriptor)}
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, self._handle)
@@ -70,11 +73,20 @@ class StopSignals:
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         first = self.received is None
         self.received = self.received or signum
+        self._leave_lost_terminals()
         if self._postponed and first:
             signal.signal(signal.SIGALRM, self._interrupt)
             signal.setitimer(signal.ITIMER_REAL, GRACE)
         elif first or signum == signal.SIGINT:
             self._interrupt(signum, frame)
+
+    def _leave_lost_terminals(self) -> None:
+        """Send further output nowhere if its terminal was closed: it would fail while the run is being saved."""
+        for descriptor in [one for one in self._terminals if not os.isatty(one)]:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+            self._terminals.discard(descriptor)
 
     def _interrupt(self, signum: int, frame: FrameType | None) -> NoReturn:
         self.resume()

@@ -80,7 +80,10 @@ class Processes(Callback):
         self._is_ending.set()
         if error is None:
             for child in self._children:
-                child.wait(timeout=60)
+                try:
+                    child.wait(timeout=60)
+                except subprocess.TimeoutExpired:  # all work is done
+                    child.kill()
             return None
         reason = None
         if _is_of_another_process(error):
