@@ -16,6 +16,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from transformers.utils import is_torchvision_available
 
+from grit_lightning.tasks import model_card
 from support.hub_server import SIGNATURE, HubServer, Repository, account
 from support.image_processors import without_torchvision
 from support.released import MAKERS, TINY, internvl
@@ -265,3 +266,15 @@ def test_adapters_trained_on_4_bits_are_merged_into_the_unquantized_weights(cli,
             assert b.abs().max() > 0
             expected = expected + 3 * b @ a
         torch.testing.assert_close(value, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("train", "shown"),
+    [
+        (None, "generated"),
+        ("/data/mine.jsonl", "mine.jsonl"),
+        (["/data/a.jsonl", {"file": "b.jsonl", "images": "images"}], "a.jsonl, b.jsonl"),
+    ],
+)
+def test_the_card_names_the_data_however_they_are_listed(train, shown) -> None:
+    assert model_card._data(train) == shown

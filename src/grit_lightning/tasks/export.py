@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 from transformers import GenerationConfig, PreTrainedModel
 
 from grit_lightning.app import config
-from grit_lightning.app.output_folder import refuse_taken
-from grit_lightning.app.overrides import changed_run_config, given_overrides
+from grit_lightning.app.output_folder import claimed
+from grit_lightning.app.overrides import changed_run_config, given_overrides, is_default_output, output_path
 from grit_lightning.app.startup import prepare
 from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.model.adapters import has_adapters, merge
@@ -58,8 +58,14 @@ def export_model(
     if cfg.run is None:
         raise ConfigError("run is null, expected the run folder to export: run=RUN")
     config.check(cfg)
-    folder = Path(cfg.out).expanduser().absolute()
-    refuse_taken(folder)
+    with claimed(output_path(cfg), next_free=is_default_output()) as folder:
+        _export(cfg, folder, dtype, shard_size, push)
+    if push is not None:
+        print(f"uploaded to {upload(folder, push, private=private)}")
+    return folder
+
+
+def _export(cfg: DictConfig, folder: Path, dtype: str, shard_size: str, push: str | None) -> None:
     run, checkpoint = runs.open_checkpoint(Path(cfg.run).expanduser().absolute())
     if push is not None:
         require_upload(push)
@@ -83,9 +89,6 @@ def export_model(
     snippet = card_snippet(values, backbone.image_processor, push)
     (folder / "README.md").write_text(model_card(run, values, weights.step, snippet), encoding="utf-8")
     print(f"{weights.file}, step {weights.step}\n\nwritten to {folder}")
-    if push is not None:
-        print(f"uploaded to {upload(folder, push, private=private)}")
-    return folder
 
 
 def _save(model: PreTrainedModel, backbone: Backbone, folder: Path, shard_size: str) -> None:

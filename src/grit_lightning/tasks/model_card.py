@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def model_card(run: RunFolder, values: Mapping[str, Any], step: int, snippet: st
 def _recipe(values: Mapping[str, Any], is_grpo: bool) -> dict[str, Any]:
     rollout, peft, trainer = values["rollout"], values["peft"], values["trainer"]
     recipe: dict[str, Any] = {
-        "data": ", ".join(Path(entry["file"]).name for entry in values["data"].get("train") or []) or "generated",
+        "data": _data(values["data"].get("train")),
         "optimizer": f"{values['optimizer']['_target_'].rpartition('.')[2]}, learning rate {values['optimizer']['lr']}",
         "schedule": values["scheduler"]["_target_"].rpartition(".")[2],
         "precision": f"{values['model']['dtype']} weights, {trainer['precision']}",
@@ -99,6 +99,12 @@ def _recipe(values: Mapping[str, Any], is_grpo: bool) -> dict[str, Any]:
         "weight of the KL term": values["objective"]["beta"],
         "rewards, by weight": ", ".join(f"{name} {weight:g}" for name, weight in weights.items()),
     }
+
+
+def _data(train: str | Sequence[str | Mapping[str, str]] | None) -> str:
+    """Return the names of the training files and folders, as ``data.train`` lists them."""
+    entries = [train] if isinstance(train, str) else train or []
+    return ", ".join(Path(one if isinstance(one, str) else one["file"]).name for one in entries) or "generated"
 
 
 def _images(model: Mapping[str, Any]) -> str:
