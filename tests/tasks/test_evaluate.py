@@ -146,7 +146,7 @@ def test_without_a_run_the_configured_model_is_evaluated(cli, tmp_path: Path) ->
     predictions = read_predictions(folder / "predictions.jsonl")
     assert len(predictions) == 60
     assert all(one["text"].startswith("<think>") and one["num_tokens"] <= 4 for one in predictions)
-    assert re.fullmatch(r"(answering: \d+/60 samples\n)+", done.stderr)
+    assert re.fullmatch(r"(INFO: answering: \d+ of 60 samples …( \d+ s)?\n)*", done.stderr)
 
 
 def test_the_folder_is_named_after_step_prompt_and_decoding(cli, run: Path) -> None:

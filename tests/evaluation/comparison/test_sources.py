@@ -49,7 +49,7 @@ def test_a_run_is_represented_by_its_newest_finished_evaluation(run: Path) -> No
 
 
 def test_a_path_without_predictions_is_refused_by_name(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"run: this run has not been evaluated yet: task=evaluate ckpt=/\S+/run$"):
+    with pytest.raises(DataError, match=r"run: this run has not been evaluated yet: task=evaluate run=/\S+/run$"):
         find(run)
     with pytest.raises(DataError, match="nowhere: does not exist; expected a run, the folder of an evaluation, or a f"):
         find(tmp_path / "nowhere")
