@@ -16,9 +16,10 @@ from PIL import Image
 from grit_lightning.app import config
 from grit_lightning.model.backbones.pretrained import PretrainedBackbone
 from grit_lightning.system.paths import conf_dir
-from grit_lightning.types import Group, Prompt, Sample
+from grit_lightning.types import Group, Prompt
 from support.hostile_server import HostileServer, serve
 from support.hub_server import HubServer, serve_hub
+from support.samples import one_image
 
 pytest_plugins = ["support.cli_fixtures", "support.judge_fixtures", "support.real_size"]
 
@@ -72,10 +73,10 @@ def make_prompt(backbone: PretrainedBackbone) -> Callable[..., Prompt]:
         index: int = 0, size: tuple[int, int] = (112, 112), question: str = "How many red circles are there?"
     ) -> Prompt:
         pixels = torch.randint(0, 256, (size[1], size[0], 3), generator=torch.Generator().manual_seed(index))
-        sample = Sample(
+        sample = one_image(
             f"noise/{index}", question, "2", Path("noise.png"), size, (), "tallyqa", "train", f"noise:{index}"
         )
-        return backbone.encode(sample, Image.fromarray(pixels.byte().numpy()))
+        return backbone.encode(sample, [Image.fromarray(pixels.byte().numpy())])
 
     return make
 

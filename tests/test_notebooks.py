@@ -45,7 +45,7 @@ def run(compose_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFac
     """A run of two steps over all 20 samples; every completion reads ``TEXT``, as random weights write no boxes."""
 
     def completion(self: PretrainedBackbone, token_ids: Any, finish: Any, prompt: Any) -> Completion:
-        return Completion(tuple(token_ids), TEXT, finish, prompt.box_space)
+        return Completion(tuple(token_ids), TEXT, finish, prompt.box_spaces)
 
     options = (
         "trainer.max_steps=2", "trainer.accelerator=cpu", "data.prompts_per_step=10", "data.val=null",

@@ -40,7 +40,7 @@ def _groups(module: MeasuredModule) -> list[Group]:
         lengths = torch.randint(1, 60, (SIZE.generations,), generator=generator).tolist()
         ids = [torch.randint(10, 480, (length,), generator=generator).tolist() for length in lengths]
         groups.append(
-            Group(slot, prompt, tuple(Completion(tuple(tokens), "", "length", prompt.box_space) for tokens in ids))
+            Group(slot, prompt, tuple(Completion(tuple(tokens), "", "length", prompt.box_spaces) for tokens in ids))
         )
     return groups
 
@@ -151,7 +151,7 @@ def sampled_logprobs(device: torch.device, dtype: torch.dtype, allowed: float) -
     kept: list[Tensor] = []
     found = _decoded(module, model, static=False, kept=kept)
     groups = [
-        replace(group, completions=tuple(Completion(tuple(row), "", "stop", (1, 1)) for row in rows))
+        replace(group, completions=tuple(Completion(tuple(row), "", "stop", ((1, 1),)) for row in rows))
         for group, rows in zip(
             _groups(module), found.tokens_B_T.view(SIZE.prompts, SIZE.generations, -1).tolist(), strict=True
         )

@@ -18,7 +18,7 @@ from grit_lightning.app import config
 from grit_lightning.data.stream import Batch
 from grit_lightning.system.paths import conf_dir
 from grit_lightning.training.grpo import GRPOModule
-from grit_lightning.types import Sample, StepOutput
+from grit_lightning.types import ImageFile, Sample, StepOutput
 from steps.gate import Gate
 from steps.lengths import forced, lengths
 from steps.sizes import Size, checkpoint, image, question
@@ -100,8 +100,7 @@ def _sample(size: Size, index: int) -> Sample:
         str(index),
         question(size, index),
         "2",
-        Path("noise"),
-        image(size, index).size,
+        (ImageFile(Path("noise"), image(size, index).size),),
         (),
         "tallyqa",
         "train",

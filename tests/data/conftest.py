@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,18 @@ class FakeEncoder:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def __call__(self, sample: Sample, image: Image.Image) -> Prompt:
+    def __call__(self, sample: Sample, images: Sequence[Image.Image]) -> Prompt:
         self.calls.append(sample.id)
-        length = len(sample.question) + self.image_tokens(image.width)
+        length = len(sample.question) + sum(self.image_tokens(image.width) for image in images)
         ids = torch.arange(length)
-        return Prompt(sample, sample.question, ids, ids[None], {"grid": torch.tensor([image.width])}, image.size)
+        return Prompt(
+            sample,
+            sample.question,
+            ids,
+            ids[None],
+            {"grid": torch.tensor([image.width for image in images])},
+            sample.sizes,
+        )
 
     def image_tokens(self, width: int) -> int:
         return -(-width // 10)

@@ -11,7 +11,7 @@ import pytest
 
 from grit_lightning.data import checks
 from grit_lightning.data.checks import DataFile, check_files, check_names, describe, find_files, raise_first
-from grit_lightning.data.images import load_image
+from grit_lightning.data.images import load_images
 from grit_lightning.errors import ConfigError, DataError
 
 
@@ -85,7 +85,7 @@ def test_describe_summarises_a_file_as_a_table_row(write, record, encoder):
     file = write(record(), record(question="Why?", bboxs=[]), record(width=1), record(bboxs=[[0, 0, 2, 2]] * 4))
     (check,) = check_files(
         [entry(file)],
-        encode=lambda sample: encoder(sample, checks.load_image(sample)),
+        encode=lambda sample: encoder(sample, checks.load_images(sample)),
         count_image_tokens=encoder.count_image_tokens,
         quiet=True,
     )
@@ -116,7 +116,7 @@ def test_a_check_that_takes_long_says_how_far_it_is(
 ):
     def slow(sample):
         time.sleep(1.2)
-        return encoder(sample, load_image(sample))
+        return encoder(sample, load_images(sample))
 
     caplog.set_level("INFO")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)

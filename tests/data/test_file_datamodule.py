@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from grit_lightning.data.file_datamodule import BoundedCache, GroundedQADataModule
-from grit_lightning.data.images import load_image
+from grit_lightning.data.images import load_images
 from grit_lightning.data.shapes.scenes import image_split
 from grit_lightning.data.stream import Batch
 from grit_lightning.errors import ConfigError, DataError
@@ -141,13 +141,13 @@ def test_validation_samples_are_those_of_the_files_then_the_held_out_ones(write,
         *(f"shapes_vsr_heldout_3/{line}" for line in (1, 2, 3)),
     ]
     generated = data.val_samples()[1:]
-    assert {image_split(load_image(sample)) for sample in generated} == {"heldout"}
+    assert {image_split(load_images(sample)[0]) for sample in generated} == {"heldout"}
     assert {sample.image.parent for sample in generated} == {tmp_path / "heldout" / "images"}
 
 
 def test_held_out_samples_need_no_folder(write, record):
     data = make(write(record()).parent, val=[{"shapes": 1, "seed": 5}])
-    assert [load_image(sample).size == sample.size for sample in data.val_samples()] == [True, True]
+    assert [load_images(sample)[0].size == sample.size for sample in data.val_samples()] == [True, True]
     assert make(data.root).val_samples() == []
 
 

@@ -9,17 +9,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grit_lightning.data.images import load_image
+from grit_lightning.data.images import load_images
 from grit_lightning.data.records import read_samples
 from grit_lightning.errors import DataError
 from grit_lightning.types import Sample
 from support.photographs import VSR10, needs_photographs
+from support.samples import one_image
 
 ORIENTATION = 0x0112  # EXIF tag
 
 
 def sample_of(path: Path, size: tuple[int, int]) -> Sample:
-    return Sample("cats/1", "Why?", "No", path, size, (), "vsr", "", "cats.jsonl:1")
+    return one_image("cats/1", "Why?", "No", path, size, (), "vsr", "", "cats.jsonl:1")
+
+
+def only_image(sample: Sample) -> Image.Image:
+    (image,) = load_images(sample)
+    return image
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -29,7 +35,7 @@ def noise(width: int, height: int) -> Image.Image:
 
 def refusal(path: Path, size: tuple[int, int]) -> str:
     with pytest.raises(DataError) as caught:
-        load_image(sample_of(path, size))
+        only_image(sample_of(path, size))
     assert caught.value.source == "cats.jsonl:1"
     return str(caught.value).removeprefix("cats.jsonl:1: ")
 
@@ -37,7 +43,7 @@ def refusal(path: Path, size: tuple[int, int]) -> str:
 def test_pixels_arrive_unchanged(tmp_path):
     original = noise(40, 30)
     original.save(tmp_path / "a.png")
-    image = load_image(sample_of(tmp_path / "a.png", (40, 30)))
+    image = only_image(sample_of(tmp_path / "a.png", (40, 30)))
     assert image.mode == "RGB"
     assert np.array_equal(np.asarray(image), np.asarray(original))
 
@@ -46,7 +52,7 @@ def test_pixels_arrive_unchanged(tmp_path):
 def test_other_modes_become_rgb(tmp_path, mode):
     path = tmp_path / ("a.tiff" if mode == "CMYK" else "a.png")
     Image.new("RGB", (4, 3), "white").convert(mode).save(path)
-    image = load_image(sample_of(path, (4, 3)))
+    image = only_image(sample_of(path, (4, 3)))
     assert (image.mode, image.getpixel((1, 1))) == ("RGB", (255, 255, 255))
 
 
@@ -54,7 +60,7 @@ def test_transparent_pixels_become_white(tmp_path):
     layer = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
     layer.putpixel((1, 0), (9, 8, 7, 255))
     layer.save(tmp_path / "a.png")
-    image = load_image(sample_of(tmp_path / "a.png", (2, 1)))
+    image = only_image(sample_of(tmp_path / "a.png", (2, 1)))
     assert [image.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (9, 8, 7)]
 
 
@@ -94,7 +100,7 @@ def test_an_aspect_ratio_above_200_is_refused(tmp_path):
     Image.new("RGB", (400, 2)).save(tmp_path / "limit.png")
     message = refusal(tmp_path / "thin.png", (1, 5000))
     assert message == f"image {tmp_path / 'thin.png'} is 1 × 5000 px; expected an aspect ratio of at most 200"
-    assert load_image(sample_of(tmp_path / "limit.png", (400, 2))).size == (400, 2)
+    assert only_image(sample_of(tmp_path / "limit.png", (400, 2))).size == (400, 2)
 
 
 def test_exif_orientation_follows_the_declared_size(tmp_path):
@@ -102,8 +108,8 @@ def test_exif_orientation_follows_the_declared_size(tmp_path):
     exif[ORIENTATION] = 6  # to be shown turned by 90° clockwise
     stored = noise(40, 30)
     stored.save(tmp_path / "a.png", exif=exif)
-    as_stored = load_image(sample_of(tmp_path / "a.png", (40, 30)))
-    as_shown = load_image(sample_of(tmp_path / "a.png", (30, 40)))
+    as_stored = only_image(sample_of(tmp_path / "a.png", (40, 30)))
+    as_shown = only_image(sample_of(tmp_path / "a.png", (30, 40)))
     assert np.array_equal(np.asarray(as_stored), np.asarray(stored))
     assert np.array_equal(np.asarray(as_shown), np.rot90(np.asarray(stored), -1))
     assert "is 40 × 30 px" in refusal(tmp_path / "a.png", (31, 40))
@@ -125,4 +131,4 @@ def test_an_image_with_too_many_pixels_is_refused(tmp_path, monkeypatch, limit):
 def test_the_ten_vsr_photographs_have_their_declared_sizes():
     samples = list(read_samples(VSR10 / "vsr_cot_train_10.jsonl", VSR10 / "images"))
     assert len(samples) == 10
-    assert [load_image(sample).size for sample in samples] == [sample.size for sample in samples]
+    assert [only_image(sample).size for sample in samples] == [sample.size for sample in samples]

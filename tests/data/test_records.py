@@ -10,7 +10,7 @@ import pytest
 
 from grit_lightning.data.records import read_samples
 from grit_lightning.errors import DataError
-from grit_lightning.types import Sample
+from grit_lightning.types import ImageFile, Region, Sample
 from support.photographs import VSR10, needs_photographs
 
 
@@ -31,9 +31,8 @@ def test_a_good_line_becomes_a_sample(write, record, tmp_path):
         id="cats/1",
         question="How many cats are there?",
         answer="2",
-        image=tmp_path / "images" / "a.png",
-        size=(40, 30),
-        boxes=((1.5, 2.0, 20.0, 28.0),),
+        images=(ImageFile(tmp_path / "images" / "a.png", (40, 30)),),
+        regions=(Region((1.5, 2.0, 20.0, 28.0)),),
         dataset="tallyqa",
         split="train",
         source=f"{file}:1",

@@ -8,12 +8,13 @@ import pytest
 
 from grit_lightning.data.subset import subset
 from grit_lightning.types import Sample
+from support.samples import one_image
 
 
 def samples(count: int) -> list[Sample]:
     """Return samples whose answers cycle through 0 to 7."""
     return [
-        Sample(f"f/{line}", "How many?", str(line % 8), Path("x.png"), (9, 9), (), "vsr", "val", f"f.jsonl:{line}")
+        one_image(f"f/{line}", "How many?", str(line % 8), Path("x.png"), (9, 9), (), "vsr", "val", f"f.jsonl:{line}")
         for line in range(1, count + 1)
     ]
 

@@ -10,11 +10,11 @@ import pytest
 from grit_lightning.errors import DataError
 from grit_lightning.evaluation.evaluation_folder import EvaluationFolder, complete, first_difference
 from grit_lightning.evaluation.predictions import Prediction, write_predictions
-from grit_lightning.types import Sample
 from support.predicted import grounded, record, records
+from support.samples import one_image
 
 SAMPLES = [
-    Sample(f"f/{number}", "q", "1", Path("x.png"), (9, 9), (), "vsr", "val", f"f:{number}") for number in range(4)
+    one_image(f"f/{number}", "q", "1", Path("x.png"), (9, 9), (), "vsr", "val", f"f:{number}") for number in range(4)
 ]
 
 

@@ -39,7 +39,7 @@ def many_prompts(make_prompt) -> list[Prompt]:
     sizes = [(112, 112), (300, 300), (224, 112), (130, 200), (60, 400)]
     questions = ["Is it?", "How many red circles are there?", "What is left of the very big green star in the middle?"]
     made = [make_prompt(index, sizes[index % 5], questions[index % 3]) for index in range(15)]
-    return [dataclasses.replace(one, sample=dataclasses.replace(one.sample, boxes=())) for one in made]
+    return [dataclasses.replace(one, sample=dataclasses.replace(one.sample, regions=())) for one in made]
 
 
 def predict(model, backbone, prompts: Sequence[Prompt], **changes: Any) -> list[list[Prediction]]:

@@ -12,16 +12,17 @@ import torch
 
 from grit_lightning.rewards.answer import answer_match
 from grit_lightning.rewards.weighted_sum import Rewards
-from grit_lightning.types import Completion, Group, Prompt, Sample
+from grit_lightning.types import Completion, Group, Prompt
 from support.chat_server import ChatServer
 from support.predicted import predicted
+from support.samples import one_image
 from support.scoring import score_group
 
-SAMPLE = Sample("cats/1", "How many cats?", "2", Path("cats.jpg"), (64, 48), (), "tallyqa", "train", "cats.jsonl:1")
+SAMPLE = one_image("cats/1", "How many cats?", "2", Path("cats.jpg"), (64, 48), (), "tallyqa", "train", "cats.jsonl:1")
 
 
 def completion(text: str) -> Completion:
-    return Completion((1, 2, 3), text, "stop", (64, 48))
+    return Completion((1, 2, 3), text, "stop", ((64, 48),))
 
 
 def answered(score: float, faults: str = "", number: int = 0) -> Completion:
@@ -30,7 +31,7 @@ def answered(score: float, faults: str = "", number: int = 0) -> Completion:
 
 def group(*completions: Completion) -> Group:
     zeros = torch.zeros(1, dtype=torch.int64)
-    return Group(0, Prompt(SAMPLE, "", zeros, zeros[None], {}, (64, 48)), completions)
+    return Group(0, Prompt(SAMPLE, "", zeros, zeros[None], {}, ((64, 48),)), completions)
 
 
 @pytest.fixture

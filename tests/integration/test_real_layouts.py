@@ -12,9 +12,9 @@ from hydra.utils import instantiate
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from grit_lightning.types import Sample
 from support.photographs import VSR10
 from support.released import MAKERS
+from support.samples import one_image
 
 SHORT = ("trainer.max_steps=3", "rollout.num_generations=4", "rollout.max_new_tokens=24", "rollout.stop=q")
 QUICK = ("threads=1", "trainer.accelerator=cpu", "~callbacks.demonstration", "reward=digits", "optimizer.lr=1e-3")
@@ -39,8 +39,8 @@ def data(tmp_path: Path, shapes: Path) -> Path:
 @torch.no_grad()
 def logits(model: Any, backbone: Any) -> torch.Tensor:
     picture = Image.radial_gradient("L").resize((300, 200)).convert("RGB")
-    sample = Sample("f/1", "How many?", "2", Path("x.png"), (300, 200), (), "vsr", "train", "f.jsonl:1")
-    prompt = backbone.encode(sample, picture)
+    sample = one_image("f/1", "How many?", "2", Path("x.png"), (300, 200), (), "vsr", "train", "f.jsonl:1")
+    prompt = backbone.encode(sample, [picture])
     positions = prompt.position_ids_A_S[:, None] if len(prompt.position_ids_A_S) > 1 else prompt.position_ids_A_S
     return model(input_ids=prompt.input_ids_S[None], position_ids=positions, **prompt.vision).logits
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from grit_lightning.types import Completion, Group, Prompt, Sample
+from grit_lightning.types import Completion, Group, Prompt
+from support.samples import one_image
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -13,7 +14,7 @@ CONF = Path(__file__).parents[2] / "conf"
 @pytest.fixture
 def make_sample():
     def make(answer="2", dataset="tallyqa", boxes=(), size=(640, 480), question="How many cats are there?"):
-        return Sample("cats/1", question, answer, Path("cats.jpg"), size, boxes, dataset, "train", "cats.jsonl:1")
+        return one_image("cats/1", question, answer, Path("cats.jpg"), size, boxes, dataset, "train", "cats.jsonl:1")
 
     return make
 
@@ -23,7 +24,7 @@ def make_completion():
     def make(text, token_ids=None, box_space=(308, 252)):
         # Without token ids: one per word, all different.
         ids = tuple(range(len(text.split()))) if token_ids is None else tuple(token_ids)
-        return Completion(ids, text, "stop", box_space)
+        return Completion(ids, text, "stop", (box_space,))
 
     return make
 
@@ -32,7 +33,7 @@ def make_completion():
 def make_group(make_sample, make_completion):
     def make(*texts):
         zeros = torch.zeros(1, dtype=torch.int64)
-        prompt = Prompt(make_sample(), "", zeros, zeros[None], {}, (308, 252))
+        prompt = Prompt(make_sample(), "", zeros, zeros[None], {}, ((308, 252),))
         return Group(0, prompt, tuple(make_completion(text) for text in texts))
 
     return make

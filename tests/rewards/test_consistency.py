@@ -17,6 +17,7 @@ from grit_lightning.rewards.weighted_sum import Rewards
 from grit_lightning.system.paths import conf_dir
 from grit_lightning.types import Completion, Sample
 from support.chat_server import ChatServer
+from support.samples import one_image
 
 PROMPT = str(conf_dir().parent / "src" / "grit_lightning" / "assets" / "judge" / "consistency.txt")
 COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
@@ -28,7 +29,7 @@ def sample(tmp_path: Path) -> Sample:
     image = Image.new("RGB", (200, 100), COLOURS["red"])
     image.paste(COLOURS["blue"], (100, 0, 200, 100))
     image.save(tmp_path / "halves.png")
-    return Sample("halves/1", "What?", "red", tmp_path / "halves.png", (200, 100), (), "vsr", "train", "halves:1")
+    return one_image("halves/1", "What?", "red", tmp_path / "halves.png", (200, 100), (), "vsr", "train", "halves:1")
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def reward(make_judge):
 
 
 def completion(text: str, box_space: tuple[int, int] = (1000, 1000)) -> Completion:
-    return Completion((1, 2), text, "stop", box_space)
+    return Completion((1, 2), text, "stop", (box_space,))
 
 
 def boxed(*named: tuple[str, list[int]]) -> str:

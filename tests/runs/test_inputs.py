@@ -11,7 +11,7 @@ import pytest
 
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.runs.inputs import Inputs, describe, read, require_same, write
-from grit_lightning.types import Sample
+from support.samples import one_image
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 def inputs(folder: Path, known: Inputs | None = None, **groups: Any) -> Inputs:
     data = folder / "data"
     samples = [
-        Sample(f"mine/{i}", "q", "a", data / "images" / name, (1, 1), (), "d", "train", f"{data / 'mine.jsonl'}:{i}")
+        one_image(f"mine/{i}", "q", "a", data / "images" / name, (1, 1), (), "d", "train", f"{data / 'mine.jsonl'}:{i}")
         for i, name in enumerate(("a.png", "b.png"), start=1)
     ]
     written = {"prompt": {"template": "{question}"}, "reward": {"w": 1}, "judge": {"prompt": "${asset:x}"}} | groups

@@ -24,7 +24,12 @@ def test_the_record_of_a_scored_completion_by_hand():
         "answer": "2",
         "image": "images/cat.jpg",
         "image_size": [640, 480],
+        "more_images": [],
+        "options": [],
+        "extra": {},
         "reference_boxes": [[1.5, 2.0, 30.0, 40.0]],
+        "reference_images": [1],
+        "reference_labels": [None],
         "reference_completion": None,
         # printf 'USER: How many cats?' | sha256sum
         "prompt_sha256": "61ef311339a53047619e831acf2066571621b7ba7bcc937910cfe0de65808a0c",
@@ -35,11 +40,13 @@ def test_the_record_of_a_scored_completion_by_hand():
         "token_ids": [5, 6, 7],
         "parsed_answer": "2",
         "box_space": [320, 120],
+        "more_box_spaces": [],
         # The model's space is half as wide and a quarter as high as the image.
         "boxes": [
             {
                 "label": "cat",
                 "form": "json",
+                "image": 1,
                 "model": [16.0, 12.0, 32.0, 24.0],
                 "pixels": [32.0, 48.0, 64.0, 96.0],
                 "valid": True,
@@ -47,6 +54,7 @@ def test_the_record_of_a_scored_completion_by_hand():
             {
                 "label": None,
                 "form": "plain",
+                "image": 1,
                 "model": [40.0, 8.0, 30.0, 20.0],
                 "pixels": [80.0, 32.0, 60.0, 80.0],
                 "valid": False,

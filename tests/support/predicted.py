@@ -12,7 +12,8 @@ from grit_lightning.evaluation.evaluator import Evaluator
 from grit_lightning.evaluation.predictions import Prediction
 from grit_lightning.judge.exact import ExactMatch
 from grit_lightning.judge.protocol import Judge
-from grit_lightning.types import Completion, Prompt, Sample
+from grit_lightning.types import Completion, Prompt
+from support.samples import one_image
 
 VERSION = "0123456789ab"
 
@@ -83,7 +84,9 @@ def records(
     **changes: Any,
 ) -> list[Prediction]:
     """Return the predictions of several completions of such a sample; see :func:`record`."""
-    sample = Sample(sample_id, "How many?", answer, Path("x.png"), (100, 100), boxes, dataset, "heldout", "f.jsonl:1")
-    prompt = Prompt(sample, "How many?", torch.zeros(4), torch.zeros(3, 4), {}, (200, 100))
-    completions = [Completion(tuple(range(tokens)), text, finish, (200, 100)) for text in texts]
+    sample = one_image(
+        sample_id, "How many?", answer, Path("x.png"), (100, 100), boxes, dataset, "heldout", "f.jsonl:1"
+    )
+    prompt = Prompt(sample, "How many?", torch.zeros(4), torch.zeros(3, 4), {}, ((200, 100),))
+    completions = [Completion(tuple(range(tokens)), text, finish, ((200, 100),)) for text in texts]
     return predicted(prompt, *completions, judge=judge, **changes)

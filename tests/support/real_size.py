@@ -19,9 +19,10 @@ from grit_lightning.app import config
 from grit_lightning.model.backbones.pretrained import PretrainedBackbone
 from grit_lightning.model.packing import PackedBatch, pack, plan_rows
 from grit_lightning.system.paths import conf_dir
-from grit_lightning.types import Completion, Group, Prompt, Sample
+from grit_lightning.types import Completion, Group, Prompt
 from support.fake_gpu import Known, fake_batch, fake_gpu, fake_model
 from support.released import INTERNVL3_2B, MAKERS, QWEN2_5_VL_3B, QWEN2_5_VL_7B, QWEN3_VL_4B, TINY, full_size
+from support.samples import one_image
 
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3b": ("qwen2_5_vl", QWEN2_5_VL_3B),
@@ -52,15 +53,15 @@ class Recipe:
     def prompt(self, words: int = 60) -> Prompt:
         """Return a prompt about a blank image."""
         question = " ".join(["How many?", *["word"] * words])
-        sample = Sample("1", question, "2", Path("x"), (SIDE, SIDE), (), "tallyqa", "train", "x:1")
-        prompt = self.backbone.encode(sample, Image.new("RGB", (SIDE, SIDE)))
+        sample = one_image("1", question, "2", Path("x"), (SIDE, SIDE), (), "tallyqa", "train", "x:1")
+        prompt = self.backbone.encode(sample, [Image.new("RGB", (SIDE, SIDE))])
         return replace(prompt, position_ids_A_S=prompt.position_ids_A_S.as_subclass(Known))
 
     def first_pass(self, prompt: Prompt, length: int) -> PackedBatch:
         """Return the first pass of a step whose completions all have ``length`` tokens."""
         rollout, count = self.values["rollout"], self.values["data"]["prompts_per_step"]
         prompt = replace(prompt, position_ids_A_S=prompt.position_ids_A_S.as_subclass(torch.Tensor))
-        completions = (Completion((5,) * length, "", "length", prompt.box_space),) * rollout["num_generations"]
+        completions = (Completion((5,) * length, "", "length", prompt.box_spaces),) * rollout["num_generations"]
         groups = [Group(slot, prompt, completions) for slot in range(count)]
         plan = plan_rows(groups, self.values["module"]["max_tokens_per_pass"], [False] * count)
         with unset_fake_temporarily():

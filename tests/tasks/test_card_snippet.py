@@ -12,9 +12,9 @@ from transformers.utils import is_torchvision_available
 
 from grit_lightning.model.backbones.pretrained import PretrainedBackbone
 from grit_lightning.tasks.card_snippet import card_snippet
-from grit_lightning.types import Sample
 from support.image_processors import without_torchvision
 from support.released import MAKERS, TINY
+from support.samples import one_image
 
 PROMPT = "\nQuestion: {question} Answer with 'yes', \"no\" or {a number}.\n"
 
@@ -45,7 +45,7 @@ def test_the_snippet_gives_the_model_what_training_gave_it(
     exec(card_snippet(values, backbone.image_processor, None), names)
 
     question = "How many red circles are there?"
-    prompt = backbone.encode(Sample("a", question, "2", Path("p"), image.size, (), "vsr", "train", "a:1"), image)
+    prompt = backbone.encode(one_image("a", question, "2", Path("p"), image.size, (), "vsr", "train", "a:1"), [image])
     inputs, output = names["inputs"], names["output"][0]
     assert inputs["input_ids"][0].tolist() == prompt.input_ids_S.tolist()
     grey = 0.02 if is_torchvision_available() else 0  # torchvision rounds some pixels to the next of 256 levels

@@ -9,9 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 from grit_lightning.tasks.evaluation_settings import data_settings, model_settings, weights_identity
-from grit_lightning.types import Sample
+from grit_lightning.types import ImageFile, Region, Sample
+from support.samples import one_image
 
-SAMPLE = Sample("f/1", "How many?", "2", Path("/a/x.png"), (9, 8), ((1.0, 2.0, 3.0, 4.0),), "vsr", "val", "f.jsonl:1")
+SAMPLE = one_image(
+    "f/1", "How many?", "2", Path("/a/x.png"), (9, 8), ((1.0, 2.0, 3.0, 4.0),), "vsr", "val", "f.jsonl:1"
+)
 OTHER = replace(SAMPLE, id="g/1", dataset="tallyqa", source="g.jsonl:1")
 
 
@@ -27,7 +30,7 @@ def test_data_settings_name_the_data_sets_in_order_and_count_the_samples() -> No
 
 
 def test_equal_samples_have_equal_hashes_wherever_their_files_lie() -> None:
-    moved = replace(SAMPLE, image=Path("/b/x.png"), source="elsewhere.jsonl:7", split="test")
+    moved = replace(SAMPLE, images=(ImageFile(Path("/b/x.png"), (9, 8)),), source="elsewhere.jsonl:7", split="test")
     assert sha(SAMPLE, OTHER) == sha(moved, OTHER)
 
 
@@ -38,10 +41,10 @@ def test_equal_samples_have_equal_hashes_wherever_their_files_lie() -> None:
         {"dataset": "gqa"},
         {"question": "How many cats?"},
         {"answer": "3"},
-        {"image": Path("/a/y.png")},
-        {"size": (8, 9)},
-        {"boxes": ((1.0, 2.0, 3.0, 4.5),)},
-        {"boxes": ()},
+        {"images": (ImageFile(Path("/a/y.png"), (9, 8)),)},
+        {"images": (ImageFile(Path("/a/x.png"), (8, 9)),)},
+        {"regions": (Region((1.0, 2.0, 3.0, 4.5)),)},
+        {"regions": ()},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -20,15 +20,15 @@ from grit_lightning.data.shapes.lesson_datamodule import LessonDataModule
 from grit_lightning.errors import DataError
 from grit_lightning.model.packing import PackedRow, learned, pack
 from grit_lightning.training.sft import rescale_boxes, share_prefix, target_text
-from grit_lightning.types import Prompt, Sample
+from grit_lightning.types import ImageFile, Prompt, Region, Sample
 
 PLAIN_GRADIENT = ("task=sft", "optimizer=sgd", "optimizer.lr=1.0", "scheduler=constant", "module.max_grad_norm=1e9")
 
 
 def sample(**fields: Any) -> Sample:
     values = {
-        "id": "a/1", "question": "How many?", "answer": "1", "image": Path("a.png"), "size": (100, 50),
-        "boxes": ((10.0, 10.0, 50.0, 30.0),), "dataset": "tallyqa", "split": "train", "source": "a.jsonl:1",
+        "id": "a/1", "question": "How many?", "answer": "1", "images": (ImageFile(Path("a.png"), (100, 50)),),
+        "regions": (Region((10.0, 10.0, 50.0, 30.0)),), "dataset": "tallyqa", "split": "train", "source": "a.jsonl:1",
     }  # fmt: skip
     return Sample(**{**values, **fields})
 
@@ -81,7 +81,7 @@ def loop_loss(model: Any, backbone: Any, prompts: list[Prompt]) -> Tensor:
     """Return the mean −log p of the target tokens from one plain forward pass per example."""
     total, count = torch.zeros(()), 0
     for prompt in prompts:
-        target = torch.tensor(backbone.target(target_text(prompt.sample, prompt.box_space), prompt).token_ids)
+        target = torch.tensor(backbone.target(target_text(prompt.sample, prompt.box_spaces), prompt).token_ids)
         ids = torch.cat([prompt.input_ids_S, target])[None]
         is_image = (ids == backbone.config.image_token_id).int()
         logits = model(input_ids=ids, mm_token_type_ids=is_image, **prompt.vision).logits[0].clone()
@@ -115,7 +115,7 @@ def test_a_shared_image_is_packed_once_and_keeps_every_token(backbone: Any) -> N
     questions = ("How many red circles are there?", "How many red stars are there?", "What is above the blue star?")
     examples = []
     for question in questions:
-        prompt = backbone.encode(sample(question=question), image)
+        prompt = backbone.encode(sample(question=question), [image])
         examples.append((prompt, backbone.target(f"<answer> {question} </answer>", prompt)))
     group = share_prefix(examples, slot=0)
     assert [(*group.prompt.input_ids_S.tolist(), *completion.token_ids) for completion in group.completions] == [
@@ -152,21 +152,21 @@ def test_targets_end_the_turn(make_prompt: Callable[..., Prompt], backbone: Any)
             "<rethink> There is 1 box. </rethink> <answer> 1 </answer>",
         ),
         (
-            {"boxes": (), "answer": "0"},
+            {"regions": (), "answer": "0"},
             "<think> I look for what is asked and find none. </think> "
             "<rethink> There are 0 boxes. </rethink> <answer> 0 </answer>",
         ),
         ({"completion": "At [10, 5,  20.5,30] and 1,2,3."}, "At [20, 10,  41,60] and 1,2,3."),
-        ({"completion": "Yes", "boxes": ()}, "Yes"),
+        ({"completion": "Yes", "regions": ()}, "Yes"),
     ],
 )
 def test_target_text_is_the_given_completion_or_made_of_boxes_in_box_space(fields: dict[str, Any], text: str) -> None:
-    assert target_text(sample(**fields), (200, 100)) == text
+    assert target_text(sample(**fields), [(200, 100)]) == text
 
 
 def test_nothing_to_learn_is_an_error_that_names_the_line() -> None:
     with pytest.raises(DataError, match=r"a\.jsonl:1.*completion.*bboxs"):
-        target_text(sample(boxes=()), (200, 100))
+        target_text(sample(regions=()), [(200, 100)])
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_nothing_to_learn_is_an_error_that_names_the_line() -> None:
     ],
 )
 def test_numbers_that_are_no_box_inside_the_image_are_not_rescaled(text: str) -> None:
-    assert rescale_boxes(text, source=(10, 10), target=(100, 100)) == text
+    assert rescale_boxes(text, sources=[(10, 10)], targets=[(100, 100)]) == text
 
 
 @pytest.mark.parametrize(
@@ -204,8 +204,8 @@ def test_numbers_that_are_no_box_inside_the_image_are_not_rescaled(text: str) ->
     ],
 )
 def test_every_native_form_is_rescaled(text: str, expected: str) -> None:
-    assert rescale_boxes(text, source=(10, 10), target=(100, 200)) == expected
-    assert target_text(sample(completion=text), (200, 200)) != text
+    assert rescale_boxes(text, sources=[(10, 10)], targets=[(100, 200)]) == expected
+    assert target_text(sample(completion=text), [(200, 200)]) != text
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_every_native_form_is_rescaled(text: str, expected: str) -> None:
 def test_a_native_form_that_is_no_box_inside_the_image_is_refused_by_file_and_line(place: str, shown: str) -> None:
     text = f"I see [1, 2, 3, 4] and {place}."
     with pytest.raises(DataError) as error:
-        target_text(sample(completion=text), (200, 100))
+        target_text(sample(completion=text), [(200, 100)])
     assert str(error.value).startswith(f"a.jsonl:1: field 'completion' has {shown!r} as a box; expected x1, y1, ")
 
 

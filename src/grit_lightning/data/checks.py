@@ -12,7 +12,7 @@ from statistics import median
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from grit_lightning.data.images import load_image
+from grit_lightning.data.images import load_images
 from grit_lightning.data.listing import DataFile
 from grit_lightning.data.records import read_samples
 from grit_lightning.errors import ConfigError, DataError
@@ -139,7 +139,7 @@ def _check_file(
         progress.update()
         try:
             if encode is None:
-                load_image(sample)
+                load_images(sample)
             else:
                 prompt = encode(sample)
                 prompt_tokens.append(prompt.num_tokens)
@@ -174,11 +174,11 @@ def describe(check: FileCheck) -> dict[str, str]:
     return {
         "file": check.file.name,
         "samples": str(len(check.samples)),
-        "width": _spread([sample.size[0] for sample in check.samples]),
-        "height": _spread([sample.size[1] for sample in check.samples]),
+        "width": _spread([width for sample in check.samples for width, _ in sample.sizes]),
+        "height": _spread([height for sample in check.samples for _, height in sample.sizes]),
         "prompt tokens": _spread(check.prompt_tokens),
         "image tokens": _spread(check.image_tokens),
-        "boxes per sample": _spread([len(sample.boxes) for sample in check.samples]),
+        "boxes per sample": _spread([len(sample.regions) for sample in check.samples]),
         "problems": str(len(check.problems)),
     }
 

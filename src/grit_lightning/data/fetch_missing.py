@@ -21,7 +21,7 @@ from grit_lightning.data.images import load_image
 from grit_lightning.data.records import read_samples
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.system.locks import held
-from grit_lightning.types import Sample
+from grit_lightning.types import ImageFile, Sample
 
 
 class Outcome(Enum):
@@ -89,15 +89,16 @@ class Addresses:
         """Return the addresses of a data file."""
         return [self._files.format(**self._bases, name=quote(file.name))]
 
-    def of_image(self, sample: Sample, folder: Path) -> list[str]:
-        """Return the addresses of a sample's image; an empty list if none is known.
+    def of_image(self, image: Path, dataset: str, folder: Path) -> list[str]:
+        """Return the addresses of an image; an empty list if none is known.
 
         Args:
-            sample: the sample.
-            folder: folder to which its ``image`` field is relative.
+            image: path of the image.
+            dataset: the ``dataset`` field of its sample.
+            folder: folder to which the ``image`` field is relative.
         """
-        names = {"name": quote(sample.image.name), "image": quote(sample.image.relative_to(folder).as_posix())}
-        return [template.format(**self._bases, **names) for template in self._images.get(sample.dataset, ())]
+        names = {"name": quote(image.name), "image": quote(image.relative_to(folder).as_posix())}
+        return [template.format(**self._bases, **names) for template in self._images.get(dataset, ())]
 
     def _require(self, key: str, template: str, **names: str) -> None:
         known = ", ".join(f"{{{name}}}" for name in (*self._bases, *names))
@@ -155,18 +156,18 @@ def fetch_lock(folder: Path) -> AbstractContextManager[None]:
 
 @dataclass(slots=True)
 class _Image:
-    """An image to fetch: its samples, its addresses and its outcome."""
+    """An image to fetch: the samples that use it, its addresses and its outcome."""
 
     path: Path
-    samples: list[Sample] = field(default_factory=list)
+    uses: list[tuple[ImageFile, Sample]] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
     outcome: Outcome = Outcome.MISSING
     reason: str = ""
 
     def check(self, file: Path) -> None:
         """Raise DataError unless ``file`` decodes and has the size that every sample declares."""
-        for sample in {sample.size: sample for sample in self.samples}.values():
-            load_image(sample, file)
+        for image, sample in {image.size: (image, sample) for image, sample in self.uses}.values():
+            load_image(image, sample.source, file)
 
 
 async def _data_file(entry: DataFile, addresses: Addresses, downloader: Downloader) -> Report:
@@ -204,10 +205,11 @@ def _images_of(reports: Sequence[Report], addresses: Addresses) -> dict[Path, _I
     images: dict[Path, _Image] = {}
     for report in reports:
         for sample in report.samples:
-            image = images.setdefault(sample.image, _Image(sample.image))
-            image.samples.append(sample)
-            known = addresses.of_image(sample, report.entry.images)
-            image.addresses = list(dict.fromkeys([*image.addresses, *known]))
+            for used in sample.images:
+                image = images.setdefault(used.path, _Image(used.path))
+                image.uses.append((used, sample))
+                known = addresses.of_image(used.path, sample.dataset, report.entry.images)
+                image.addresses = list(dict.fromkeys([*image.addresses, *known]))
     return images
 
 
@@ -222,15 +224,16 @@ async def _fetch(image: _Image, downloader: Downloader) -> tuple[Outcome, str]:
         await downloader.get(image.addresses, image.path, image.check)
         return Outcome.FETCHED, ""
     except Unavailable as error:
-        return Outcome.MISSING, f"{image.samples[0].source}: {image.path}: {error}"
+        return Outcome.MISSING, f"{image.uses[0][1].source}: {image.path}: {error}"
 
 
 def _conclude(report: Report, jobs: Mapping[Path, _Image]) -> None:
     """Enter the outcomes of a data file's images into its report."""
-    report.images = {sample.image: jobs[sample.image].outcome for sample in report.samples}
+    used = dict.fromkeys(image.path for sample in report.samples for image in sample.images)
+    report.images = {path: jobs[path].outcome for path in used}
     missing = [jobs[path] for path, outcome in report.images.items() if outcome is Outcome.MISSING]
     report.problems += [image.reason for image in missing if image.reason]
-    unknown = Counter(image.samples[0].dataset for image in missing if not image.reason)
+    unknown = Counter(image.uses[0][1].dataset for image in missing if not image.reason)
     for dataset, count in unknown.items():
         report.problems.append(
             f"{count} images of {dataset}: no download address is known; place them in {report.entry.images} or give "

@@ -16,7 +16,7 @@ from grit_lightning.data.checks import (
     find_files,
     raise_first,
 )
-from grit_lightning.data.images import load_image
+from grit_lightning.data.images import load_images
 from grit_lightning.data.listing import DataFile, Entries, listed
 from grit_lightning.data.prompt_datamodule import PromptDataModule, at_least
 from grit_lightning.data.stream import PromptStream
@@ -146,7 +146,7 @@ class GroundedQADataModule(PromptDataModule):
         Raises:
             DataError: the image is invalid, or the prompt is too long.
         """
-        return self._cache.get(sample.source, lambda: self._encoded(sample, load_image(sample)))
+        return self._cache.get(sample.source, lambda: self._encoded(sample, load_images(sample)))
 
     def _draw(self) -> None:
         if not self._drawn_files:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import lightning as L
 import torch
@@ -34,18 +34,18 @@ class PromptDataModule(L.LightningDataModule):
         self.prompts_per_step = prompts_per_step
         self.max_prompt_tokens = max_prompt_tokens
         self.seed = seed
-        self._encode: Callable[[Sample, Image.Image], Prompt] | None = None
+        self._encode: Callable[[Sample, Sequence[Image.Image]], Prompt] | None = None
         self._count_image_tokens: Callable[[Prompt], int] | None = None
 
     def attach(
         self,
-        encode: Callable[[Sample, Image.Image], Prompt],
+        encode: Callable[[Sample, Sequence[Image.Image]], Prompt],
         count_image_tokens: Callable[[Prompt], int] | None = None,
     ) -> None:
         """Set the model's encoder. Call this before ``setup``.
 
         Args:
-            encode: function that turns a sample and its image into a prompt.
+            encode: function that turns a sample and its images into a prompt.
             count_image_tokens: function that counts the image tokens of a prompt, used only for the statistics of
                 ``check``; ``None`` to leave them out.
         """
@@ -89,10 +89,10 @@ class PromptDataModule(L.LightningDataModule):
     def _prompts_at(self, index: int) -> list[Prompt]:
         raise NotImplementedError
 
-    def _encoded(self, sample: Sample, image: Image.Image) -> Prompt:
+    def _encoded(self, sample: Sample, images: Sequence[Image.Image]) -> Prompt:
         if self._encode is None:
             raise RuntimeError("no encoder is set; call attach(encode) before using prompts")
-        prompt = self._encode(sample, image)
+        prompt = self._encode(sample, images)
         if prompt.num_tokens > self.max_prompt_tokens:
             raise DataError(
                 f"the prompt of sample {sample.id} has {prompt.num_tokens} tokens; expected at most "

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
+from collections.abc import Sequence
 from decimal import Decimal
-from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, cast
 
 from grit_lightning.errors import DataError
-from grit_lightning.system.jsonl import is_finite
-from grit_lightning.types import Box, Size
+from grit_lightning.grounding.options import MOST, chosen_option
+from grit_lightning.system.jsonl import is_finite, is_storable, kind_of, shown
+from grit_lightning.types import IMAGE_MARK, Box, ImageFile, Region, Size
 
 BOX_TOLERANCE_PX = 1.0
 """Distance in original pixels by which a box may exceed the image, because annotation tools round to the outer pixel.
@@ -19,6 +20,9 @@ Such a box is clipped to the image. A box that exceeds it further is an error: i
 
 LONGEST_SIDE_PX = 1_000_000
 """Longest side of an image in pixels; a larger number is a mistake, and its products would not be finite."""
+
+_KNOWN = ("question", "answer", "image", "width", "height", "images", "bboxs")
+_KNOWN_OPTIONAL = ("options", "dataset", "split", "completion")
 
 _MARKUP = re.compile(r"</?(?:answer|think|rethink)>|\\boxed\b|<\|[^<>|]*\|>|</s>", re.IGNORECASE)
 """Marks that other trainers and chat templates put around an answer. No answer of a model would match them."""
@@ -29,11 +33,17 @@ class Fields:
 
     An invalid field is recorded in ``problems`` and replaced by a placeholder value, so that reading goes on and finds
     all problems of a line.
+
+    Args:
+        record: the object.
+        source: ``file:line`` of the record.
+        prefix: what precedes the names of the fields in messages, for an object inside another.
     """
 
-    def __init__(self, record: dict[str, Any], source: str) -> None:
+    def __init__(self, record: dict[str, Any], source: str, prefix: str = "") -> None:
         self.record = record
         self.source = source
+        self.prefix = prefix
         self.problems: list[DataError] = []
 
     def text(self, name: str) -> str:
@@ -50,7 +60,70 @@ class Fields:
             return self._problem(f"field '{name}' is {kind_of(value)}; expected a string") or default
         return value
 
-    def answer(self) -> str:
+    def question(self, num_images: int) -> str:
+        """Return the question; its marks ``<image>``, if any, are as many as the images."""
+        text = self.text("question")
+        marks = text.count(IMAGE_MARK)
+        if marks in (0, num_images) or not num_images:
+            return text
+        return self._problem(
+            f"field 'question' has {marks} {IMAGE_MARK} mark{'s' if marks > 1 else ''}; expected one for each of the "
+            f"{num_images} image{'s' if num_images > 1 else ''}, or none"
+        )
+
+    def images(self, folder: Path) -> tuple[ImageFile, ...]:
+        """Return the image of ``image``, ``width`` and ``height``, or those of ``images``; none if it is invalid."""
+        value = self.record.get("images")
+        if value is None:
+            return (self._image(folder),)
+        if self.record.get("image") is not None:
+            self._problem("fields 'image' and 'images' are both given; expected one of them")
+            return ()
+        if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+            self._problem(
+                f"field 'images' is {shown(value)}; expected a list of objects with the fields image, width and height"
+            )
+            return ()
+        parts = [Fields(item, self.source, f"images[{index}].") for index, item in enumerate(value)]
+        images = tuple(part._image(folder) for part in parts)
+        self.problems += [problem for part in parts for problem in part.problems]
+        return images
+
+    def _image(self, folder: Path) -> ImageFile:
+        size = (self.positive_int("width"), self.positive_int("height"))
+        return ImageFile(folder / self.file_name("image"), size)
+
+    def options(self) -> tuple[str, ...]:
+        """Return the answers to choose from; none if the field is absent or null."""
+        value = self.record.get("options")
+        if value is None:
+            return ()
+        texts = [one.strip() for one in value if isinstance(one, str)] if isinstance(value, list) else []
+        if not isinstance(value, list) or len(set(texts) - {""}) < len(value) or not 2 <= len(value) <= MOST:
+            self._problem(f"field 'options' is {shown(value)}; expected a list of 2 to {MOST} different texts")
+            return ()
+        return tuple(texts)
+
+    def extra(self) -> dict[str, Any]:
+        """Return all further fields."""
+        extra = {name: value for name, value in self.record.items() if name not in (*_KNOWN, *_KNOWN_OPTIONAL)}
+        for name in [name for name, value in extra.items() if not is_storable(value)]:
+            self._problem(f"field '{name}' is {shown(extra.pop(name))}; expected finite numbers in all further fields")
+        return extra
+
+    def answer(self, options: Sequence[str] = ()) -> str:
+        """Return the answer as text; if there are options, the one that it names by text or letter."""
+        text = self._answer()
+        if not text or not options:
+            return text
+        chosen = chosen_option(text, options)
+        return (
+            chosen
+            if chosen in options
+            else self._problem(f"field 'answer' is {shown(text)}; expected one of the options or its letter")
+        )
+
+    def _answer(self) -> str:
         """Return the answer as text: a number becomes its decimal text, and 3.0 becomes 3."""
         value = self._required("answer", "a non-empty string or a number")
         if value is None:
@@ -59,7 +132,7 @@ class Fields:
             text = self._checked_text("answer", value, "a non-empty string or a number")
             if found := _MARKUP.search(text):
                 expected = f"the answer alone, without {found[0]}"
-                return self._problem(f"field 'answer' is {_shown(text)}; expected {expected}")
+                return self._problem(f"field 'answer' is {shown(text)}; expected {expected}")
             return text
         if isinstance(value, int):
             return str(value)
@@ -81,26 +154,42 @@ class Fields:
         if value is None:
             return 0
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LONGEST_SIDE_PX:
-            self._problem(f"field '{name}' is {_shown(value)}; expected a positive integer (pixels)")
+            self._problem(f"field '{name}' is {shown(value)}; expected a positive integer (pixels)")
             return 0
         return value
 
-    def boxes(self, name: str, size: Size) -> tuple[Box, ...]:
-        """Return the field as xyxy boxes within the image, in original pixels; no boxes if it is absent or null."""
+    def regions(self, name: str, sizes: Sequence[Size]) -> tuple[Region, ...]:
+        """Return the field as boxes within their images, in original pixels; none if it is absent or null.
+
+        Args:
+            name: name of the field.
+            sizes: ``(width, height)`` of each image.
+        """
         value = self.record.get(name)
         if value is None:
             return ()
         if not isinstance(value, list):
             self._problem(f"field '{name}' is {kind_of(value)}; expected a list of [x1, y1, x2, y2] boxes")
             return ()
-        boxes = []
-        for index, item in enumerate(value):
-            wrong = _box_problem(item, size)
-            if wrong:
-                self._problem(f"field '{name}[{index}]' is {_shown(item)}; {wrong}")
-            else:
-                boxes.append(_clamped(item, size))
-        return tuple(boxes)
+        found = (self._region(f"{name}[{index}]", item, sizes) for index, item in enumerate(value))
+        return tuple(region for region in found if region is not None)
+
+    def _region(self, name: str, item: object, sizes: Sequence[Size]) -> Region | None:
+        box, label, number = item, None, 1
+        if isinstance(item, dict):
+            box, label, number = item.get("bbox_2d"), item.get("label"), item.get("image", 1)
+            if label is not None and not isinstance(label, str):
+                self._problem(f"field '{name}.label' is {shown(label)}; expected a string")
+                return None
+            if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= max(1, len(sizes)):
+                self._problem(f"field '{name}.image' is {shown(number)}; expected a number from 1 to {len(sizes)}")
+                return None
+            name = f"{name}.bbox_2d"
+        size = sizes[number - 1] if sizes else (0, 0)
+        if wrong := _box_problem(box, size):
+            self._problem(f"field '{name}' is {shown(box)}; {wrong}")
+            return None
+        return Region(_clamped(cast("list[float]", box), size), number - 1, label)
 
     def _required(self, name: str, expected: str) -> Any:
         if self.record.get(name) is None:
@@ -119,6 +208,8 @@ class Fields:
         return value
 
     def _problem(self, message: str) -> str:
+        if self.prefix:
+            message = message.replace("field '", f"field '{self.prefix}", 1)
         self.problems.append(DataError(message, self.source))
         return ""
 
@@ -154,20 +245,3 @@ def _clamped(item: list[float], size: Size) -> Box:
     width, height = size
     x1, y1, x2, y2 = (max(0.0, float(value)) for value in item)
     return min(x1, width), min(y1, height), min(x2, width), min(y2, height)
-
-
-def kind_of(value: object) -> str:
-    """Return the type of a JSON value in words."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    names = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}
-    return names[type(value)]
-
-
-def _shown(value: object) -> str:
-    """Return a JSON value as text, shortened so that a message stays one readable line."""
-    try:
-        text = json.dumps(value)
-    except RecursionError:
-        return "a deeply nested list"
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,9 +1,11 @@
 """Reads the GRIT JSONL format: each line becomes a checked Sample or a list of problems.
 
 Each line is a JSON object (GRIT_data, hub id ``yfan1997/GRIT_data``) with the fields ``question``, ``answer`` (string
-or number), ``image`` (file name relative to the image folder), ``width`` and ``height``. Optional fields are ``bboxs``
-(xyxy, original pixels), ``dataset``, ``split`` and, for supervised fine-tuning, ``completion`` (the target text, with
-boxes in original pixels). Other fields, blank lines and a byte order mark are ignored.
+or number), ``image`` (file name relative to the image folder), ``width`` and ``height``; or, for several images,
+``images``, a list of objects with these three fields. Optional fields are ``bboxs`` (xyxy in original pixels, or
+objects ``{"bbox_2d": [x1, y1, x2, y2], "label": "dog", "image": 2}``), ``options``, ``dataset``, ``split`` and, for
+supervised fine-tuning, ``completion`` (the target text, with boxes in original pixels). Further fields become
+``Sample.extra``. Blank lines and a byte order mark are ignored.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from grit_lightning.data.record_fields import Fields, kind_of
+from grit_lightning.data.record_fields import Fields
 from grit_lightning.errors import DataError
 from grit_lightning.system.files import require_regular
-from grit_lightning.system.jsonl import BYTE_ORDER_MARK, loads, one_document
+from grit_lightning.system.jsonl import BYTE_ORDER_MARK, kind_of, loads, one_document
 from grit_lightning.types import Sample
 
 
@@ -68,18 +70,20 @@ def _read_line(line: bytes, number: int, file: Path, images: Path) -> Iterator[S
         yield DataError(f"expected a JSON object, found {kind_of(value)}", source)
         return
     fields = Fields(value, source)
-    size = (fields.positive_int("width"), fields.positive_int("height"))
+    pictures = fields.images(images)
+    options = fields.options()
     sample = Sample(
         id=f"{file.stem}/{number}",
-        question=fields.text("question"),
-        answer=fields.answer(),
-        image=images / fields.file_name("image"),
-        size=size,
-        boxes=fields.boxes("bboxs", size),
+        question=fields.question(len(pictures)),
+        answer=fields.answer(options),
+        images=pictures,
+        regions=fields.regions("bboxs", [image.size for image in pictures]),
         dataset=fields.optional_text("dataset", file.stem),
         split=fields.optional_text("split", ""),
         source=source,
         completion=fields.text("completion") if fields.record.get("completion") is not None else None,
+        options=options,
+        extra=fields.extra(),
     )
     if fields.problems:
         yield from fields.problems

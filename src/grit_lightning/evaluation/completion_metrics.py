@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from grit_lightning import grounding
 from grit_lightning.evaluation.predictions import EXACT_MATCH, JUDGE, Prediction
+from grit_lightning.grounding.image_boxes import on_canvas
 from grit_lightning.types import Box
 
 COUNTING_DATASETS = frozenset({"tallyqa"})
@@ -105,9 +106,14 @@ def _own_count(one: Prediction) -> int | None:
 
 
 def _boxes(one: Prediction) -> tuple[list[Box], list[Box]]:
-    """Return the predicted boxes with finite coordinates and the reference boxes, both in original pixels."""
-    written = [_floats(box["pixels"]) for box in one["boxes"] if None not in box["pixels"]]
-    return written, [_floats(box) for box in one["reference_boxes"]]
+    """Return the predicted boxes with finite coordinates and the reference boxes, on the canvas of all images."""
+    written = [(_floats(box["pixels"]), box.get("image", 1)) for box in one["boxes"] if None not in box["pixels"]]
+    reference = [_floats(box) for box in one["reference_boxes"]]
+    numbers = one.get("reference_images") or [1] * len(reference)  # records of earlier versions have one image
+    return (
+        [on_canvas(box, number - 1) for box, number in written],
+        [on_canvas(box, number - 1) for box, number in zip(reference, numbers, strict=True)],
+    )
 
 
 def _floats(box: Sequence[float]) -> Box:

@@ -17,6 +17,7 @@ from grit_lightning.errors import ConfigError
 from grit_lightning.evaluation.during_training import DuringTraining
 from grit_lightning.evaluation.metrics import metric_names
 from grit_lightning.evaluation.predictions import EXACT_MATCH, JUDGE, Prediction, given_answer, prediction
+from grit_lightning.grounding.options import chosen_option, with_options
 from grit_lightning.judge.exact import ExactMatch
 from grit_lightning.judge.protocol import Judge, begin_judging
 from grit_lightning.model.backbones.protocol import Backbone
@@ -208,12 +209,14 @@ class Evaluator:
 
     def _verdict(self, sample: Sample, completion: Completion) -> float | Future[float | None]:
         """Return the judge's score of the answer. An empty answer scores 0 and is not sent to the judge."""
-        answer = given_answer(completion.text)
-        return begin_judging(self.judge, sample.question, sample.answer, answer) if answer else 0.0
+        answer = chosen_option(given_answer(completion.text), sample.options)
+        question = with_options(sample.question, sample.options)
+        return begin_judging(self.judge, question, sample.answer, answer) if answer else 0.0
 
 
 def _exact_match(sample: Sample, completion: Completion) -> float:
-    return ExactMatch()(sample.question, sample.answer, given_answer(completion.text))
+    answer = chosen_option(given_answer(completion.text), sample.options)
+    return ExactMatch()(sample.question, sample.answer, answer)
 
 
 def _judge_name(judge: Judge) -> str:

@@ -20,8 +20,20 @@ from typing import Any
 
 from grit_lightning import grounding
 from grit_lightning.errors import DataError
-from grit_lightning.runs.record_rules import BOXES, SCORES, SHARES, TEXT, WHOLE, WRITTEN_BOXES, Rule, problem_of
-from grit_lightning.runs.records import completion_fields, prompt_fields
+from grit_lightning.runs.record_rules import (
+    BOXES,
+    IMAGE_NUMBERS,
+    IMAGES,
+    SCORES,
+    SHARES,
+    TEXT,
+    WHOLE,
+    WRITTEN_BOXES,
+    Rule,
+    image_problem,
+    problem_of,
+)
+from grit_lightning.runs.records import ABSENT_BEFORE, completion_fields, prompt_fields
 from grit_lightning.system.files import write_atomic
 from grit_lightning.system.jsonl import parse_object, read_lines
 from grit_lightning.types import Completion, Prompt
@@ -39,6 +51,8 @@ _FIELDS: Mapping[str, Rule] = {
     **dict.fromkeys(("completion_index", "num_tokens"), WHOLE),
     "boxes": WRITTEN_BOXES,
     "reference_boxes": BOXES,
+    "reference_images": IMAGE_NUMBERS,
+    "more_images": IMAGES,
     "scores": SCORES,
 }
 """Validation rules for the fields that the metrics read."""
@@ -61,7 +75,7 @@ def prediction(
         **prompt_fields(prompt),
         "prompt_version": prompt_version,
         "completion_index": index,
-        **completion_fields(completion, prompt.sample.size),
+        **completion_fields(completion, prompt.sample.sizes),
         "parsed_answer": given_answer(completion.text),
         "scores": dict(scores),
         "judge": judge,
@@ -123,5 +137,6 @@ def _read(line: bytes, source: str) -> Prediction | DataError:
         one = parse_object(line, source)
     except DataError as error:
         return error
-    problem = problem_of(one, _FIELDS)
+    every = {**ABSENT_BEFORE, **one}
+    problem = problem_of(every, _FIELDS) or image_problem({**every, "more_box_spaces": every["more_images"]})
     return one if problem is None else DataError(problem, source)

@@ -121,7 +121,7 @@ def _cover(boxes: Sequence[Box], xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
 def rescale(box: Box, *, source: Size, target: Size) -> Box:
     """Convert a box from the pixels of an image of size ``source`` to those of the same image at size ``target``.
 
-    Example, from a completion to original pixels: ``rescale(box, source=completion.box_space, target=sample.size)``.
+    ``image_boxes.in_pixels`` converts a box of a completion to original pixels.
     """
     x, y = target[0] / source[0], target[1] / source[1]
     return box[0] * x, box[1] * y, box[2] * x, box[3] * y

@@ -25,8 +25,9 @@ class Grounded:
         think: text of the think section; ``None`` without a ``<think>``.
         rethink: text of the rethink section; ``None`` without a ``<rethink>``.
         answer: text of the answer section; ``None`` without an ``<answer>``.
-        boxes: boxes of the reasoning, in the order written, in the pixels of ``Completion.box_space``. The reasoning is
-            the text before the first ``<rethink>``, otherwise before the first ``<answer>``, otherwise the whole text.
+        boxes: boxes of the reasoning, in the order written, in the pixels of ``Completion.box_spaces``. The reasoning
+            is the text before the first ``<rethink>``, otherwise before the first ``<answer>``, otherwise the whole
+            text.
         tags: all tags that occur, in order.
     """
 

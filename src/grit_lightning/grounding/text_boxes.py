@@ -34,6 +34,7 @@ _NUMBER_LIKE = re.compile(r"[-+−]?(?:nan|inf|infinity|true|false|null|none)|.*
 _OBJECT = re.compile(r"\{[^{}]*\}")
 _LIST = re.compile(r"""(["'])bbox_2d\1\s*+:\s*+(\[(?:[^\[\]]++|\[[^\[\]]*+\])*+\])""")
 _LABEL = re.compile(r"""(["'])label\1\s*+:\s*+("(?:[^"\\]|\\.)*+"|'(?:[^'\\]|\\.)*+')""", re.DOTALL)
+_IMAGE = re.compile(r"""(["'])image\1\s*+:\s*+([0-9]{1,9})(?![0-9.eE])""")
 # The box tags of InternVL (which GRIT's published code uses to prompt it) and of Qwen-VL, after the name of the object.
 _TAGGED = re.compile(
     r"(?:<ref>([^<>]*)</ref>\s*+)?<box>([^<>]*)</box>"
@@ -50,9 +51,10 @@ class TextBox:
     """A box as written in a text.
 
     Attributes:
-        box: xyxy as written, in the pixels of ``Completion.box_space`` if the text is a completion; it may be unordered
+        box: xyxy as written, in the pixels of ``Completion.box_spaces`` if the text is one; it may be unordered
             or outside the image.
         label: the label that the text gives to the box; ``None`` if it gives none.
+        image: number of the image, from 1, that a JSON object gives as ``"image"``; ``None`` if it gives none.
         form: notation of the box: ``json`` for ``{"bbox_2d": [x1, y1, x2, y2], "label": …}``, in either quotes and also
             with a list of boxes; ``ref`` for InternVL's ``<ref>label</ref><box>[[x1, y1, x2, y2]]</box>`` and Qwen-VL's
             ``<|box_start|>(x1, y1), (x2, y2)<|box_end|>``; ``plain`` for bare numbers, ``x1, y1, x2, y2`` or
@@ -70,6 +72,7 @@ class TextBox:
     start: int
     end: int
     numbers: tuple[Span, ...]
+    image: int | None = None
 
 
 def plain_boxes(text: str) -> tuple[TextBox, ...]:
@@ -125,7 +128,7 @@ def _json_boxes(match: re.Match[str]) -> list[TextBox] | None:
     lists = [one.span(2) for one in _LIST.finditer(text, start, end)]
     if not lists:
         return None
-    label = _label(text, start, end)
+    label, image = _label(text, start, end), _IMAGE.search(text, start, end)
     boxes = []
     for place in lists:
         read = [_text_box(text, numbers, label, "json") for numbers in sorted(_fours(text, *place))]
@@ -135,7 +138,7 @@ def _json_boxes(match: re.Match[str]) -> list[TextBox] | None:
     ends = [*(one.end for one in boxes[:-1]), end]
     starts = [start, *(one.start for one in boxes[1:])]
     return [
-        TextBox(one.box, label, "json", begin, stop, one.numbers)
+        TextBox(one.box, label, "json", begin, stop, one.numbers, None if image is None else int(image[2]))
         for one, begin, stop in zip(boxes, starts, ends, strict=True)
     ]
 

@@ -8,6 +8,7 @@ from collections import Counter
 from concurrent.futures import Future
 from functools import partial
 
+from grit_lightning.grounding.options import chosen_option, with_options
 from grit_lightning.grounding.sections import answer_text
 from grit_lightning.judge.protocol import AsksAhead, Judge, then
 from grit_lightning.types import Completion, Sample
@@ -20,9 +21,9 @@ def answer_match(
 ) -> float | Future[float | None] | None:
     """Return 1 if the judge's score of the answer is above ``threshold``, else 0.
 
-    The judge reads the question alone, not the prompt around it. A missing or empty answer scores 0 without a call to
-    the judge. An answer that the judge could not score is unscored (``None``), not wrong. GRIT trains with threshold 0
-    and evaluates on raw scores.
+    The judge reads the question with its options, not the prompt around it, and the text of the chosen option. A
+    missing or empty answer scores 0 without a call to the judge. An answer that the judge could not score is unscored
+    (``None``), not wrong. GRIT trains with threshold 0 and evaluates on raw scores.
 
     Args:
         sample: the sample with the question and the reference answer.
@@ -31,13 +32,14 @@ def answer_match(
             is returned as a future.
         threshold: score above which an answer counts as right; ``None`` to return the judge's raw score, 0 to 1.
     """
-    answer = (answer_text(completion.text) or "").strip()
+    answer = chosen_option(answer_text(completion.text) or "", sample.options)
     if not answer:
         return 0.0
+    question = with_options(sample.question, sample.options)
     if isinstance(judge, AsksAhead):
-        asked = judge.ask(sample.question, sample.answer, answer)
+        asked = judge.ask(question, sample.answer, answer)
         return then(asked, partial(_apply_threshold, threshold=threshold))
-    return _apply_threshold(judge(sample.question, sample.answer, answer), threshold)
+    return _apply_threshold(judge(question, sample.answer, answer), threshold)
 
 
 def _apply_threshold(score: float | None, threshold: float | None) -> float | None:

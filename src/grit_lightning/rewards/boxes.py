@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from grit_lightning.grounding.answers import as_count
-from grit_lightning.grounding.boxes import giou, iou, matched_similarity, rescale, valid_boxes
+from grit_lightning.grounding.boxes import giou, iou, matched_similarity
+from grit_lightning.grounding.image_boxes import image_of, in_pixels, on_canvas, valid_written
 from grit_lightning.grounding.sections import before_rethink, parse
 from grit_lightning.grounding.text_boxes import plain_boxes
 from grit_lightning.types import Box, Completion, Sample
@@ -30,20 +31,20 @@ def grounded_region(
 
 
 def box_valid(sample: Sample, completion: Completion) -> float:
-    """Return the share of boxes, of any form, that are ordered, inside the image and not repeated; 0 without boxes."""
-    flags = valid_boxes([found.box for found in parse(completion.text).boxes], completion.box_space)
+    """Return the share of boxes of any form that are ordered, inside their image and not repeated; 0 without boxes."""
+    flags = valid_written(parse(completion.text).boxes, completion.box_spaces)
     return sum(flags) / len(flags) if flags else 0.0
 
 
 def box_iou(sample: Sample, completion: Completion) -> float | None:
     """Return the mean IoU with the reference boxes, 0 to 1, in original pixels.
 
-    Predicted and reference boxes are matched one to one so that the total IoU is largest. A box without a partner,
-    predicted or reference, counts as 0. A sample without reference boxes is unscored (``None``).
+    Predicted and reference boxes of the same image are matched one to one so that the total IoU is largest. A box
+    without a partner, predicted or reference, counts as 0. A sample without reference boxes is unscored (``None``).
     """
-    if not sample.boxes:
+    if not sample.regions:
         return None
-    return matched_similarity(_in_pixels(sample, completion), sample.boxes, similarity=iou, unmatched=0.0)
+    return matched_similarity(_predicted(sample, completion), _reference(sample), similarity=iou, unmatched=0.0)
 
 
 def box_giou(sample: Sample, completion: Completion) -> float | None:
@@ -53,11 +54,21 @@ def box_giou(sample: Sample, completion: Completion) -> float | None:
     predicted or reference, counts as −1, the smallest possible GIoU. A sample without reference boxes is unscored
     (``None``).
     """
-    if not sample.boxes:
+    if not sample.regions:
         return None
-    return matched_similarity(_in_pixels(sample, completion), sample.boxes, similarity=giou, unmatched=-1.0)
+    return matched_similarity(_predicted(sample, completion), _reference(sample), similarity=giou, unmatched=-1.0)
 
 
-def _in_pixels(sample: Sample, completion: Completion) -> list[Box]:
-    found = parse(completion.text).boxes
-    return [rescale(f.box, source=completion.box_space, target=sample.size) for f in found]
+def _reference(sample: Sample) -> list[Box]:
+    return [on_canvas(region.box, region.image) for region in sample.regions]
+
+
+def _predicted(sample: Sample, completion: Completion) -> list[Box]:
+    """Return all boxes on the canvas; one of an image that is not there lies where no reference box does."""
+    placed = []
+    for found in parse(completion.text).boxes:
+        pixels = in_pixels(found, completion.box_spaces, sample.sizes)
+        image = image_of(found, len(sample.images))
+        nowhere = len(sample.images)
+        placed.append(on_canvas(pixels or found.box, nowhere if image is None else image))
+    return placed

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 from PIL import Image
 
 from grit_lightning.data.images import load_image
 from grit_lightning.errors import ConfigError
-from grit_lightning.grounding.boxes import rescale, valid_boxes
+from grit_lightning.grounding.image_boxes import image_of, in_pixels, valid_written
 from grit_lightning.grounding.sections import parse
 from grit_lightning.grounding.text_boxes import TextBox
 from grit_lightning.judge.llm import LLMJudge
@@ -58,17 +59,26 @@ class Consistency:
     def __call__(self, sample: Sample, completion: Completion) -> float | Future[float | None]:
         """Send the boxes to the judge and return a future of the mean score, which is ``None`` if a box is unscored."""
         boxes = parse(completion.text).boxes
-        flags = valid_boxes([found.box for found in boxes], completion.box_space)
+        flags = valid_written(boxes, completion.box_spaces)
         named = [(name_of(completion.text, boxes, index, self.max_words), found) for index, found in enumerate(boxes)]
-        shown = [(name, found.box) for (name, found), valid in zip(named, flags, strict=True) if valid and name]
+        shown = [(name, found) for (name, found), valid in zip(named, flags, strict=True) if valid and name]
         if not shown:
             return 0.0
-        image = load_image(sample)
-        asked = [
-            self._ask(name, crop(image, rescale(box, source=completion.box_space, target=sample.size), self.max_side))
-            for name, box in shown[: self.max_boxes]
-        ]
+        crops = self._crops(sample, completion, [found for _, found in shown[: self.max_boxes]])
+        asked = [self._ask(name, picture) for (name, _), picture in zip(shown, crops, strict=False)]
         return then(gather(asked), lambda scores: _mean(scores, len(boxes)))
+
+    def _crops(self, sample: Sample, completion: Completion, found: Sequence[TextBox]) -> list[str]:
+        """Return the crops of valid boxes."""
+        images: dict[int, Image.Image] = {}
+        crops = []
+        for one in found:
+            index = image_of(one, len(sample.images)) or 0
+            box = in_pixels(one, completion.box_spaces, sample.sizes)
+            if box is not None:
+                images[index] = images.get(index) or load_image(sample.images[index], sample.source)
+                crops.append(crop(images[index], box, self.max_side))
+        return crops
 
     def _ask(self, name: str, picture: str) -> Future[float | None]:
         return self._judge.ask_about_images(self._prompt.fill({"name": name}), [picture], self._prompt.version)

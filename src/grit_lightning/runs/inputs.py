@@ -38,11 +38,12 @@ def describe(
     data: dict[str, Any] = {}
     for sample in samples:
         file = Path(sample.source.rpartition(":")[0])
-        name = f"image {os.path.relpath(sample.image, file.parent)}"
         if f"file {file.name}" not in data and file.is_file():
             data[f"file {file.name}"] = sha256(file)
-        if name not in data and sample.image.is_file():
-            data[name] = _image(sample.image, before.get(name))
+        for image in sample.images:
+            name = f"image {os.path.relpath(image.path, file.parent)}"
+            if name not in data and image.path.is_file():
+                data[name] = _image(image.path, before.get(name))
     others = {group: dict(_leaves(written.get(group))) | _text_files(resolved.get(group)) for group in GROUPS[1:]}
     return {"data": data} | others
 

@@ -77,7 +77,8 @@ def data_sha256(samples: Sequence[Sample]) -> dict[str, str]:
     files = dict.fromkeys(Path(sample.source.rpartition(":")[0]) for sample in samples)
     hashes = {str(file): sha256(file) for file in files}
     for file in files:
-        images = [sha256(sample.image) for sample in samples if sample.source.startswith(f"{file}:")]
+        own = [sample for sample in samples if sample.source.startswith(f"{file}:")]
+        images = [sha256(image.path) for sample in own for image in sample.images]
         hashes[f"{file} (its images)"] = hashlib.sha256("".join(images).encode()).hexdigest()
     return hashes
 

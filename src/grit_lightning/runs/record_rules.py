@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-from grit_lightning.system.jsonl import is_finite
+from grit_lightning.system.jsonl import is_finite, shown
 from grit_lightning.types import FinishReason
 
 Rule = tuple[str, Callable[[Any], bool]]
@@ -21,9 +20,6 @@ _WHOLE_LIMIT = 2**63
 _LARGEST_SCORE = 1e100
 """Largest score; sums and squares of larger ones would not be finite."""
 
-_SHOWN = 60
-"""Maximum number of characters with which a message shows a value."""
-
 
 def problem_of(record: Mapping[str, Any], fields: Mapping[str, Rule]) -> str | None:
     """Describe the problem of the first missing or invalid field; return ``None`` if all fields are valid."""
@@ -31,16 +27,22 @@ def problem_of(record: Mapping[str, Any], fields: Mapping[str, Rule]) -> str | N
         if name not in record:
             return f"field '{name}' is missing; expected {expected}"
         if not admits(record[name]):
-            return f"field '{name}' is {_shown(record[name])}; expected {expected}"
+            return f"field '{name}' is {shown(record[name])}; expected {expected}"
     return None
 
 
-def _shown(value: object) -> str:
-    try:
-        text = json.dumps(value)
-    except RecursionError:
-        return "a deeply nested value"
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+def image_problem(record: Mapping[str, Any]) -> str | None:
+    """Describe the first mismatch of the valid fields about several images; return ``None`` if there is none."""
+    images, boxes = 1 + len(record["more_images"]), len(record["reference_boxes"])
+    counts = {"more_box_spaces": images - 1, "reference_images": boxes, "reference_labels": boxes}
+    for name, count in counts.items():
+        if name in record and len(record[name]) not in ({count, 0} if name != "more_box_spaces" else {count}):
+            return f"field '{name}' has {len(record[name])} entries; expected {count}"
+    if any(number > images for number in record["reference_images"]):
+        return f"field 'reference_images' is {shown(record['reference_images'])}; expected numbers from 1 to {images}"
+    if any((box.get("image") or 1) > images for box in record.get("boxes", ())):
+        return f"field 'boxes' names an image that the sample lacks; expected numbers from 1 to {images}"
+    return None
 
 
 def _is_text(value: object) -> bool:
@@ -80,8 +82,32 @@ def _are_written_boxes(value: object) -> bool:
 def _is_written_box(value: object) -> bool:
     if not isinstance(value, dict) or not isinstance(value.get("valid"), bool):
         return False
-    pixels = value.get("pixels")
+    pixels, image = value.get("pixels"), value.get("image", 1)  # records of earlier versions have one image
+    if image is not None and not (_is_whole(image) and image):
+        return False
     return isinstance(pixels, list) and len(pixels) == 4 and all(map(_is_number_or_null, pixels))
+
+
+def _are_images(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, dict) and _is_text(one.get("image")) and _is_size(one.get("image_size")) for one in value
+    )
+
+
+def _are_sizes(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_size, value))
+
+
+def _are_numbers_from_1(value: object) -> bool:
+    return isinstance(value, list) and all(_is_whole(one) and one for one in value)
+
+
+def _are_labels(value: object) -> bool:
+    return isinstance(value, list) and all(one is None or _is_text(one) for one in value)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
 def _are_tokens(value: object) -> bool:
@@ -107,6 +133,12 @@ def _are_errors(value: object) -> bool:
 TEXT: Rule = ("text", _is_text)
 WHOLE: Rule = ("a whole number", _is_whole)
 SIZE: Rule = ("width and height in pixels", _is_size)
+IMAGES: Rule = ("a list of objects, each with image and image_size", _are_images)
+SIZES: Rule = ("a list of widths and heights in pixels", _are_sizes)
+IMAGE_NUMBERS: Rule = ("a list of image numbers from 1", _are_numbers_from_1)
+LABELS: Rule = ("a list of texts or null", _are_labels)
+TEXTS: Rule = ("a list of texts", _are_texts)
+OBJECT: Rule = ("an object", lambda value: isinstance(value, dict))
 BOXES: Rule = ("a list of [x1, y1, x2, y2] boxes", _are_boxes)
 WRITTEN_BOXES: Rule = ("a list of boxes, each with pixels and valid", _are_written_boxes)
 TOKENS: Rule = ("a list of token ids", _are_tokens)

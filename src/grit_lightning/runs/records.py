@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grit_lightning import grounding
-from grit_lightning.types import Box, Completion, Group, Prompt, Sample, Score, Size
+from grit_lightning.grounding.image_boxes import image_of, in_pixels, valid_written
+from grit_lightning.types import Box, Completion, Group, ImageFile, Prompt, Region, Sample, Score, Size
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+ABSENT_BEFORE: Mapping[str, Any] = {
+    "reference_completion": None,
+    "more_images": [],
+    "more_box_spaces": [],
+    "options": [],
+    "extra": {},
+    "reference_images": [],
+    "reference_labels": [],
+}
+"""Values of the fields that records of earlier versions lack."""
 
 
 def records(
@@ -21,10 +34,11 @@ def records(
     """Return one JSON-ready record for each completion of ``groups``.
 
     A record contains everything that the rewards read (``from_record`` restores it) and, for human readers, the answer
-    and boxes parsed from the text. Each entry of ``boxes`` has ``model`` (xyxy in ``box_space``, as written),
-    ``pixels`` (xyxy in original pixels), ``label``, ``form`` and ``valid`` (ordered, inside the image, no repetition
-    of an earlier box). Numbers that are not finite, such as a coordinate of 400 digits, become ``null``, and so do
-    reward components that could not be scored.
+    and boxes parsed from the text. Each entry of ``boxes`` has ``model`` (xyxy in the box space of its image, as
+    written), ``pixels`` (xyxy in original pixels of its image), ``image`` (number of its image, from 1; ``null`` if the
+    sample has no such image), ``label``, ``form`` and ``valid`` (ordered, inside the image, no repetition of an
+    earlier box). Further images are listed in ``more_images`` and ``more_box_spaces``. Numbers that are not finite,
+    such as a coordinate of 400 digits, become ``null``, and so do reward components that could not be scored.
 
     Args:
         step: the optimizer step for which the completions were sampled, counted from 1 as in checkpoint names.
@@ -38,7 +52,7 @@ def records(
             "slot": group.slot,
             **prompt_fields(group.prompt),
             "completion_index": index,
-            **completion_fields(completion, group.prompt.sample.size),
+            **completion_fields(completion, group.prompt.sample.sizes),
             **_score_fields(score),
             "advantage": _finite(advantage),
         }
@@ -51,23 +65,27 @@ def records(
 
 def from_record(record: dict[str, Any]) -> tuple[Sample, Completion]:
     """Restore the sample and the completion that the rewards read, as they were when the record was made."""
+    record = {**ABSENT_BEFORE, **record}
+    more = [ImageFile(Path(image["image"]), _size(image["image_size"])) for image in record["more_images"]]
+    boxes = [_box(box) for box in record["reference_boxes"]]
     sample = Sample(
         id=record["sample_id"],
         question=record["question"],
         answer=record["answer"],
-        image=Path(record["image"]),
-        size=_size(record["image_size"]),
-        boxes=tuple(_box(box) for box in record["reference_boxes"]),
+        images=(ImageFile(Path(record["image"]), _size(record["image_size"])), *more),
+        regions=_regions(boxes, record["reference_images"], record["reference_labels"]),
         dataset=record["dataset"],
         split=record["split"],
         source=record["source"],
-        completion=record.get("reference_completion"),  # absent in older records
+        completion=record["reference_completion"],
+        options=tuple(record["options"]),
+        extra=record["extra"],
     )
     completion = Completion(
         token_ids=tuple(record["token_ids"]),
         text=record["text"],
         finish=record["finish"],
-        box_space=_size(record["box_space"]),
+        box_spaces=(_size(record["box_space"]), *map(_size, record["more_box_spaces"])),
     )
     return sample, completion
 
@@ -84,35 +102,41 @@ def prompt_fields(prompt: Prompt) -> dict[str, Any]:
         "answer": sample.answer,
         "image": str(sample.image),
         "image_size": list(sample.size),
-        "reference_boxes": [list(box) for box in sample.boxes],
+        "more_images": [{"image": str(one.path), "image_size": list(one.size)} for one in sample.images[1:]],
+        "options": list(sample.options),
+        "extra": dict(sample.extra),
+        "reference_boxes": [list(region.box) for region in sample.regions],
+        "reference_images": [region.image + 1 for region in sample.regions],
+        "reference_labels": [region.label for region in sample.regions],
         "reference_completion": sample.completion,
         "prompt_sha256": hashlib.sha256(prompt.text.encode()).hexdigest(),
     }
 
 
-def completion_fields(completion: Completion, size: Size) -> dict[str, Any]:
+def completion_fields(completion: Completion, sizes: Sequence[Size]) -> dict[str, Any]:
     """Return the fields of a record that describe the completion; see :func:`records`.
 
     Args:
         completion: the completion.
-        size: ``(width, height)`` of the image in original pixels.
+        sizes: ``(width, height)`` of each image of the sample in original pixels.
     """
     parsed = grounding.parse(completion.text)
-    written = [found.box for found in parsed.boxes]
-    valid = grounding.valid_boxes(written, completion.box_space)
+    valid = valid_written(parsed.boxes, completion.box_spaces)
     return {
         "text": completion.text,
         "finish": completion.finish,
         "num_tokens": len(completion.token_ids),
         "token_ids": list(completion.token_ids),
         "parsed_answer": None if parsed.answer is None else parsed.answer.strip(),
-        "box_space": list(completion.box_space),
+        "box_space": list(completion.box_spaces[0]),
+        "more_box_spaces": [list(space) for space in completion.box_spaces[1:]],
         "boxes": [
             {
                 "label": found.label,
                 "form": found.form,
+                "image": None if (image := image_of(found, len(sizes))) is None else image + 1,
                 "model": [_finite(x) for x in found.box],
-                "pixels": [_finite(x) for x in grounding.rescale(found.box, source=completion.box_space, target=size)],
+                "pixels": [_finite(x) for x in in_pixels(found, completion.box_spaces, sizes) or [None] * 4],
                 "valid": is_valid,
             }
             for found, is_valid in zip(parsed.boxes, valid, strict=True)
@@ -130,6 +154,11 @@ def _score_fields(score: Score) -> dict[str, Any]:
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
+
+
+def _regions(boxes: Sequence[Box], images: Sequence[int], labels: Sequence[str | None]) -> tuple[Region, ...]:
+    numbers, names = images or [1] * len(boxes), labels or [None] * len(boxes)
+    return tuple(Region(box, number - 1, name) for box, number, name in zip(boxes, numbers, names, strict=True))
 
 
 def _size(values: Sequence[int]) -> Size:

@@ -13,6 +13,9 @@ from grit_lightning.system.files import require_regular
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+_SHOWN = 60
+"""Maximum number of characters with which a message shows a value."""
+
 
 def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield ``(file:line, content)`` for each non-blank line; lines are numbered from 1.
@@ -84,6 +87,32 @@ def is_finite(number: float) -> bool:
         return math.isfinite(number)
     except OverflowError:
         return False
+
+
+def is_storable(value: object) -> bool:
+    """Tell whether a parsed value can be written again: its numbers are finite, and it is not nested too deeply."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def kind_of(value: object) -> str:
+    """Return the type of a parsed value in words."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    names = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return names[type(value)]
+
+
+def shown(value: object) -> str:
+    """Return a parsed value as JSON, shortened so that a message stays one readable line."""
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        return "a deeply nested value"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def parse_object(line: bytes | str, source: str) -> dict[str, Any]:

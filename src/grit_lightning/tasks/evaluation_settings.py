@@ -48,12 +48,21 @@ def model_settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def data_settings(samples: Sequence[Sample]) -> dict[str, Any]:
     """Return the names of the data sets, the number of samples, and a hash of their texts, boxes and image names."""
-    fields = [(one.id, one.dataset, one.question, one.answer, one.image.name, one.size, one.boxes) for one in samples]
+    fields = [
+        (one.id, one.dataset, one.question, one.answer, one.image.name, one.size, one.boxes, *_more(one))
+        for one in samples
+    ]
     return {
         "datasets": sorted({sample.dataset for sample in samples}),
         "samples": len(samples),
         "sha256": _short_hash(repr(fields).encode()),
     }
+
+
+def _more(sample: Sample) -> tuple[Any, ...]:
+    """Return what few samples have, so that the hash of the others stays as it was: more images, and options."""
+    more = [(image.path.name, image.size) for image in sample.images[1:]]
+    return (more, [region.image for region in sample.regions], sample.options) if more or sample.options else ()
 
 
 def _short_hash(content: bytes) -> str:

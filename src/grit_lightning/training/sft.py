@@ -10,7 +10,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch.optim import Optimizer
@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from grit_lightning.data.stream import Batch
 from grit_lightning.errors import DataError
 from grit_lightning.grounding.boxes import valid_boxes
+from grit_lightning.grounding.image_boxes import image_of
 from grit_lightning.grounding.text_boxes import TextBox, find_boxes, is_all_boxes, native_places
 from grit_lightning.model.packing import learned
 from grit_lightning.model.policy import Policy
@@ -27,7 +28,7 @@ from grit_lightning.training.distributed import gradient_sync
 from grit_lightning.training.objective import wide_dtype
 from grit_lightning.training.policy_module import PolicyModule
 from grit_lightning.training.step_metrics import PhaseTimer
-from grit_lightning.types import Box, Completion, Group, Prompt, Sample, Size
+from grit_lightning.types import Completion, Group, Prompt, Region, Sample, Size
 
 _SHOWN = 60
 """Maximum number of characters with which a message shows a part of a completion."""
@@ -47,7 +48,7 @@ class SFTModule(PolicyModule):
             DataError: a sample has neither (see :func:`target_text`); the message names the first one.
         """
         for sample in samples:
-            target_text(sample, sample.size)
+            target_text(sample, sample.sizes)
 
     def load_policy(self) -> Policy:
         """Load the policy from the backbone's checkpoint, at temperature 1."""
@@ -87,80 +88,98 @@ class SFTModule(PolicyModule):
         return share_prefix([(prompt, self._target(prompt)) for _, prompt in prompts], slot=prompts[0][0])
 
     def _target(self, prompt: Prompt) -> Completion:
-        return self.backbone.target(target_text(prompt.sample, prompt.box_space), prompt)
+        return self.backbone.target(target_text(prompt.sample, prompt.box_spaces), prompt)
 
 
 def _image(item: tuple[int, Prompt]) -> object:
-    return item[1].sample.image
+    return tuple(image.path for image in item[1].sample.images)
 
 
-def target_text(sample: Sample, box_space: Size) -> str:
-    """Return the target completion of a sample, with box coordinates as integers in ``box_space``.
+def target_text(sample: Sample, box_spaces: Sequence[Size]) -> str:
+    """Return the target completion of a sample, with box coordinates as integers in ``box_spaces``.
 
     It is the sample's ``completion`` or, without one, a text built from the reference boxes and the answer:
     ``<think> … boxes … </think> <rethink> … </rethink> <answer> … </answer>``.
 
     Args:
         sample: the sample; its boxes are in original pixels.
-        box_space: ``(width, height)`` of the space in which the model writes boxes.
+        box_spaces: for each image, ``(width, height)`` of the space in which the model writes boxes.
 
     Raises:
         DataError: the sample has neither a completion nor boxes, and its answer is not 0; or a native form of a model
             family (box tags, ``bbox_2d``) holds anything but ordered boxes inside the image.
     """
     text = sample.completion if sample.completion is not None else _built(sample)
-    if (wrong := unusable_place(text, sample.size)) is not None:
+    if (wrong := unusable_place(text, sample.sizes)) is not None:
         field = "answer" if sample.completion is None else "completion"
+        images = " or ".join(f"{width} × {height} px" for width, height in dict.fromkeys(sample.sizes))
         raise DataError(
             f"field '{field}' has {excerpt(wrong, _SHOWN)!r} as a box; expected x1, y1, x2, y2 in original pixels, "
-            f"ordered and within the {sample.size[0]} × {sample.size[1]} px image",
+            f"ordered and within {'its' if len(sample.images) > 1 else 'the'} {images} image",
             sample.source,
         )
-    return rescale_boxes(text, source=sample.size, target=box_space)
+    return rescale_boxes(text, sources=sample.sizes, targets=box_spaces)
 
 
 def _built(sample: Sample) -> str:
-    if not sample.boxes and sample.answer != "0":
+    if not sample.regions and sample.answer != "0":
         raise DataError("no field 'completion' and no 'bboxs' to build one from", sample.source)
-    boxes = ", ".join(map(_written, sample.boxes))
+    several = len(sample.images) > 1
+    boxes = ", ".join(_written(region, numbered=several) for region in sample.regions)
     think = f"I look for what is asked: {boxes}." if boxes else "I look for what is asked and find none."
-    count = len(sample.boxes)
+    count = len(sample.regions)
     rethink = "There is 1 box." if count == 1 else f"There are {count} boxes."
     return f"<think> {think} </think> <rethink> {rethink} </rethink> <answer> {sample.answer} </answer>"
 
 
-def unusable_place(text: str, size: Size) -> str | None:
-    """Return the content of the first native form that holds anything but ordered boxes inside an image of ``size``."""
-    usable = _boxes_inside(text, size)
+def unusable_place(text: str, sizes: Sequence[Size]) -> str | None:
+    """Return the content of the first native form that holds anything but ordered boxes inside their image.
+
+    Args:
+        text: any text.
+        sizes: ``(width, height)`` of each image in the unit of the boxes.
+    """
+    usable = [found for found, _ in _boxes_inside(text, sizes)]
     places = native_places(text)
     return next((text[start:end] for start, end in places if not is_all_boxes(text, (start, end), usable)), None)
 
 
-def rescale_boxes(text: str, *, source: Size, target: Size) -> str:
-    """Rescale the ordered boxes inside the source image, whose numbers become integers; keep all other characters.
+def rescale_boxes(text: str, *, sources: Sequence[Size], targets: Sequence[Size]) -> str:
+    """Rescale the ordered boxes inside their image, whose numbers become integers; keep all other characters.
 
     Other numbers, such as years and prices, are not such boxes.
 
     Args:
         text: any text.
-        source: ``(width, height)`` of the space in which the boxes of ``text`` are written.
-        target: ``(width, height)`` of the space of the returned boxes.
+        sources: for each image, ``(width, height)`` of the space in which the boxes of ``text`` are written.
+        targets: for each image, ``(width, height)`` of the space of the returned boxes.
     """
     parts, done = [], 0
-    for found in _boxes_inside(text, source):
+    for found, image in _boxes_inside(text, sources):
+        source, target = sources[image], targets[image]
         for value, (start, end), size in zip(found.box, found.numbers, (0, 1, 0, 1), strict=True):
             parts += [text[done:start], str(round(value * target[size] / source[size]))]
             done = end
     return "".join([*parts, text[done:]])
 
 
-def _boxes_inside(text: str, size: Size) -> list[TextBox]:
-    return [found for found in find_boxes(text) if valid_boxes([found.box], size)[0]]
+def _boxes_inside(text: str, sizes: Sequence[Size]) -> list[tuple[TextBox, int]]:
+    """Return the ordered boxes inside their image, each with the index of that image."""
+    placed = [(found, image_of(found, len(sizes))) for found in find_boxes(text)]
+    return [
+        (found, image) for found, image in placed if image is not None and valid_boxes([found.box], sizes[image])[0]
+    ]
 
 
-def _written(box: Box) -> str:
+def _written(region: Region, *, numbered: bool) -> str:
+    """Return a box as models write it, with its label and, if there are several images, the number of its image."""
+    fields: dict[str, Any] = {"bbox_2d": region.box}
+    if region.label is not None:
+        fields["label"] = region.label
+    if numbered:
+        fields["image"] = region.image + 1
     # No spaces after separators: they would double the number of tokens.
-    return json.dumps({"bbox_2d": box}, separators=(",", ":"))
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
 
 
 def share_prefix(examples: Sequence[tuple[Prompt, Completion]], slot: int) -> Group:

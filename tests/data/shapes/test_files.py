@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from grit_lightning.data.images import load_image
+from grit_lightning.data.images import load_images
 from grit_lightning.data.records import read_samples
 from grit_lightning.data.shapes.__main__ import main
 from grit_lightning.data.shapes.files import draw_dataset, make_example
@@ -54,7 +54,7 @@ def test_the_reader_accepts_what_is_written(tmp_path):
         assert len(samples) == 30
         for sample in samples:
             assert isinstance(sample, Sample), sample
-            assert load_image(sample).size == sample.size
+            assert load_images(sample)[0].size == sample.size
             assert (sample.dataset, sample.split) == (file.name.split("_")[1], "heldout")
 
 

@@ -26,10 +26,11 @@ from grit_lightning.model.policy import Policy
 from grit_lightning.rollout.noise import sequence_key
 from grit_lightning.rollout.sampler import Sampler
 from grit_lightning.training.sft import target_text
-from grit_lightning.types import Prompt, Sample
+from grit_lightning.types import Prompt
 from support.gumbel_noise import GumbelNoise
 from support.predicted import predicted
 from support.released import MAKERS
+from support.samples import one_image
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
@@ -126,8 +127,8 @@ def test_rollouts_are_those_of_plain_generate_without_padding_or_prefill(backbon
 
 @pytest.mark.parametrize("size", [(224, 112), (30, 500), (640, 480), (113, 207), (20, 20)])
 def test_positions_and_placeholders_are_those_of_transformers(backbone, size: tuple[int, int]) -> None:
-    sample = Sample("f/1", "How many?", "2", Path("x.png"), size, (), "vsr", "train", "f.jsonl:1")
-    prompt = backbone.encode(sample, Image.radial_gradient("L").resize(size).convert("RGB"))
+    sample = one_image("f/1", "How many?", "2", Path("x.png"), size, (), "vsr", "train", "f.jsonl:1")
+    prompt = backbone.encode(sample, [Image.radial_gradient("L").resize(size).convert("RGB")])
     is_image = prompt.input_ids_S == backbone.image_token_id
     model = backbone.load_model()
     features = model.model.get_image_features(**prompt.vision).pooler_output
@@ -168,14 +169,14 @@ def test_boxes_survive_the_box_space_of_the_model_within_half_a_pixel(backbone, 
     for _ in range(20):
         (x1, x2), (y1, y2) = (sorted(round(drawn.uniform(0, side), 2) for _ in range(2)) for side in size)
         boxes.append((x1, y1, x2, y2))
-    sample = Sample("f/1", "How many?", "21", Path("x.png"), size, tuple(boxes), "tallyqa", "train", "f.jsonl:1")
-    prompt = backbone.encode(sample, Image.new("RGB", size))
-    written = backbone.target(target_text(sample, prompt.box_space), prompt)
+    sample = one_image("f/1", "How many?", "21", Path("x.png"), size, tuple(boxes), "tallyqa", "train", "f.jsonl:1")
+    prompt = backbone.encode(sample, [Image.new("RGB", size)])
+    written = backbone.target(target_text(sample, prompt.box_spaces), prompt)
     read = backbone.completion(written.token_ids, "eos", prompt)
     (one,) = predicted(prompt, read)
-    assert one["box_space"] == list(prompt.box_space)
+    assert one["box_space"] == list(prompt.box_spaces[0])
     assert one["scores"]["exact_match"] == 1.0
-    pixel = [side / model_side for side, model_side in zip(size, prompt.box_space, strict=True)] * 2
+    pixel = [side / model_side for side, model_side in zip(size, prompt.box_spaces[0], strict=True)] * 2
     assert len(one["boxes"]) == len(boxes)
     for before, after in zip(boxes, one["boxes"], strict=True):
         off = [abs(a - b) / p for a, b, p in zip(before, after["pixels"], pixel, strict=True)]

@@ -22,10 +22,11 @@ from grit_lightning.model.backbones.random_weights import random_checkpoint
 from grit_lightning.system.paths import conf_dir
 from grit_lightning.types import Sample
 from support import original_internvl as original
+from support.samples import one_image
 
 
 def sample(question: str, size: tuple[int, int]) -> Sample:
-    return Sample("f/1", question, "2", Path("x.png"), size, (), "vsr", "train", "f.jsonl:1")
+    return one_image("f/1", question, "2", Path("x.png"), size, (), "vsr", "train", "f.jsonl:1")
 
 
 def load(
@@ -61,7 +62,7 @@ def test_the_prefill_is_part_of_the_prompt_and_not_sampled(backbone) -> None:
     prefilled = load(backbone.checkpoint, prefill="<think>")
     assert prefilled.render("Is it?") == load(backbone.checkpoint).render("Is it?") + "<think>"
     image, asked = Image.new("RGB", (112, 112)), sample("Is it?", (112, 112))
-    plain, prompt = load(backbone.checkpoint).encode(asked, image), prefilled.encode(asked, image)
+    plain, prompt = load(backbone.checkpoint).encode(asked, [image]), prefilled.encode(asked, [image])
     opening = backbone.tokenizer("<think>")["input_ids"]
     assert prompt.input_ids_S.tolist() == [*plain.input_ids_S.tolist(), *opening]
     assert prompt.position_ids_A_S.shape[1] == prompt.num_tokens
@@ -75,7 +76,7 @@ def test_the_prefill_is_part_of_the_prompt_and_not_sampled(backbone) -> None:
 
 def test_a_target_that_does_not_begin_with_the_prefill_is_refused(backbone) -> None:
     prefilled = load(backbone.checkpoint, prefill="<think>")
-    prompt = prefilled.encode(sample("Is it?", (112, 112)), Image.new("RGB", (112, 112)))
+    prompt = prefilled.encode(sample("Is it?", (112, 112)), [Image.new("RGB", (112, 112))])
     with pytest.raises(DataError, match=r"^f.jsonl:1: the completion does not begin with prompt\.prefill, <think>$"):
         prefilled.target("Yes", prompt)
 
@@ -85,7 +86,7 @@ def test_each_prompt_asks_its_question_within_the_limit(compose_config, name: st
     cfg = compose_config(f"prompt={name}")
     made = instantiate(cfg.model)
     question = "Is the purple triangle at the right side of the orange diamond?"
-    prompt = made.encode(sample(question, (448, 224)), Image.new("RGB", (448, 224)))
+    prompt = made.encode(sample(question, (448, 224)), [Image.new("RGB", (448, 224))])
     assert question in prompt.text
     assert prompt.text.endswith(f"assistant\n{cfg.prompt.prefill}")
     assert prompt.num_tokens <= cfg.data.max_prompt_tokens
@@ -95,8 +96,8 @@ def test_each_prompt_asks_its_question_within_the_limit(compose_config, name: st
     ("size", "box_space"), [((640, 480), (364, 252)), ((112, 140), (112, 140)), ((20, 20), (56, 56))]
 )
 def test_boxes_are_in_pixels_of_the_resized_image(backbone, size, box_space) -> None:
-    prompt = backbone.encode(sample("How many?", size), Image.new("RGB", size))
-    assert prompt.box_space == box_space
+    prompt = backbone.encode(sample("How many?", size), [Image.new("RGB", size)])
+    assert prompt.box_spaces[0] == box_space
     _, height, width = prompt.vision["image_grid_thw"][0].tolist()
     assert (width * 14, height * 14) == box_space
 
@@ -104,12 +105,12 @@ def test_boxes_are_in_pixels_of_the_resized_image(backbone, size, box_space) -> 
 @pytest.mark.parametrize("token", ["<|image_pad|>", "<|im_end|>"])
 def test_a_question_with_a_control_token_is_refused_by_line(backbone, token: str) -> None:
     with pytest.raises(DataError, match=rf"f.jsonl:1: field 'question' contains .* {re.escape(token)}$"):
-        backbone.encode(sample(f"What is {token}?", (112, 112)), Image.new("RGB", (112, 112)))
+        backbone.encode(sample(f"What is {token}?", (112, 112)), [Image.new("RGB", (112, 112))])
 
 
 def test_a_question_may_hold_tags_that_are_one_token(backbone) -> None:
     assert "<think>" in backbone.tokenizer.get_added_vocab()
-    prompt = backbone.encode(sample("Use <think> and bbox_2d.", (112, 112)), Image.new("RGB", (112, 112)))
+    prompt = backbone.encode(sample("Use <think> and bbox_2d.", (112, 112)), [Image.new("RGB", (112, 112))])
     assert "Use <think> and bbox_2d." in prompt.text
 
 
@@ -171,7 +172,9 @@ def test_a_checkpoint_in_the_released_layout_is_the_same_model(backbone, folder:
     other = load(folder)
     expected, model = backbone.load_model(), other.load_model()
     assert {p.dtype for p in model.parameters()} == {torch.float32}  # not the bf16 its config names
-    prompt = other.encode(sample("How many?", (300, 200)), Image.radial_gradient("L").resize((300, 200)).convert("RGB"))
+    prompt = other.encode(
+        sample("How many?", (300, 200)), [Image.radial_gradient("L").resize((300, 200)).convert("RGB")]
+    )
     assert prompt.num_tokens < 200  # the limit on the area is the config's, not the checkpoint's
     arguments = {
         "input_ids": prompt.input_ids_S[None],
@@ -189,8 +192,8 @@ def test_a_released_internvl_is_converted_and_gives_the_same_logits(tmp_path: Pa
     made = load(original.write(tmp_path / "InternVL3", values, weights))
     assert made.family.name == "InternVL"
     picture = Image.radial_gradient("L").resize((300, 200)).convert("RGB")
-    prompt = made.encode(sample("How many?", (300, 200)), picture)
-    assert prompt.box_space == (1000, 1000)
+    prompt = made.encode(sample("How many?", (300, 200)), [picture])
+    assert prompt.box_spaces[0] == (1000, 1000)
     with torch.no_grad():
         ours = made.load_model()(input_ids=prompt.input_ids_S[None], **prompt.vision).logits
     expected = original.logits(values, weights, prompt.vision["pixel_values"], prompt.input_ids_S)

@@ -17,24 +17,25 @@ from grit_lightning.runs.records import records
 from grit_lightning.runs.rollout_store import RolloutStore
 from grit_lightning.types import Completion, Group, Prompt, Sample, Score
 from support.predicted import predicted
+from support.samples import one_image
 from support.scoring import score_group
 
 PIECES = (
     *("<think>", "</think>", "<rethink>", "</rethink>", "<answer>", "</answer>", '{"bbox_2d": [1, 1, 9, 9]}', "a cat"),
     *("[10, 20, 60, 80]", "9, 9, 1, 1", "two", "2", "the cat ", "\u2028", "\ud800", "\0", "猫", "9" * 400, "1e200"),
 )
-SAMPLE = Sample(
+SAMPLE = one_image(
     "cats/1", "How many?", "2", Path("cats.jpg"), (640, 480), ((0.1, 0.2, 30.0, 40.0),), "tallyqa", "train", "cats:1"
 )
 
 
 def prompt(sample: Sample = SAMPLE) -> Prompt:
     zeros = torch.zeros(1, dtype=torch.int64)
-    return Prompt(sample, "", zeros, zeros[None], {}, (308, 252))
+    return Prompt(sample, "", zeros, zeros[None], {}, ((308, 252),))
 
 
 def completion(text: str = "<answer>2</answer>") -> Completion:
-    return Completion(tuple(range(len(text.split()))), text, "stop", (308, 252))
+    return Completion(tuple(range(len(text.split()))), text, "stop", ((308, 252),))
 
 
 def stored_step(folder: Path, step: int = 1, slots: int = 2) -> Path:

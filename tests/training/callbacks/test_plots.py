@@ -19,8 +19,9 @@ from grit_lightning.data.shapes.questions import make_question
 from grit_lightning.evaluation.predictions import Prediction
 from grit_lightning.training.callbacks import plots
 from grit_lightning.training.callbacks.plots import chosen, plot_examples, plot_rewards, smoothed, wrapped
-from grit_lightning.types import Completion, Prompt, Sample
+from grit_lightning.types import Completion, Prompt
 from support.predicted import predicted
+from support.samples import one_image
 
 BOX_SPACE = (224, 224)
 
@@ -48,13 +49,13 @@ def answered(folder: Path, texts: list[str] | None = None) -> list[Prediction]:
             question = make_question(1, index, kind, "heldout")
             image = folder / "images" / f"{kind}_heldout_1_{index}.png"
             boxes = tuple(shape.box for shape in question.targets)
-            sample = Sample(
+            sample = one_image(
                 f"{kind}/{index}", question.text, str(question.answer), image, question.scene.size, boxes, kind,
                 "heldout", "f.jsonl:1",
             )  # fmt: skip
             text = texts[len(ones)] if texts else grounded_completion(question, BOX_SPACE)
-            prompt = Prompt(sample, "?", torch.zeros(1), torch.zeros(3, 1), {}, BOX_SPACE)
-            ones += predicted(prompt, Completion((1,), text, "stop", BOX_SPACE))
+            prompt = Prompt(sample, "?", torch.zeros(1), torch.zeros(3, 1), {}, (BOX_SPACE,))
+            ones += predicted(prompt, Completion((1,), text, "stop", (BOX_SPACE,)))
     return ones
 
 

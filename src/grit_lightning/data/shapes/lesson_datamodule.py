@@ -12,7 +12,7 @@ from grit_lightning.data.shapes.lessons import Curriculum, Lesson, lessons
 from grit_lightning.data.shapes.scenes import DIFFICULTIES
 from grit_lightning.data.stream import PromptStream
 from grit_lightning.errors import ConfigError
-from grit_lightning.types import Prompt, Sample
+from grit_lightning.types import ImageFile, Prompt, Sample
 
 
 class LessonStream(PromptStream):
@@ -95,7 +95,7 @@ class LessonDataModule(PromptDataModule):
     def _prompts_at(self, index: int) -> list[Prompt]:
         taught = lessons(self.seed, index, self.curriculum)
         image = draw_scene(taught[0].scene)
-        return [self._encoded(_sample(lesson, index), image) for lesson in taught]
+        return [self._encoded(_sample(lesson, index), [image]) for lesson in taught]
 
 
 def _sample(lesson: Lesson, scene: int) -> Sample:
@@ -103,9 +103,8 @@ def _sample(lesson: Lesson, scene: int) -> Sample:
         id=f"lessons/{scene}",
         question=lesson.prompt,
         answer="",
-        image=Path(f"scene_{scene}.png"),  # never written
-        size=lesson.scene.size,
-        boxes=(),
+        images=(ImageFile(Path(f"scene_{scene}.png"), lesson.scene.size),),  # never written
+        regions=(),
         dataset="shapes",
         split="train",
         source=f"lessons, scene {scene}",

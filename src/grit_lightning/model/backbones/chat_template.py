@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from grit_lightning.errors import CheckpointError
+from grit_lightning.types import IMAGE_MARK
+
+IMAGE = None
+"""What stands for an image in the content of a turn."""
 
 PROCESSOR_FILE = "chat_template.json"
 """File in which processors used to store their template; transformers' tokenizers do not read it."""
@@ -36,20 +41,26 @@ def read_chat_template(tokenizer: PreTrainedTokenizerBase, folder: Path, image_t
             f"{checkpoint}: has no chat template, expected one in chat_template.jinja, {PROCESSOR_FILE} or "
             "tokenizer_config.json"
         )
-    if render_turn(tokenizer, "?", checkpoint).count(image_token) != 1:
+    if render_turn(tokenizer, [IMAGE, "?"], checkpoint).count(image_token) != 1:
         raise CheckpointError(
             f"{checkpoint}: its chat template does not render an image, expected one {image_token} for a message with "
             "an image"
         )
 
 
-def render_turn(tokenizer: PreTrainedTokenizerBase, text: str, checkpoint: str) -> str:
-    """Return a conversation of one user's turn, an image and a text, with the header of the assistant's turn.
+def render_turn(tokenizer: PreTrainedTokenizerBase, content: Sequence[str | None], checkpoint: str) -> str:
+    """Return a conversation of one user's turn, images and texts, with the header of the assistant's turn.
+
+    Args:
+        tokenizer: the checkpoint's tokenizer with its chat template.
+        content: texts, and ``IMAGE`` for each image, in order.
+        checkpoint: name of the checkpoint, for error messages.
 
     Raises:
         CheckpointError: the chat template does not accept a message with an image.
     """
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
+    parts = [{"type": "image"} if part is IMAGE else {"type": "text", "text": part} for part in content]
+    messages = [{"role": "user", "content": parts}]
     try:
         rendered: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except (TemplateError, TypeError, ValueError) as error:
@@ -58,6 +69,40 @@ def render_turn(tokenizer: PreTrainedTokenizerBase, text: str, checkpoint: str) 
             f"an image and a text: {error}"
         ) from error
     return rendered
+
+
+def turn_content(text: str, num_images: int) -> list[str | None]:
+    """Return the content of a turn, for :func:`render_turn`.
+
+    Args:
+        text: the text, whose marks ``<image>`` stand for images; without marks, the images stand before it.
+        num_images: number of images.
+    """
+    pieces = text.split(IMAGE_MARK) if IMAGE_MARK in text else [*[""] * num_images, text]
+    content = [part for piece in pieces for part in (IMAGE, piece)][1:]
+    return [part for part in content if part != ""]
+
+
+def expand_images(
+    ids: Sequence[int], image: int, counts: Sequence[int], around: tuple[Sequence[int], Sequence[int]], checkpoint: str
+) -> list[int]:
+    """Replace each image placeholder by the tokens of its image.
+
+    Args:
+        ids: token ids of a prompt with one placeholder per image.
+        image: id of the placeholder, and of an image's tokens.
+        counts: number of tokens of each image.
+        around: ids that precede and follow the tokens of an image.
+        checkpoint: name of the checkpoint, for error messages.
+
+    Raises:
+        CheckpointError: there are not as many placeholders as images.
+    """
+    if ids.count(image) != len(counts):
+        raise CheckpointError(f"{checkpoint}: its chat template must render one image placeholder per image")
+    before, after = around
+    left = iter(counts)
+    return [new for token in ids for new in ([*before, *[image] * next(left), *after] if token == image else [token])]
 
 
 def _of_processor(file: Path) -> str:

@@ -5,7 +5,7 @@ Everything else about a checkpoint is handled by :class:`.pretrained.PretrainedB
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -54,11 +54,13 @@ class Family(Protocol):
 
     Attributes:
         name: name of the family in messages.
-        image_token: placeholder of the image in the chat template.
-        around_image: tokens directly before and after the image tokens that the chat template leaves out; empty
+        image_token: placeholder of an image in the chat template.
+        around_image: tokens directly before and after an image's tokens that the chat template leaves out; empty
             strings if there are none.
         never_sampled: tokens excluded from sampling, because they announce an image that does not exist or open
             another turn.
+        untrained_tokens: added tokens that the family's models never learned to write, unless the chat template uses
+            them; they are written as plain text.
         parts: parameter name prefixes of ``vision``, ``projector`` and ``language``.
         image_processor: image processor of the checkpoint, set to the image limits; it works without torchvision.
     """
@@ -67,6 +69,7 @@ class Family(Protocol):
     image_token: ClassVar[str]
     around_image: ClassVar[tuple[str, str]]
     never_sampled: ClassVar[tuple[str, ...]]
+    untrained_tokens: ClassVar[tuple[str, ...]]
     parts: ClassVar[Mapping[str, tuple[str, ...]]]
     image_processor: BaseImageProcessor
 
@@ -76,11 +79,11 @@ class Family(Protocol):
         """Preprocess an image for the model."""
         ...
 
-    def positions(self, is_image_S: Tensor, image: ImageInput) -> Tensor:
-        """Return the rotary positions of a prompt with one image, int64, shape (A, S): A axes, S tokens.
+    def positions(self, is_image_S: Tensor, images: Sequence[ImageInput]) -> Tensor:
+        """Return the rotary positions of a prompt, int64, shape (A, S): A axes, S tokens.
 
         Args:
-            is_image_S: bool, shape (S,), true for the image tokens, which are contiguous.
-            image: the preprocessed image, from :meth:`read`.
+            is_image_S: bool, shape (S,), true for the image tokens; those of one image are contiguous.
+            images: the preprocessed images in the order of the prompt, from :meth:`read`.
         """
         ...

@@ -6,7 +6,7 @@ thumbnail of the whole image is added. Boxes are written in thousandths of the i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -33,6 +33,7 @@ class InternVL:
         "<|image_pad|>",
         "<|video_pad|>",
     )
+    untrained_tokens: ClassVar[tuple[str, ...]] = ()
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "vision": ("model.vision_tower.",),
         "projector": ("model.multi_modal_projector.",),
@@ -50,6 +51,6 @@ class InternVL:
         tiles = self.image_processor(images=image, return_tensors="pt")["pixel_values"]
         return ImageInput({"pixel_values": tiles}, len(tiles) * self.tokens_per_tile, (1000, 1000))
 
-    def positions(self, is_image_S: Tensor, image: ImageInput) -> Tensor:
+    def positions(self, is_image_S: Tensor, images: Sequence[ImageInput]) -> Tensor:
         """Return positions on one axis, shape (1, S), counting image tokens like text tokens."""
         return torch.arange(len(is_image_S))[None]

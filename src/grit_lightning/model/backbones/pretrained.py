@@ -20,19 +20,20 @@ from transformers.integrations.liger import apply_liger_kernel
 from transformers.utils import is_liger_kernel_available
 
 from grit_lightning.errors import CheckpointError, ConfigError, DataError
+from grit_lightning.grounding.options import with_options
 from grit_lightning.model.adapters import LoRA
 from grit_lightning.model.attention import LANGUAGE, set_vision_attention
-from grit_lightning.model.backbones.chat_template import read_chat_template, render_turn
+from grit_lightning.model.backbones.chat_template import expand_images, read_chat_template, render_turn, turn_content
 from grit_lightning.model.backbones.checkpoint_errors import checkpoint_errors
 from grit_lightning.model.backbones.family import Family, ImageLimits
 from grit_lightning.model.backbones.freezing import freeze
 from grit_lightning.model.backbones.internvl import InternVL
-from grit_lightning.model.backbones.prompts import prompt_version
+from grit_lightning.model.backbones.prompts import prompt_version, require_question
 from grit_lightning.model.backbones.qwen2_5_vl import Qwen25VL
 from grit_lightning.model.backbones.qwen3_vl import Qwen3VL
 from grit_lightning.model.backbones.random_weights import random_checkpoint
 from grit_lightning.model.backbones.recomputation import recompute_activations
-from grit_lightning.model.backbones.special_tokens import read_special_tokens
+from grit_lightning.model.backbones.special_tokens import TextEncoder, read_special_tokens
 from grit_lightning.model.conversion.cached import is_original, native_folder
 from grit_lightning.model.conversion.safetensors_files import require_whole
 from grit_lightning.model.finite import require_finite
@@ -94,8 +95,7 @@ class PretrainedBackbone:
             raise ConfigError("model.liger needs liger-kernel: pip install 'grit-lightning[liger]'")
         if not is_available(attn_implementation):
             raise ConfigError("model.attn_implementation=flash needs flash-attn: pip install 'grit-lightning[flash]'")
-        if "{question}" not in prompt:
-            raise ConfigError("prompt.template lacks {question}, so the model would never see the question")
+        require_question(prompt)
         self.checkpoint = checkpoint = str(Path(checkpoint).expanduser()) if checkpoint[:1] == "~" else checkpoint
         self.prompt = prompt
         self.prefill = prefill
@@ -126,37 +126,42 @@ class PretrainedBackbone:
         self.image_token_id, self.end_of_turn_id, self.pad_token_id = tokens.image, tokens.end_of_turn, tokens.pad
         self.eos_token_ids, self.banned_token_ids = tokens.eos, tokens.banned
         self.control_tokens, self._around_image = tokens.control, tokens.around_image
+        bare = render_turn(self.tokenizer, ["?"], checkpoint)
+        self._ids = TextEncoder(self.tokenizer, [one for one in self.family.untrained_tokens if one not in bare])
 
-    def encode(self, sample: Sample, image: Image) -> Prompt:
-        """Tokenize and preprocess a sample: image, question, the assistant's header and the prefill.
+    def encode(self, sample: Sample, images: Sequence[Image]) -> Prompt:
+        """Tokenize and preprocess a sample: images, question, the assistant's header and the prefill.
 
         Raises:
             DataError: the question contains a control token of the model, such as its image placeholder.
-            CheckpointError: the chat template does not render exactly one image placeholder.
+            CheckpointError: the chat template does not render exactly one placeholder per image.
         """
-        if control := next((token for token in self.control_tokens if token in sample.question), None):
-            raise DataError(f"field 'question' contains the model's control token {control}", sample.source)
-        image_input = self.family.read(image)
-        text = self.render(sample.question)
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if ids.count(self.image_token_id) != 1:
-            raise CheckpointError(f"{self.checkpoint}: its chat template must render one image placeholder per image")
-        start = ids.index(self.image_token_id)
-        before, after = self._around_image
-        ids[start : start + 1] = [*before, *[self.image_token_id] * image_input.num_tokens, *after]
-        ids_S = torch.tensor(ids)
+        question = with_options(sample.question, sample.options)
+        if control := next((token for token in self.control_tokens if token in question), None):
+            field = "question" if control in sample.question else "options"
+            raise DataError(f"field '{field}' contains the model's control token {control}", sample.source)
+        inputs = [self.family.read(image) for image in images]
+        text = self.render(question, len(images))
+        ids, counts = self._ids(text), [one.num_tokens for one in inputs]
+        ids_S = torch.tensor(expand_images(ids, self.image_token_id, counts, self._around_image, self.checkpoint))
         return Prompt(
             sample=sample,
             text=text,
             input_ids_S=ids_S,
-            position_ids_A_S=self.family.positions(ids_S == self.image_token_id, image_input),
-            vision=image_input.vision,
-            box_space=image_input.box_space,
+            position_ids_A_S=self.family.positions(ids_S == self.image_token_id, inputs),
+            vision={name: torch.cat([one.vision[name] for one in inputs]) for name in inputs[0].vision},
+            box_spaces=tuple(one.box_space for one in inputs),
         )
 
-    def render(self, question: str) -> str:
-        """Return the prompt text: chat template with image and question, the assistant's header and the prefill."""
-        return render_turn(self.tokenizer, self.prompt.replace("{question}", question), self.checkpoint) + self.prefill
+    def render(self, question: str, num_images: int = 1) -> str:
+        """Return the prompt text: chat template with images and question, the assistant's header and the prefill.
+
+        Args:
+            question: the question, whose marks ``<image>`` place the images; without marks, they stand before it.
+            num_images: number of images.
+        """
+        content = turn_content(self.prompt.replace("{question}", question), num_images)
+        return render_turn(self.tokenizer, content, self.checkpoint) + self.prefill
 
     def completion(self, token_ids: Sequence[int], finish: FinishReason, prompt: Prompt) -> Completion:
         """Build a completion from sampled tokens; its text is the prefill and the decoded tokens.
@@ -167,7 +172,7 @@ class PretrainedBackbone:
         silent = {self.pad_token_id, *self.eos_token_ids}
         written = [token for token in token_ids if token not in silent]
         text = self.tokenizer.decode(written, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return Completion(tuple(token_ids), self.prefill + text, finish, prompt.box_space)
+        return Completion(tuple(token_ids), self.prefill + text, finish, prompt.box_spaces)
 
     def target(self, text: str, prompt: Prompt) -> Completion:
         """Build the completion to learn from a text: its tokens after the prefill, and the end-of-turn token.
@@ -177,8 +182,8 @@ class PretrainedBackbone:
         """
         if not text.startswith(self.prefill):
             raise DataError(f"the completion does not begin with prompt.prefill, {self.prefill}", prompt.sample.source)
-        ids = self.tokenizer(text.removeprefix(self.prefill), add_special_tokens=False)["input_ids"]
-        return Completion((*ids, self.end_of_turn_id), text, "eos", prompt.box_space)
+        ids = self._ids(text.removeprefix(self.prefill))
+        return Completion((*ids, self.end_of_turn_id), text, "eos", prompt.box_spaces)
 
     def count_image_tokens(self, prompt: Prompt) -> int:
         """Return the number of image tokens in a prompt."""

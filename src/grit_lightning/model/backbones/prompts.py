@@ -11,12 +11,22 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from grit_lightning.errors import ConfigError
 from grit_lightning.system.paths import conf_dir
+from grit_lightning.types import IMAGE_MARK
 
 
 def prompt_version(template: str, prefill: str) -> str:
     """Return twelve hexadecimal digits that identify a prompt: a hash of its template and its prefill."""
     return hashlib.sha256(f"{template}\0{prefill}".encode()).hexdigest()[:12]
+
+
+def require_question(template: str) -> None:
+    """Raise ConfigError if a template lacks ``{question}``, or contains the mark that places a question's images."""
+    if "{question}" not in template:
+        raise ConfigError("prompt.template lacks {question}, so the model would never see the question")
+    if IMAGE_MARK in template:
+        raise ConfigError(f"prompt.template contains {IMAGE_MARK}, which only questions may: it places their images")
 
 
 @cache

@@ -24,8 +24,8 @@ class Backbone(Protocol):
     banned_token_ids: tuple[int, ...]
     """Ids of tokens that are never sampled: vision placeholders, padding, turn headers."""
 
-    def encode(self, sample: Sample, image: Image) -> Prompt:
-        """Tokenize and preprocess a sample. Raise ``DataError`` if it cannot be turned into a prompt."""
+    def encode(self, sample: Sample, images: Sequence[Image]) -> Prompt:
+        """Tokenize and preprocess a sample and its images. Raise ``DataError`` if it cannot be turned into a prompt."""
         ...
 
     def completion(self, token_ids: Sequence[int], finish: FinishReason, prompt: Prompt) -> Completion:

@@ -6,7 +6,7 @@ token). Boxes are written in absolute pixels of the resized image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -33,6 +33,7 @@ class Qwen25VL:
         "<|image_pad|>",
         "<|video_pad|>",
     )
+    untrained_tokens: ClassVar[tuple[str, ...]] = ()
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "vision": ("model.visual.patch_embed.", "model.visual.blocks."),
         "projector": ("model.visual.merger.",),
@@ -59,30 +60,47 @@ class Qwen25VL:
         """Return the space in which boxes are written: that of the resized image, in pixels."""
         return resized
 
-    def positions(self, is_image_S: Tensor, image: ImageInput) -> Tensor:
+    def positions(self, is_image_S: Tensor, images: Sequence[ImageInput]) -> Tensor:
         """Return positions on three axes, shape (3, S), see :func:`mrope_positions`."""
-        return mrope_positions(is_image_S, image.vision["image_grid_thw"][0], self.image_processor.merge_size)
+        grids = [image.vision["image_grid_thw"][0] for image in images]
+        return mrope_positions(is_image_S, grids, self.image_processor.merge_size)
 
 
-def mrope_positions(is_image_S: Tensor, grid_3: Tensor, merge: int) -> Tensor:
-    """Return the rotary positions (time, height, width) of a prompt with one image, int64, shape (3, S).
+def mrope_positions(is_image_S: Tensor, grids: Sequence[Tensor], merge: int) -> Tensor:
+    """Return the rotary positions (time, height, width) of a prompt, int64, shape (3, S).
 
-    Text tokens advance all three axes together. Image tokens share one time and use their row and column as height and
-    width. Text after the image continues after the image's largest position (arXiv 2409.12191 §2.1, "M-RoPE").
+    Text tokens advance all three axes together. The tokens of an image share one time and use their row and column as
+    height and width. Text after an image continues after the image's largest position (arXiv 2409.12191 §2.1,
+    "M-RoPE").
 
     Args:
-        is_image_S: bool, shape (S,), true for the image tokens, which are contiguous.
-        grid_3: ``(time, height, width)`` of the image in patches.
+        is_image_S: bool, shape (S,), true for the image tokens; those of one image are contiguous.
+        grids: for each image in the order of the prompt, ``(time, height, width)`` in patches, shape (3,).
         merge: number of patches along each side that are merged into one token.
     """
-    length, start = is_image_S.shape[0], int(is_image_S.long().argmax())
-    rows, columns = int(grid_3[1]) // merge, int(grid_3[2]) // merge
-    after = torch.arange(length - start - rows * columns) + start + max(rows, columns)
-    image = torch.stack(
+    places = is_image_S.nonzero().flatten()
+    parts: list[Tensor] = []
+    done = position = 0  # tokens with a position so far, and the next position
+    first = 0
+    for grid_3 in grids:
+        rows, columns = int(grid_3[1]) // merge, int(grid_3[2]) // merge
+        start = int(places[first])
+        first += rows * columns
+        parts.append(torch.arange(start - done).expand(3, -1) + position)
+        position += start - done
+        parts.append(_image_positions(rows, columns) + position)
+        position += max(rows, columns)
+        done = start + rows * columns
+    parts.append(torch.arange(is_image_S.shape[0] - done).expand(3, -1) + position)
+    return torch.cat(parts, dim=1)
+
+
+def _image_positions(rows: int, columns: int) -> Tensor:
+    """Return the positions of the tokens of an image relative to its first one, shape (3, rows · columns)."""
+    return torch.stack(
         [
             torch.zeros(rows * columns, dtype=torch.long),
             torch.arange(rows).repeat_interleave(columns),
             torch.arange(columns).repeat(rows),
         ]
     )
-    return torch.cat([torch.arange(start).expand(3, -1), image + start, after.expand(3, -1)], dim=1)

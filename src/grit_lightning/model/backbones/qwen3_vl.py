@@ -17,6 +17,8 @@ class Qwen3VL(Qwen25VL):
     """Image handling of Qwen3-VL."""
 
     name: ClassVar[str] = "Qwen3-VL"
+    # Tokens of the Thinking models, whose chat template uses them. The Instruct models share the tokenizer.
+    untrained_tokens: ClassVar[tuple[str, ...]] = ("<think>", "</think>")
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "vision": ("model.visual.patch_embed.", "model.visual.pos_embed.", "model.visual.blocks."),
         "projector": ("model.visual.merger.", "model.visual.deepstack_merger_list."),

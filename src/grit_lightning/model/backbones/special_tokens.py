@@ -1,9 +1,12 @@
-"""Special tokens of a checkpoint: image, padding and end tokens, and the tokens that are never sampled."""
+"""Special tokens of a checkpoint: image, padding and end tokens, those never sampled, those written as plain text."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from tokenizers import Tokenizer
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from grit_lightning.errors import CheckpointError
@@ -80,3 +83,27 @@ def token_id(tokenizer: PreTrainedTokenizerBase, token: str, family: Family, che
     if token not in ids:
         raise CheckpointError(f"{checkpoint}: the tokenizer lacks {token}, which {family.name} needs")
     return ids[token]
+
+
+class TextEncoder:
+    """Encodes a text without special tokens around it; chosen strings are plain text, even if there is a token for each.
+
+    Decoding needs nothing of the kind: both forms decode to the same text.
+
+    Args:
+        tokenizer: the checkpoint's tokenizer, which is left unchanged, because exports contain it.
+        plain: added tokens to split like any other text, such as ``<think>``.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, plain: Collection[str]) -> None:
+        self._tokenizer: Tokenizer = tokenizer.backend_tokenizer
+        if set(plain) & set(tokenizer.get_vocab()):
+            state = json.loads(self._tokenizer.to_str())
+            for token in state["added_tokens"]:
+                if token["content"] in plain:
+                    token["content"] = f"\uffff{token['content']}"  # in no text; without the token, ids would shift
+            self._tokenizer = Tokenizer.from_str(json.dumps(state))
+
+    def __call__(self, text: str) -> list[int]:
+        """Return the token ids of a text."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)

@@ -13,15 +13,22 @@ from grit_lightning.runs.record_rules import (
     COMPONENTS,
     ERRORS,
     FINISH,
+    IMAGE_NUMBERS,
+    IMAGES,
+    LABELS,
+    OBJECT,
     SCORE,
     SIZE,
+    SIZES,
     TEXT,
+    TEXTS,
     TOKENS,
     WHOLE,
     Rule,
+    image_problem,
     problem_of,
 )
-from grit_lightning.runs.records import from_record
+from grit_lightning.runs.records import ABSENT_BEFORE, from_record
 from grit_lightning.runs.rollout_store import RolloutStore
 from grit_lightning.runs.run_folder import RunFolder, open_run
 from grit_lightning.system.files import require_regular
@@ -121,7 +128,8 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
 
 def _stored(record: dict[str, Any], source: str) -> Stored:
     is_prediction = "rewards" not in record and "scores" in record  # the format of ``evaluation.predictions``
-    if problem := problem_of(record, _SAMPLE_FIELDS if is_prediction else _FIELDS):
+    record = {**ABSENT_BEFORE, **record}
+    if problem := problem_of(record, _SAMPLE_FIELDS if is_prediction else _FIELDS) or image_problem(record):
         raise DataError(problem, source)
     sample, completion = from_record(record)
     if is_prediction:
@@ -134,7 +142,13 @@ _SAMPLE_FIELDS: Mapping[str, Rule] = {
     **dict.fromkeys(("sample_id", "question", "answer", "image", "dataset", "split", "source", "text"), TEXT),
     "image_size": SIZE,
     "box_space": SIZE,
+    "more_images": IMAGES,
+    "more_box_spaces": SIZES,
     "reference_boxes": BOXES,
+    "reference_images": IMAGE_NUMBERS,
+    "reference_labels": LABELS,
+    "options": TEXTS,
+    "extra": OBJECT,
     "token_ids": TOKENS,
     "finish": FINISH,
     "completion_index": WHOLE,

@@ -73,8 +73,11 @@ class Demonstration(Callback):
         if list(map(key, before)) != list(map(key, after)):
             before = []  # a resume changed the data: answers about other samples cannot be compared
         # Image paths of this machine: the answers before training may come from another one.
-        here = ("image", "source")
-        before = [one | {name: other[name] for name in here} for one, other in zip(before, after, strict=False)]
+        here = ("image", "more_images", "source")
+        before = [
+            one | {name: value for name in here if (value := other.get(name)) is not None}
+            for one, other in zip(before, after, strict=False)
+        ]
         answers = {"before": before, "after": list(after)} if before else {"after": list(after)}
         summaries = {when: summary(predictions) for when, predictions in answers.items()}
         text = json.dumps(summaries, indent=2, allow_nan=False)

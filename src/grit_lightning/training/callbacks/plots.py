@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grit_lightning.data.images import load_image
+from PIL import Image
+
+from grit_lightning.data.images import load_images
 from grit_lightning.evaluation.completion_metrics import is_counting, is_right
 from grit_lightning.evaluation.predictions import Prediction
 from grit_lightning.runs.records import from_record
@@ -128,21 +131,34 @@ def _picture(axes: Axes, one: Prediction) -> None:
     from matplotlib.patches import Rectangle
 
     sample, _ = from_record(one)
-    axes.imshow(load_image(sample))
-    axes.set_xlim(-0.5, sample.size[0] - 0.5)
-    axes.set_ylim(sample.size[1] - 0.5, -0.5)
+    picture, offsets = side_by_side(load_images(sample))
+    axes.imshow(picture)
+    axes.set_xlim(-0.5, picture.width - 0.5)
+    axes.set_ylim(picture.height - 0.5, -0.5)
     axes.set_anchor("N")
     axes.set_xticks([])
     axes.set_yticks([])
+    reference = [(region.box, region.image) for region in sample.regions]
+    written = [(box["pixels"], box.get("image", 1) - 1) for box in one["boxes"] if None not in box["pixels"]]
     styles: list[tuple[list[Any], dict[str, Any]]] = [
-        (one["reference_boxes"], {"edgecolor": _REFERENCE, "linewidth": 1.2, "linestyle": (0, (3, 2))}),
-        ([box["pixels"] for box in one["boxes"]], {"edgecolor": _PREDICTED, "linewidth": 2}),
+        (reference, {"edgecolor": _REFERENCE, "linewidth": 1.2, "linestyle": (0, (3, 2))}),
+        (written, {"edgecolor": _PREDICTED, "linewidth": 2}),
     ]
     for boxes, style in styles:
-        for box in boxes:
-            if None not in box:
-                x1, y1, x2, y2 = box
-                axes.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, **style))
+        for (x1, y1, x2, y2), image in boxes:
+            corner = (x1 + offsets[image] - 0.5, y1 - 0.5)
+            axes.add_patch(Rectangle(corner, x2 - x1, y2 - y1, fill=False, **style))
+
+
+def side_by_side(images: Sequence[Image.Image]) -> tuple[Image.Image, list[int]]:
+    """Return the images in one row on white, and the x coordinate in pixels at which each begins."""
+    if len(images) == 1:
+        return images[0], [0]
+    offsets = [0, *accumulate(image.width for image in images)]
+    row = Image.new("RGB", (offsets[-1], max(image.height for image in images)), "white")
+    for image, x in zip(images, offsets, strict=False):
+        row.paste(image, (x, 0))
+    return row, offsets[:-1]
 
 
 def _words(axes: Axes, one: Prediction, when: str) -> None:
