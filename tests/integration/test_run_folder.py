@@ -19,6 +19,7 @@ COMPONENTS = (
 )
 FIELDS = {
     *("step", "slot", "completion_index", "sample_id", "dataset", "split", "source", "question", "answer", "image"),
+    *("more_images", "options", "extra", "reference_images", "reference_labels", "more_box_spaces"),
     *("image_size", "reference_boxes", "reference_completion", "prompt_sha256", "text", "finish", "num_tokens"),
     *("token_ids", "parsed_answer", "box_space", "boxes", "rewards", "reward", "reward_errors", "advantage"),
 }

@@ -19,6 +19,7 @@ from grit_lightning.app.startup import prepare
 from grit_lightning.errors import CheckpointError, ConfigError
 from grit_lightning.model.adapters import has_adapters, merge
 from grit_lightning.model.backbones.protocol import Backbone
+from grit_lightning.model.backbones.special_tokens import write_as_plain_text
 from grit_lightning.model.conversion.internvl import write_processors
 from grit_lightning.model.conversion.safetensors_files import disk_errors
 from grit_lightning.model.finite import first_not_finite
@@ -83,6 +84,7 @@ def _export(cfg: DictConfig, folder: Path, dtype: str, shard_size: str, push: st
     _copy_files(Path(backbone.weights_folder()), folder)
     try:
         with disk_errors():
+            write_as_plain_text(folder, backbone.plain_tokens)
             _save(model, backbone, folder, shard_size)
     except OSError as error:
         raise CheckpointError(disk_refusal(error, folder) or f"{folder} cannot be written: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,19 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from grit_lightning.errors import DataError
+from grit_lightning.evaluation.completion_metrics import matched_iou
 from grit_lightning.model.backbones.pretrained import FAMILIES, PretrainedBackbone
 from grit_lightning.model.packing import completion_lengths, pack, plan_rows
 from grit_lightning.model.policy import Policy
 from grit_lightning.rollout.noise import sequence_key
 from grit_lightning.rollout.sampler import Sampler
 from grit_lightning.training.sft import target_text
-from grit_lightning.types import Prompt
+from grit_lightning.types import Prompt, Region
 from support.gumbel_noise import GumbelNoise
 from support.predicted import predicted
 from support.released import MAKERS
-from support.samples import one_image
+from support.samples import noise, one_image, several_images
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
@@ -41,6 +44,17 @@ def backbone(request, compose_config: Callable[..., Any], tmp_path_factory) -> P
     folder = MAKERS[request.param](tmp_path_factory.mktemp(request.param))
     options = ("model=pretrained", f"model.checkpoint={folder}", "model.random_weights_seed=null")
     return instantiate(compose_config(*options, "model.max_pixels=100352", "model.max_tiles=3").model)
+
+
+@pytest.fixture
+def prompts(backbone: PretrainedBackbone) -> list[Prompt]:
+    """Prompts with one, two and three images, before, between and after the words of the question."""
+    asked = [
+        ("How many red circles are there?", [(224, 112)]),
+        ("Is it left of that?", [(130, 200), (112, 112)]),
+        ("Which is the larger star, <image>, <image><image>or none?", [(300, 300), (56, 140), (150, 150)]),
+    ]
+    return [backbone.encode(several_images(question, sizes), noise(sizes)) for question, sizes in asked]
 
 
 def image_arguments(backbone: PretrainedBackbone, ids: torch.Tensor, prompt: Prompt) -> dict[str, torch.Tensor]:
@@ -125,15 +139,25 @@ def test_rollouts_are_those_of_plain_generate_without_padding_or_prefill(backbon
             assert len(ours) == len(naive) or groups[slot].completions[index].finish == "stop"
 
 
-@pytest.mark.parametrize("size", [(224, 112), (30, 500), (640, 480), (113, 207), (20, 20)])
-def test_positions_and_placeholders_are_those_of_transformers(backbone, size: tuple[int, int]) -> None:
-    sample = one_image("f/1", "How many?", "2", Path("x.png"), size, (), "vsr", "train", "f.jsonl:1")
-    prompt = backbone.encode(sample, [Image.radial_gradient("L").resize(size).convert("RGB")])
+@pytest.mark.parametrize(
+    ("question", "sizes"),
+    [
+        *(("How many?", [size]) for size in [(224, 112), (30, 500), (640, 480), (113, 207), (20, 20)]),
+        ("Is the dog of the first in the second?", [(224, 112), (640, 480)]),
+        ("<image> and <image><image>: how many?", [(20, 20), (113, 207), (30, 500)]),
+        ("How many are in\n<image>", [(113, 207)]),
+    ],
+)
+def test_positions_and_placeholders_are_those_of_transformers(
+    backbone, question: str, sizes: list[tuple[int, int]]
+) -> None:
+    prompt = backbone.encode(several_images(question, sizes), noise(sizes))
     is_image = prompt.input_ids_S == backbone.image_token_id
     model = backbone.load_model()
     features = model.model.get_image_features(**prompt.vision).pooler_output
     assert is_image.sum() == sum(map(len, features)) == backbone.count_image_tokens(prompt)
-    assert is_image.nonzero().diff(dim=0).eq(1).all()
+    starts = 1 + int(is_image.nonzero().diff(dim=0).ne(1).sum())
+    assert starts == prompt.text.count(backbone.family.image_token) == len(sizes)  # each image lies in one piece
     if "image_grid_thw" in prompt.vision:
         expected, _ = model.model.get_rope_index(
             prompt.input_ids_S[None],
@@ -143,6 +167,30 @@ def test_positions_and_placeholders_are_those_of_transformers(backbone, size: tu
         assert torch.equal(prompt.position_ids_A_S, expected[:, 0])
     else:
         assert torch.equal(prompt.position_ids_A_S, torch.arange(prompt.num_tokens)[None])
+
+
+def test_images_stand_where_the_question_marks_them(backbone) -> None:
+    sizes = [(224, 112), (113, 207)]
+    placeholder = backbone.family.image_token
+    before, marked = (
+        backbone.encode(several_images(question, sizes), noise(sizes)).text.replace(placeholder, "@")
+        for question in ("Is it?", "In <image> or <image>?")
+    )
+    words = before.replace("<|vision_start|>", "").replace("<|vision_end|>", "").replace("\n", "")
+    assert "@@" in words
+    assert words.index("@@") < words.index("Is it?")
+    first, middle, last = marked.split("@")
+    assert first.replace("<|vision_start|>", "").endswith("In ")
+    assert " or " in middle
+    assert last.replace("<|vision_end|>", "").lstrip("\n").startswith("?")
+
+
+def test_options_follow_the_question_and_may_not_hold_control_tokens(backbone) -> None:
+    sample = several_images("Which?", [(112, 112)], options=("a cat", "a dog"))
+    assert "Which?\n(A) a cat\n(B) a dog" in backbone.encode(sample, noise([(112, 112)])).text
+    sample = several_images("Which?", [(112, 112)], options=("a cat", "<|im_end|>"))
+    with pytest.raises(DataError, match=r"f\.jsonl:1: field 'options' contains the model's control token <\|im_end\|>"):
+        backbone.encode(sample, noise([(112, 112)]))
 
 
 def test_each_parameter_belongs_to_exactly_one_part(backbone) -> None:
@@ -181,6 +229,22 @@ def test_boxes_survive_the_box_space_of_the_model_within_half_a_pixel(backbone, 
     for before, after in zip(boxes, one["boxes"], strict=True):
         off = [abs(a - b) / p for a, b, p in zip(before, after["pixels"], pixel, strict=True)]
         assert max(off) <= 0.5 + 1e-9, (before, after)
+
+
+def test_boxes_of_two_images_are_written_and_read_in_the_space_of_their_own_image(backbone) -> None:
+    sizes = [(640, 480), (113, 207)]
+    regions = (Region((10.0, 20.0, 320.0, 400.0), 0, "dog"), Region((5.0, 6.0, 50.0, 200.0), 1))
+    sample = replace(several_images("Which?", sizes), regions=regions)
+    prompt = backbone.encode(sample, noise(sizes))
+    written = backbone.target(target_text(sample, prompt.box_spaces), prompt)
+    (one,) = predicted(prompt, backbone.completion(written.token_ids, "eos", prompt))
+    assert [(box["image"], box["label"], box["valid"]) for box in one["boxes"]] == [(1, "dog", True), (2, None, True)]
+    for region, box in zip(regions, one["boxes"], strict=True):
+        off = [abs(a - b) for a, b in zip(region.box, box["pixels"], strict=True)]
+        assert max(off) <= 1.0, (region, box)
+    assert one["more_images"] == [{"image": "1.png", "image_size": [113, 207]}]
+    assert one["more_box_spaces"] == [list(prompt.box_spaces[1])]
+    assert matched_iou(one) > 0.9
 
 
 def test_tokens_of_images_and_turns_are_never_sampled(backbone) -> None:

@@ -127,7 +127,8 @@ class PretrainedBackbone:
         self.eos_token_ids, self.banned_token_ids = tokens.eos, tokens.banned
         self.control_tokens, self._around_image = tokens.control, tokens.around_image
         bare = render_turn(self.tokenizer, ["?"], checkpoint)
-        self._ids = TextEncoder(self.tokenizer, [one for one in self.family.untrained_tokens if one not in bare])
+        self.plain_tokens = tuple(token for token in self.family.untrained_tokens if token not in bare)
+        self._ids = TextEncoder(self.tokenizer, self.plain_tokens)
 
     def encode(self, sample: Sample, images: Sequence[Image]) -> Prompt:
         """Tokenize and preprocess a sample: images, question, the assistant's header and the prefill.

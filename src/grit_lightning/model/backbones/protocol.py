@@ -24,6 +24,9 @@ class Backbone(Protocol):
     banned_token_ids: tuple[int, ...]
     """Ids of tokens that are never sampled: vision placeholders, padding, turn headers."""
 
+    plain_tokens: tuple[str, ...]
+    """Added tokens of the tokenizer that are read and written as plain text, because the model never learned them."""
+
     def encode(self, sample: Sample, images: Sequence[Image]) -> Prompt:
         """Tokenize and preprocess a sample and its images. Raise ``DataError`` if it cannot be turned into a prompt."""
         ...

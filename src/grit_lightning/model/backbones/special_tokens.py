@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -86,12 +88,12 @@ def token_id(tokenizer: PreTrainedTokenizerBase, token: str, family: Family, che
 
 
 class TextEncoder:
-    """Encodes a text without special tokens around it; chosen strings are plain text, even if there is a token for each.
+    """Encodes a text without special tokens around it, with chosen added tokens as plain text.
 
     Decoding needs nothing of the kind: both forms decode to the same text.
 
     Args:
-        tokenizer: the checkpoint's tokenizer, which is left unchanged, because exports contain it.
+        tokenizer: the checkpoint's tokenizer, which is left unchanged.
         plain: added tokens to split like any other text, such as ``<think>``.
     """
 
@@ -99,11 +101,31 @@ class TextEncoder:
         self._tokenizer: Tokenizer = tokenizer.backend_tokenizer
         if set(plain) & set(tokenizer.get_vocab()):
             state = json.loads(self._tokenizer.to_str())
-            for token in state["added_tokens"]:
-                if token["content"] in plain:
-                    token["content"] = f"\uffff{token['content']}"  # in no text; without the token, ids would shift
+            _hide(state["added_tokens"], plain)
             self._tokenizer = Tokenizer.from_str(json.dumps(state))
 
     def __call__(self, text: str) -> list[int]:
         """Return the token ids of a text."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def write_as_plain_text(folder: Path, plain: Collection[str]) -> None:
+    """Change the tokenizer of an exported folder so that it splits ``plain`` like :class:`TextEncoder`.
+
+    The tokens keep their ids under names that no text contains. Without this, a server would give the model tokens
+    that it did not see in training.
+    """
+    for name, field in (("tokenizer.json", "added_tokens"), ("tokenizer_config.json", "added_tokens_decoder")):
+        file = folder / name
+        if plain and file.is_file():
+            state = json.loads(file.read_text(encoding="utf-8"))
+            tokens = state.get(field, [])
+            _hide(tokens.values() if isinstance(tokens, dict) else tokens, plain)
+            file.write_text(json.dumps(state, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _hide(tokens: Iterable[dict[str, Any]], plain: Collection[str]) -> None:
+    """Rename added tokens, which keeps the ids of the others where removing them would not."""
+    for token in tokens:
+        if token["content"] in plain:
+            token["content"] = f"<|unused:{token['content']}|>"
