@@ -25,7 +25,7 @@ def messages(file: Path) -> list[str]:
 
 
 def test_a_good_line_becomes_a_sample(write, record, tmp_path):
-    file = write(record(), record(answer="No", note="extra fields are ignored"))
+    file = write(record(), record(answer="No", note="further fields reach the rewards"))
     first, second = read(file)
     assert first == Sample(
         id="cats/1",
@@ -38,6 +38,7 @@ def test_a_good_line_becomes_a_sample(write, record, tmp_path):
         source=f"{file}:1",
     )
     assert (second.id, second.answer, second.source) == ("cats/2", "No", f"{file}:2")
+    assert second.extra == {"note": "further fields reach the rewards"}
 
 
 def test_optional_fields_have_defaults(write, record):
@@ -262,3 +263,88 @@ def test_the_ten_vsr_samples_of_grit_are_read():
     assert [sample.id for sample in samples] == [f"vsr_cot_train_10/{line}" for line in range(1, 11)]
     assert samples[0].boxes == ((0.0, 2.25, 333.0, 494.38),)
     assert (samples[0].answer, samples[0].size, samples[0].dataset) == ("No", (333, 500), "vsr")
+
+
+def several(record, **changes):
+    images = [{"image": "a.png", "width": 40, "height": 30}, {"image": "b/c.jpg", "width": 9, "height": 70}]
+    fields = record(images=images, bboxs=[], **changes)
+    return {name: value for name, value in fields.items() if name not in ("image", "width", "height")}
+
+
+def test_several_images_labels_options_and_further_fields(write, record, tmp_path):
+    boxes = [[1, 2, 3, 4], {"bbox_2d": [1, 2, 8, 70], "label": "dog", "image": 2}, {"bbox_2d": [0, 0, 40, 30]}]
+    changes = {"options": ["2 ", "three"], "answer": "B", "level": {"deep": [1, None]}, "tag": "x"}
+    (sample,) = read(write(several(record, question="In <image> or <image>?", **changes) | {"bboxs": boxes}))
+    assert sample.images == (
+        ImageFile(tmp_path / "images" / "a.png", (40, 30)),
+        ImageFile(tmp_path / "images" / "b" / "c.jpg", (9, 70)),
+    )
+    assert sample.sizes == ((40, 30), (9, 70))
+    assert sample.regions == (
+        Region((1.0, 2.0, 3.0, 4.0), 0, None),
+        Region((1.0, 2.0, 8.0, 70.0), 1, "dog"),
+        Region((0.0, 0.0, 40.0, 30.0), 0, None),
+    )
+    assert (sample.options, sample.answer) == (("2", "three"), "three")
+    assert sample.extra == {"level": {"deep": [1, None]}, "tag": "x"}
+    hash(sample)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"question": "<image> or?"}, "field 'question' has 1 <image> mark; expected one for each image, 2, or none"),
+        ({"question": "<image><image><image>"}, "field 'question' has 3 <image> marks; expected one for each image, 2"),
+        ({"image": "a.png"}, "fields 'image' and 'images' are both given; expected one of them"),
+        ({"images": []}, "field 'images' is []; expected a list of objects with the fields image, width and height"),
+        ({"images": ["a.png"]}, "field 'images' is [\"a.png\"]; expected a list of objects with the fields image, "),
+        (
+            {"images": [{"image": "a.png", "width": 4}]},
+            "field 'images[0].height' is missing; expected a positive integer",
+        ),
+        (
+            {"images": [{"image": "../a.png", "width": 4, "height": 4}]},
+            "field 'images[0].image' is '../a.png'; expected a file name relative to the image folder",
+        ),
+        (
+            {"bboxs": [{"bbox_2d": [1, 2, 20, 28], "image": 2}]},
+            "field 'bboxs[0].bbox_2d' is [1, 2, 20, 28]; expected a box within the 9 × 70 px image",
+        ),
+        (
+            {"bboxs": [{"bbox_2d": [1, 2, 3, 4], "image": 3}]},
+            "field 'bboxs[0].image' is 3; expected a number from 1 to 2",
+        ),
+        (
+            {"bboxs": [{"bbox_2d": [1, 2, 3, 4], "image": True}]},
+            "field 'bboxs[0].image' is true; expected a number from",
+        ),
+        (
+            {"bboxs": [{"bbox": [1, 2, 3, 4]}]},
+            "field 'bboxs[0].bbox_2d' is null; expected four numbers [x1, y1, x2, y2]",
+        ),
+        (
+            {"bboxs": [{"bbox_2d": [1, 2, 3, 4], "label": 3}]},
+            "field 'bboxs[0].label' is a number; expected a non-empty ",
+        ),
+        ({"options": "yes, no"}, "field 'options' is \"yes, no\"; expected a list of 2 to 26 different texts"),
+        ({"options": ["yes"]}, "field 'options' is [\"yes\"]; expected a list of 2 to 26 different texts"),
+        ({"options": ["yes", "yes "]}, 'field \'options\' is ["yes", "yes "]; expected a list of 2 to 26 different '),
+        ({"options": ["yes", "\ud83d"]}, 'field \'options\' is ["yes", "\\ud83d"]; expected a list of 2 to 26 '),
+        (
+            {"options": ["yes", "no"], "answer": "C"},
+            "field 'answer' is \"C\"; expected one of the options or its letter",
+        ),
+        ({"score": float("nan")}, "field 'score' is NaN; expected finite numbers in all further fields"),
+    ],
+)
+def test_what_is_wrong_with_several_images_options_and_further_fields_is_named(write, record, changes, message):
+    file = write(several(record) | changes)
+    (found,) = messages(file)
+    assert found.startswith(f"{file}:1: {message}")
+
+
+def test_a_mark_may_place_a_single_image_and_more_are_an_error(write, record):
+    file = write(record(question="What is in <image>?"), record(question="<image><image>"))
+    good, wrong = read(file)
+    assert good.question == "What is in <image>?"
+    assert str(wrong) == f"{file}:2: field 'question' has 2 <image> marks; expected one for each image, 1, or none"

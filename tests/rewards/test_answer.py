@@ -2,6 +2,7 @@
 
 import math
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 
@@ -120,3 +121,19 @@ def test_with_an_asynchronous_judge_answer_match_returns_a_future(
     assert value.result(timeout=5) == expected
     assert answer_match(make_sample(), make_completion("<answer> "), judge=judge, threshold=threshold) == 0.0
     assert len(judge.asked) == 1
+
+
+def test_the_letter_of_an_option_is_its_text_and_the_judge_sees_the_options(make_sample, make_completion):
+    sample = replace(make_sample("blue car"), question="Which?", options=("red", "blue car"))
+    asked = []
+
+    def judge(question, reference, answer):
+        asked.append((question, reference, answer))
+        return ExactMatch()(question, reference, answer)
+
+    right = [
+        answer_match(sample, make_completion(f"<answer> {text} </answer>"), judge=judge, threshold=0)
+        for text in ("B", "(b)", "blue car", "A", "red")
+    ]
+    assert right == [1, 1, 1, 0, 0]
+    assert asked[0] == ("Which?\n(A) red\n(B) blue car", "blue car", "blue car")

@@ -1,8 +1,13 @@
 """Tests of the box rewards: GRIT's counting rule by hand, and the strict validity, IoU and GIoU."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from grit_lightning.rewards.boxes import box_giou, box_iou, box_valid, grounded_region
+from grit_lightning.types import Region
+from support.samples import several_images
 
 ONE, TWO = "<think> [1, 1, 2, 2] <rethink>", "<think> [1, 1, 2, 2] and 3,3,4,4 <rethink>"
 
@@ -124,3 +129,25 @@ def test_strict_rewards_read_whole_numbers_and_the_parity_rule_its_own(make_samp
     sample, completion = make_sample("9"), make_completion(f"{text} <rethink>")
     assert box_valid(sample, completion) == share
     assert region(sample, completion) == (0.5 if "(" not in text else 0.0)
+
+
+def test_boxes_of_several_images_are_matched_within_their_image(make_completion):
+    sample = replace(
+        several_images("Which?", [(640, 480), (100, 100)]),
+        regions=(Region((0.0, 0.0, 320.0, 240.0), 0), Region((0.0, 0.0, 50.0, 50.0), 1)),
+    )
+
+    def completion(*boxes):
+        text = " ".join(json.dumps({"bbox_2d": box, "image": image}) for box, image in boxes)
+        return replace(make_completion(f"{text} <rethink>"), box_spaces=((1000, 1000), (1000, 1000)))
+
+    right = completion(([0, 0, 500, 500], 1), ([0, 0, 500, 500], 2))
+    assert box_iou(sample, right) == box_giou(sample, right) == pytest.approx(1.0)
+    assert box_valid(sample, right) == 1.0
+    swapped = completion(([0, 0, 500, 500], 1), ([0, 0, 500, 500], 1))  # the second belongs to image 2
+    assert box_iou(sample, swapped) == pytest.approx(0.5)
+    assert box_giou(sample, swapped) == pytest.approx(0.0, abs=1e-3)
+    assert box_valid(sample, swapped) == 0.5
+    elsewhere = completion(([0, 0, 500, 500], 1), ([0, 0, 500, 500], 3))
+    assert box_iou(sample, elsewhere) == pytest.approx(0.5)
+    assert box_valid(sample, elsewhere) == 0.5

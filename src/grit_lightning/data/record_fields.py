@@ -9,20 +9,18 @@ from decimal import Decimal
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
+from grit_lightning.data.record_boxes import box_problem, clamped
 from grit_lightning.errors import DataError
 from grit_lightning.grounding.options import MOST, chosen_option
-from grit_lightning.system.jsonl import is_finite, is_storable, kind_of, shown
-from grit_lightning.types import IMAGE_MARK, Box, ImageFile, Region, Size
-
-BOX_TOLERANCE_PX = 1.0
-"""Distance in original pixels by which a box may exceed the image, because annotation tools round to the outer pixel.
-Such a box is clipped to the image. A box that exceeds it further is an error: it belongs to another image or scale."""
+from grit_lightning.system.jsonl import is_storable, kind_of, shown
+from grit_lightning.types import IMAGE_MARK, ImageFile, Region, Size
 
 LONGEST_SIDE_PX = 1_000_000
 """Longest side of an image in pixels; a larger number is a mistake, and its products would not be finite."""
 
-_KNOWN = ("question", "answer", "image", "width", "height", "images", "bboxs")
-_KNOWN_OPTIONAL = ("options", "dataset", "split", "completion")
+_KNOWN = frozenset(
+    ("question", "answer", "image", "width", "height", "images", "bboxs", "options", "dataset", "split", "completion")
+)
 
 _MARKUP = re.compile(r"</?(?:answer|think|rethink)>|\\boxed\b|<\|[^<>|]*\|>|</s>", re.IGNORECASE)
 """Marks that other trainers and chat templates put around an answer. No answer of a model would match them."""
@@ -67,8 +65,8 @@ class Fields:
         if marks in (0, num_images) or not num_images:
             return text
         return self._problem(
-            f"field 'question' has {marks} {IMAGE_MARK} mark{'s' if marks > 1 else ''}; expected one for each of the "
-            f"{num_images} image{'s' if num_images > 1 else ''}, or none"
+            f"field 'question' has {marks} {IMAGE_MARK} mark{'s' if marks > 1 else ''}; expected one for each image, "
+            f"{num_images}, or none"
         )
 
     def images(self, folder: Path) -> tuple[ImageFile, ...]:
@@ -98,7 +96,7 @@ class Fields:
         value = self.record.get("options")
         if value is None:
             return ()
-        texts = [one.strip() for one in value if isinstance(one, str)] if isinstance(value, list) else []
+        texts = [one.strip() for one in value if _is_text(one)] if isinstance(value, list) else []
         if not isinstance(value, list) or len(set(texts) - {""}) < len(value) or not 2 <= len(value) <= MOST:
             self._problem(f"field 'options' is {shown(value)}; expected a list of 2 to {MOST} different texts")
             return ()
@@ -106,7 +104,7 @@ class Fields:
 
     def extra(self) -> dict[str, Any]:
         """Return all further fields."""
-        extra = {name: value for name, value in self.record.items() if name not in (*_KNOWN, *_KNOWN_OPTIONAL)}
+        extra = {name: value for name, value in self.record.items() if name not in _KNOWN}
         for name in [name for name, value in extra.items() if not is_storable(value)]:
             self._problem(f"field '{name}' is {shown(extra.pop(name))}; expected finite numbers in all further fields")
         return extra
@@ -178,18 +176,17 @@ class Fields:
         box, label, number = item, None, 1
         if isinstance(item, dict):
             box, label, number = item.get("bbox_2d"), item.get("label"), item.get("image", 1)
-            if label is not None and not isinstance(label, str):
-                self._problem(f"field '{name}.label' is {shown(label)}; expected a string")
+            if label is not None and not self._checked_text(f"{name}.label", label):
                 return None
             if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= max(1, len(sizes)):
                 self._problem(f"field '{name}.image' is {shown(number)}; expected a number from 1 to {len(sizes)}")
                 return None
             name = f"{name}.bbox_2d"
         size = sizes[number - 1] if sizes else (0, 0)
-        if wrong := _box_problem(box, size):
+        if wrong := box_problem(box, size):
             self._problem(f"field '{name}' is {shown(box)}; {wrong}")
             return None
-        return Region(_clamped(cast("list[float]", box), size), number - 1, label)
+        return Region(clamped(cast("list[float]", box), size), number - 1, label)
 
     def _required(self, name: str, expected: str) -> Any:
         if self.record.get(name) is None:
@@ -203,7 +200,7 @@ class Fields:
             return self._problem(f"field '{name}' is {kind_of(value)}; expected {expected}")
         if not value.strip():
             return self._problem(f"field '{name}' is empty; expected {expected}")
-        if any("\ud800" <= character <= "\udfff" for character in value):  # cannot be tokenized or written to a log
+        if not _is_text(value):
             return self._problem(f"field '{name}' holds half of a surrogate pair (\\ud8xx); expected valid Unicode")
         return value
 
@@ -214,34 +211,6 @@ class Fields:
         return ""
 
 
-def _box_problem(item: object, size: Size) -> str:
-    """Describe the problem of one entry of ``bboxs``; return an empty string if it is valid.
-
-    A width or height of 0 is unknown, and the box is then not compared with the image.
-    """
-    if not isinstance(item, list) or len(item) != 4:
-        return "expected four numbers [x1, y1, x2, y2]"
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in item):
-        return "expected four numbers [x1, y1, x2, y2]"
-    if not all(map(is_finite, item)):
-        return "expected finite numbers"
-    if all(0 <= value <= 1 for value in item) and max(size) != 1:
-        return "expected original pixels, not shares of the sides"
-    if 0 in size:
-        return ""
-    limits = (*size, *size)
-    if any(
-        not -BOX_TOLERANCE_PX <= value <= limit + BOX_TOLERANCE_PX for value, limit in zip(item, limits, strict=True)
-    ):
-        return f"expected a box within the {size[0]} × {size[1]} px image"
-    x1, y1, x2, y2 = _clamped(item, size)
-    if x1 >= x2 or y1 >= y2:
-        return "expected x1 < x2 and y1 < y2"
-    return ""
-
-
-def _clamped(item: list[float], size: Size) -> Box:
-    """Return the box clipped to the image, in original pixels."""
-    width, height = size
-    x1, y1, x2, y2 = (max(0.0, float(value)) for value in item)
-    return min(x1, width), min(y1, height), min(x2, width), min(y2, height)
+def _is_text(value: object) -> bool:
+    """Tell whether a value is text without half of a surrogate pair, which cannot be tokenized or written to a log."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
