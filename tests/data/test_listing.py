@@ -32,6 +32,13 @@ def test_the_images_of_a_path_lie_beside_it_or_in_images(tmp_path, monkeypatch, 
     assert listed(Path("/root"), "train", [str(tmp_path / "mine.jsonl")]).files == expected
 
 
+@pytest.mark.parametrize("at", ["images", "."])
+def test_several_images_of_a_path_lie_beside_it_or_in_images(tmp_path, at):
+    file = data(tmp_path / "mine.jsonl", at=at)
+    file.write_text(json.dumps({"images": [{"image": "a.png"}, {"image": "b.png"}]}))
+    assert listed(tmp_path, "train", str(file)).files == [DataFile(file, tmp_path / at)]
+
+
 def test_image_names_may_hold_the_folder(tmp_path):
     file = tmp_path / "mine.jsonl"
     data(file)

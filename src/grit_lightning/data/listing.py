@@ -110,7 +110,8 @@ def _images_of(file: Path) -> Path:
     beside = file.parent / "images"
     try:
         with file.open(encoding="utf-8", errors="replace") as lines:
-            image = json.loads(next(line for line in lines if line.strip()))["image"]
+            first = json.loads(next(line for line in lines if line.strip()))
+        image = first["images"][0]["image"] if "images" in first else first["image"]
         return beside if (beside / image).is_file() or not (file.parent / image).is_file() else file.parent
     except (OSError, ValueError, LookupError, TypeError, StopIteration):  # the records are checked later, by line
         return beside
