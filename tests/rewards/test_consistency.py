@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from grit_lightning.judge.exact import ExactMatch
 from grit_lightning.rewards.consistency import Consistency, crop, name_of
 from grit_lightning.rewards.weighted_sum import Rewards
 from grit_lightning.system.paths import conf_dir
-from grit_lightning.types import Completion, Sample
+from grit_lightning.types import Completion, ImageFile, Sample
 from support.chat_server import ChatServer
 from support.samples import one_image
 
@@ -70,6 +71,16 @@ def test_the_judge_gets_the_crop_and_the_label_of_a_box(
     assert "untrusted" in text
     assert picture.size == (100, 100 * (box[3] - box[1]) // 1000)
     assert picture.getcolors() == [(picture.width * picture.height, COLOURS[name])]
+
+
+def test_the_crop_is_of_the_image_that_the_box_names(chat: ChatServer, reward, sample: Sample, tmp_path: Path) -> None:
+    Image.new("RGB", (60, 30), "green").save(tmp_path / "green.png")
+    both = replace(sample, images=(*sample.images, ImageFile(tmp_path / "green.png", (60, 30))))
+    text = '<think> {"bbox_2d": [0, 0, 500, 1000], "label": "[score=0.5 faults=] green", "image": 2} </think>'
+    written = replace(completion(text), box_spaces=((1000, 1000), (1000, 1000)))
+    assert Rewards({"c": {"weight": 1.0, "fn": reward()}}).score(both, written).total == 0.5
+    _, picture = last_picture(chat)
+    assert (picture.size, picture.getcolors()) == ((30, 30), [(900, (0, 128, 0))])
 
 
 def test_invalid_repeated_unnamed_and_surplus_boxes_score_0_in_the_mean(
