@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,9 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from PIL import Image
 
+from grit_lightning.data import file_datamodule
 from grit_lightning.data.file_datamodule import BoundedCache, GroundedQADataModule
 from grit_lightning.data.images import load_images
 from grit_lightning.data.shapes.scenes import image_split
@@ -53,7 +56,7 @@ def test_the_cache_size_does_not_change_the_batches(write, record, encoder):
     orders, encoded = [], {}
     for cached in (0, 2, 5):
         before = len(encoder.calls)
-        data = make(root, cached_samples=cached)
+        data = make(root, cached_samples=cached, workers=0, prefetch_steps=0)
         data.attach(encoder)
         data.setup("fit")
         steps = itertools.islice(data.train_dataloader(), 10)
@@ -110,6 +113,9 @@ def test_a_missing_root_says_how_to_fetch_the_data(tmp_path):
         ({"prompts_per_step": 0}, "data.prompts_per_step is 0; expected at least 1"),
         ({"max_prompt_tokens": 0}, "data.max_prompt_tokens is 0; expected at least 1"),
         ({"cached_samples": -1}, "data.cached_samples is -1; expected at least 0"),
+        ({"workers": -1}, "data.workers is -1; expected at least 0"),
+        ({"prefetch_steps": -1}, "data.prefetch_steps is -1; expected at least 0"),
+        ({"check": "some"}, "data.check is some; expected one of auto, headers, all"),
         ({"train": []}, "data.train lists no files; expected a JSONL file, a folder or a list of {file, images}"),
     ],
 )
@@ -273,3 +279,78 @@ def test_the_prompt_cache_can_be_pickled():
     cache: BoundedCache[str, int] = BoundedCache(1)
     cache.get("a", lambda: 1)
     assert pickle.loads(pickle.dumps(cache)).get("a", lambda: 2) == 1
+
+
+def torn(root: Path, name: str = "torn.png") -> Path:
+    """Write an image of 40 × 30 px whose header is good and whose pixels are not."""
+    whole = Image.effect_noise((40, 30), 99).convert("RGB")
+    whole.save(root / "images" / name)
+    (root / "images" / name).write_bytes((root / "images" / name).read_bytes()[:-1500])
+    return root / "images" / name
+
+
+def batches(data: GroundedQADataModule, encoder) -> list:
+    data.attach(encoder)
+    data.setup("fit")
+    return data.train_dataloader()
+
+
+def test_headers_are_checked_at_the_start_and_pixels_when_they_are_needed(write, record, encoder):
+    file = write(record(), record(image="torn.png"), record())
+    bad = torn(file.parent)
+    served = iter(batches(make(file.parent, check="headers", prompts_per_step=3), encoder))
+    with pytest.raises(DataError) as caught:
+        next(served)
+    assert str(caught.value).startswith(f"{file}:2: image {bad} cannot be decoded (")
+    assert "torn" not in encoder.calls
+
+
+@pytest.mark.parametrize("check", ["headers", "all"])
+def test_a_missing_image_and_a_wrong_size_are_found_at_the_start(write, record, encoder, check):
+    file = write(record(), record(image="gone.png"), record(width=41), record(answer=None))
+    data = make(file.parent, check=check)
+    data.attach(encoder)
+    with pytest.raises(DataError) as caught:
+        data.setup("fit")
+    assert str(caught.value).startswith(f"{file}:4: field 'answer' is null")
+    assert "(and 2 more problems:" in str(caught.value)
+    assert encoder.calls == []
+
+
+def test_check_all_decodes_every_image_before_the_first_step(write, record, encoder):
+    file = write(record(), record(image="torn.png"))
+    torn(file.parent)
+    data = make(file.parent, check="all")
+    data.attach(encoder)
+    with pytest.raises(DataError, match=r"cats\.jsonl:2: image \S+torn\.png cannot be decoded"):
+        data.setup("fit")
+
+
+def test_auto_checks_a_small_set_fully_and_a_large_one_by_its_headers(write, record, encoder, monkeypatch):
+    file = write(*(record() for _ in range(4)))
+    batches(make(file.parent), encoder)
+    assert len(encoder.calls) == 4
+    monkeypatch.setattr(file_datamodule, "FULLY_CHECKED", 3)
+    served = batches(make(file.parent, workers=0), encoder)
+    assert len(encoder.calls) == 4
+    next(iter(served))
+    assert len(encoder.calls) > 4
+
+
+def test_prefetching_changes_no_batch(write, record, encoder):
+    root = write(*(record(question=f"{number}?") for number in range(7))).parent
+    shown = []
+    for options in ({"workers": 0}, {"workers": 1}, {"workers": 3, "prefetch_steps": 4}, {"prefetch_steps": 0}):
+        served = batches(make(root, cached_samples=1, check="headers", **options), encoder)
+        steps = list(itertools.islice(served, 9))
+        assert all(batch.waited >= 0 for batch in steps)
+        shown.append([(batch.step, slot, prompt.text) for batch in steps for slot, prompt in batch.prompts])
+    assert shown[1:] == shown[:1] * 3
+
+
+def test_the_cache_serves_several_threads():
+    cache: file_datamodule.BoundedCache[int, int] = file_datamodule.BoundedCache(3)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda key: cache.get(key % 5, lambda: key % 5), range(5000)))
+    assert found == [key % 5 for key in range(5000)]
+    assert len(cache) == 3

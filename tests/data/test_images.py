@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from grit_lightning.data.images import load_images
+from grit_lightning.data.images import check_header, load_images
 from grit_lightning.data.records import read_samples
 from grit_lightning.errors import DataError
-from grit_lightning.types import Sample
+from grit_lightning.types import ImageFile, Sample
 from support.photographs import VSR10, needs_photographs
 from support.samples import one_image
 
@@ -132,3 +134,38 @@ def test_the_ten_vsr_photographs_have_their_declared_sizes():
     samples = list(read_samples(VSR10 / "vsr_cot_train_10.jsonl", VSR10 / "images"))
     assert len(samples) == 10
     assert [only_image(sample).size for sample in samples] == [sample.size for sample in samples]
+
+
+def header_refusal(path: Path, size: tuple[int, int]) -> str:
+    with pytest.raises(DataError) as caught:
+        check_header(ImageFile(path, size), "cats.jsonl:1")
+    return str(caught.value).removeprefix("cats.jsonl:1: ")
+
+
+def test_the_header_tells_what_decoding_would(tmp_path, monkeypatch):
+    good, turned, page = tmp_path / "a.png", tmp_path / "b.jpg", tmp_path / "c.png"
+    noise(40, 30).save(good)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    noise(40, 30).save(turned, exif=exif)
+    page.write_text("<html>404</html>")
+    check_header(ImageFile(good, (40, 30)), "cats.jsonl:1")
+    check_header(ImageFile(turned, (40, 30)), "cats.jsonl:1")
+    check_header(ImageFile(turned, (30, 40)), "cats.jsonl:1")
+    for path, size in ((good, (30, 40)), (turned, (31, 40)), (page, (4, 3)), (tmp_path / "gone.png", (4, 3))):
+        assert header_refusal(path, size) == refusal(path, size)
+    os.mkfifo(tmp_path / "pipe.png")
+    assert header_refusal(tmp_path / "pipe.png", (4, 3)) == refusal(tmp_path / "pipe.png", (4, 3))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1199)
+    assert header_refusal(good, (40, 30)) == refusal(good, (40, 30))
+
+
+def test_images_are_read_by_several_threads_at_once(tmp_path):
+    samples = []
+    for index in range(16):
+        noise(40, 30).save(tmp_path / f"{index}.png")
+        samples.append(sample_of(tmp_path / f"{index}.png", (40, 30)))
+    filters = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        assert [image.size for image in pool.map(only_image, samples * 8)] == [(40, 30)] * 128
+    assert warnings.filters == filters

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
 
 import pytest
 
 from grit_lightning.data.stream import PromptBatches, PromptStream, permutation
-from grit_lightning.errors import ConfigError
+from grit_lightning.errors import ConfigError, DataError
 
 
 def sequence(stream: PromptStream, steps: int) -> list[int]:
@@ -67,3 +69,69 @@ def test_batches_start_at_the_requested_step():
     assert [batch.step for batch in from_0 + from_4] == [0, 1, 2, 3, 4, 5, 4, 5]
     assert [batch.prompts for batch in from_4] == [batch.prompts for batch in from_0[4:]]
     assert from_0[0].prompts == tuple((slot, str(index)) for slot, index in stream.batch(0, 1, 2) for _ in range(2))
+
+
+def batches_of(prompts_at, **options) -> PromptBatches:
+    stream = PromptStream(7, 3, seed=5)
+    return PromptBatches(stream=stream, prompts_at=prompts_at, first_step=lambda: 2, rank=0, world_size=1, **options)
+
+
+def test_batches_are_encoded_ahead_by_threads_of_their_own():
+    seen: list[tuple[str, int]] = []
+
+    def prompts_at(index):
+        seen.append((threading.current_thread().name, index))
+        return [str(index)]
+
+    served = iter(batches_of(prompts_at, ahead=2, workers=2))
+    first = next(served)
+    served.close()
+    plain = next(iter(batches_of(lambda index: [str(index)])))
+    assert (first.step, first.prompts) == (plain.step, plain.prompts)
+    assert all(name.startswith("encode") for name, _ in seen)
+    asked = [index for step in (2, 3, 4) for _, index in PromptStream(7, 3, seed=5).batch(step, 0, 1)]
+    assert {index for _, index in seen} <= set(asked)
+
+
+def test_the_wait_of_a_batch_is_that_for_its_own_prompts():
+    def slow(index):
+        time.sleep(0.05)
+        return [str(index)]
+
+    for workers, ahead, least, most in ((0, 0, 0.0, 1.0), (3, 1, 0.04, 1.0)):
+        served = iter(batches_of(slow, ahead=ahead, workers=workers))
+        assert least <= next(served).waited <= most
+        served.close()
+    served = iter(batches_of(slow, ahead=1, workers=3))
+    next(served)
+    time.sleep(0.3)  # a step, in which the next batch is encoded
+    assert next(served).waited < 0.04
+    served.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_of_encoding_is_raised_where_its_batch_is_asked_for(workers: int):
+    bad = PromptStream(7, 3, seed=5).sample_index(3, 1)
+
+    def prompts_at(index):
+        if index == bad:
+            raise DataError("bad pixels", "f:1")
+        return [str(index)]
+
+    served = iter(batches_of(prompts_at, ahead=workers, workers=workers))
+    if bad not in [index for _, index in PromptStream(7, 3, seed=5).batch(2, 0, 1)]:
+        next(served)
+    with pytest.raises(DataError, match="f:1: bad pixels"):
+        next(served)
+
+
+def test_no_thread_is_left_when_the_batches_end():
+    before = threading.active_count()
+    served = iter(batches_of(lambda index: [str(index)], ahead=1, workers=2))
+    next(served)
+    assert threading.active_count() > before
+    served.close()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before

@@ -120,3 +120,15 @@ def test_images_of_the_same_size_and_time_are_not_read_again(folder, monkeypatch
     os.utime(image, (5, 5))
     inputs(folder, saved)
     assert read_files == ["mine.jsonl", "a.png", "judge.txt"]
+
+
+def test_images_of_a_large_set_are_compared_by_size_and_time_without_reading_them(folder, monkeypatch):
+    monkeypatch.setattr("grit_lightning.runs.inputs.HASHED_IMAGES", 1)
+    read_files = []
+    monkeypatch.setattr("grit_lightning.runs.inputs.sha256", lambda path: read_files.append(path.name) or "x")
+    saved = json.loads(json.dumps(inputs(folder)))
+    assert read_files == ["mine.jsonl", "judge.txt"]
+    assert require_same(folder, saved, inputs(folder, saved), []) == []
+    os.utime(folder / "data" / "images" / "a.png", (5, 5))
+    with pytest.raises(ConfigError, match=r"data: image images/a\.png has changed;"):
+        require_same(folder, saved, inputs(folder, saved), [])

@@ -97,6 +97,24 @@ def find_files(listed: Sequence[DataFile], what: str, *, quiet: bool) -> list[Da
     return present
 
 
+def read_file(entry: DataFile, *, quiet: bool) -> FileCheck:
+    """Read and check the records of a data file, without its images.
+
+    Args:
+        entry: the data file.
+        quiet: True to say nothing if it takes long.
+    """
+    samples: list[Sample] = []
+    problems: list[DataError] = []
+    with nullcontext() if quiet else announced(lambda: f"reading {entry.file.name}: {len(samples)} samples"):
+        for item in read_samples(entry.file, entry.images):
+            if isinstance(item, Sample):
+                samples.append(item)
+            else:
+                problems.append(item)
+    return FileCheck(entry.file, tuple(samples), (), (), tuple(problems))
+
+
 def check_files(
     files: Iterable[DataFile],
     *,

@@ -124,7 +124,7 @@ class Downloader:
                 partial.begin(address, response)
             await partial.append(response)
         try:
-            check(partial.path)  # not in a thread: load_image changes warning filters, which all threads share
+            check(partial.path)
         except DataError as error:
             partial.discard()
             message = str(error).removeprefix(f"{error.source}: ")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from grit_lightning.data.checked_images import CheckedImages
 from grit_lightning.data.checks import (
     FileCheck,
     check_files,
@@ -15,12 +17,14 @@ from grit_lightning.data.checks import (
     fetch_hint,
     find_files,
     raise_first,
+    read_file,
 )
+from grit_lightning.data.image_checks import check_images
 from grit_lightning.data.images import load_images
 from grit_lightning.data.listing import DataFile, Entries, listed
 from grit_lightning.data.prompt_datamodule import PromptDataModule, at_least
 from grit_lightning.data.stream import PromptStream
-from grit_lightning.errors import DataError
+from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.system.rank import is_first_process
 from grit_lightning.types import Prompt, Sample
 
@@ -30,8 +34,17 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
+CHECKS = ("auto", "headers", "all")
+"""Values of ``data.check``."""
+
+FULLY_CHECKED = 256
+"""Most samples that are decoded and encoded before the first step with ``check="auto"``."""
+
+
 class BoundedCache(Generic[K, V]):
-    """A cache of the most recently used items. Unlike ``functools.lru_cache``, it can be pickled to a spawned process.
+    """A cache of the most recently used items, for several threads.
+
+    Unlike ``functools.lru_cache``, it can be pickled to a spawned process.
 
     Args:
         capacity: maximum number of items; 0 to keep none.
@@ -40,21 +53,36 @@ class BoundedCache(Generic[K, V]):
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._items: OrderedDict[K, V] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
 
     def __len__(self) -> int:
         return len(self._items)
 
     def get(self, key: K, make: Callable[[], V]) -> V:
-        """Return the cached item of ``key``; if there is none, create it with ``make``."""
-        value = self._items.pop(key) if key in self._items else make()
-        self._items[key] = value
-        while len(self._items) > self.capacity:
-            self._items.popitem(last=False)
+        """Return the cached item of ``key``; if there is none, create it with ``make``.
+
+        Threads create items at the same time, an item that several ask for perhaps more than once.
+        """
+        with self._lock:
+            if key in self._items:
+                self._items.move_to_end(key)
+                return self._items[key]
+        value = make()
+        with self._lock:
+            self._items[key] = value
+            while len(self._items) > self.capacity:
+                self._items.popitem(last=False)
         return value
 
 
 class GroundedQADataModule(PromptDataModule):
-    """Serves training, validation and held-out samples; all are checked and encoded before they are used.
+    """Serves training, validation and held-out samples, which are checked before the first step.
 
     Call ``attach`` to set the model's encoder. Without an encoder, the data module only reads and checks the samples.
 
@@ -69,9 +97,14 @@ class GroundedQADataModule(PromptDataModule):
         max_prompt_tokens: maximum length of a prompt in tokens, image tokens included; a longer prompt is an error.
         cached_samples: maximum number of encoded prompts kept in memory.
         seed: seed of the sample order.
+        check: what is checked of images before the first step. ``headers``: that each is there, is an image and has the
+            declared size; bad pixels and too long prompts are errors when their step comes. ``all``: all pixels too, in
+            ``workers`` processes; what passed is remembered (:class:`CheckedImages`). ``auto``: for up to
+            ``FULLY_CHECKED`` samples everything, prompts included, otherwise ``headers``.
+        prefetch_steps, workers: as in :class:`PromptDataModule`.
 
     Raises:
-        ConfigError: a number is out of range, or two data files have the same stem.
+        ConfigError: a number is out of range, ``check`` is another word, or two data files have the same stem.
     """
 
     def __init__(
@@ -84,9 +117,21 @@ class GroundedQADataModule(PromptDataModule):
         max_prompt_tokens: int,
         cached_samples: int,
         seed: int,
+        check: str = "auto",
+        prefetch_steps: int = 1,
+        workers: int = 4,
     ) -> None:
-        super().__init__(prompts_per_step=prompts_per_step, max_prompt_tokens=max_prompt_tokens, seed=seed)
+        super().__init__(
+            prompts_per_step=prompts_per_step,
+            max_prompt_tokens=max_prompt_tokens,
+            seed=seed,
+            prefetch_steps=prefetch_steps,
+            workers=workers,
+        )
         at_least(0, cached_samples=cached_samples)
+        if check not in CHECKS:
+            raise ConfigError(f"data.check is {check}; expected one of {', '.join(CHECKS)}")
+        self.check_at_start = check
         self.root = None if root is None else Path(root).expanduser()
         base = self.root or Path.cwd()
         own, held_out = listed(base, "train", train), listed(base, "val", val)
@@ -100,7 +145,7 @@ class GroundedQADataModule(PromptDataModule):
         self._drawn_files: list[DataFile] = []
 
     def setup(self, stage: str) -> None:
-        """Check the files that the stage reads: records, images and prompt lengths.
+        """Check the files that the stage reads: records and, as ``check`` says, images and prompt lengths.
 
         Raises:
             DataError: the first problem; the message says how many more there are.
@@ -154,25 +199,42 @@ class GroundedQADataModule(PromptDataModule):
 
     def _load(self, what: str) -> list[Sample]:
         if what not in self._samples:
-            checks = self._check(what) if self._used(what) else []
+            checks = self._checked_at_start(what) if self._used(what) else []
             raise_first([problem for check in checks for problem in check.problems])
             self._samples[what] = [sample for check in checks for sample in check.samples]
         return self._samples[what]
+
+    def _checked_at_start(self, what: str) -> list[FileCheck]:
+        """Read the files and check their images, as far as ``data.check`` asks for."""
+        files, quiet = self._files(what), not is_first_process()
+        read = [read_file(entry, quiet=quiet) for entry in files]
+        samples = [sample for check in read for sample in check.samples]
+        if self.check_at_start == "auto" and len(samples) <= FULLY_CHECKED:
+            return self._check(what)
+        problems = check_images(
+            samples,
+            decode=self.check_at_start == "all",
+            workers=max(1, self.workers),
+            memory=CheckedImages.of_user(),
+            quiet=quiet,
+        )
+        return [*read, FileCheck(Path(), (), (), (), tuple(problems))]
 
     def _used(self, what: str) -> bool:
         return what == "train" or bool(self._drawn_files if what == "drawn" else self.listed[what])
 
     def _check(self, what: str) -> list[FileCheck]:
-        quiet = not is_first_process()
+        """Read the files, decode their images and encode their prompts."""
+        encode, quiet = self.prompt if self._encode else None, not is_first_process()
+        return check_files(self._files(what), encode=encode, count_image_tokens=self._count_image_tokens, quiet=quiet)
+
+    def _files(self, what: str) -> list[DataFile]:
         if what == "drawn":
-            files = self._drawn_files
-        else:
-            if self.root is not None and not self.root.is_dir():
-                hint = fetch_hint(self.listed[what])
-                raise DataError(f"the folder of data.root does not exist{hint}", str(self.root))
-            files = find_files(self.listed[what], what, quiet=quiet)
-        encode = self.prompt if self._encode else None
-        return check_files(files, encode=encode, count_image_tokens=self._count_image_tokens, quiet=quiet)
+            return self._drawn_files
+        if self.root is not None and not self.root.is_dir():
+            hint = fetch_hint(self.listed[what])
+            raise DataError(f"the folder of data.root does not exist{hint}", str(self.root))
+        return find_files(self.listed[what], what, quiet=not is_first_process())
 
     def _stream(self) -> PromptStream:
         return PromptStream(len(self._load("train")), self.prompts_per_step, self.seed)

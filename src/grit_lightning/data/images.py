@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from grit_lightning.errors import DataError
 from grit_lightning.system.files import require_regular
 from grit_lightning.types import ImageFile, Sample, Size
+
+# Pillow warns of unusual metadata, which is no problem, and of many pixels, which are refused below. The filter holds
+# for the whole process, because images are read by several threads, which share the filters.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 
 MAX_ASPECT_RATIO = 200
 """Maximum ratio of the longer to the shorter side. Qwen2-VL's ``smart_resize`` rejects more extreme images."""
@@ -37,43 +47,75 @@ def load_image(image: ImageFile, source: str, file: Path | None = None) -> Image
             channel or too many pixels, has a different size than declared, or has an aspect ratio above
             ``MAX_ASPECT_RATIO``.
     """
-    pixels = _decoded(file or image.path, image.path, source)
+    with _opened(file or image.path, image.path, source) as pixels:
+        pixels.load()
     if pixels.size != image.size:
         pixels = _upright(pixels, image.size)
-    width, height = pixels.size
-    if (width, height) != image.size:
-        raise DataError(
-            f"image {image.path} is {width} × {height} px, but fields 'width' and 'height' declare "
-            f"{image.size[0]} × {image.size[1]} px",
-            source,
-        )
-    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise DataError(
-            f"image {image.path} is {width} × {height} px; expected an aspect ratio of at most {MAX_ASPECT_RATIO}",
-            source,
-        )
+    _require_size(image, pixels.size, source)
     return _rgb(pixels, image.path, source)
 
 
-def _decoded(file: Path, path: Path, source: str) -> Image.Image:
+def check_header(image: ImageFile, source: str) -> None:
+    """Check what can be known of an image without decoding it: its kind, and its size before or after rotation.
+
+    Args:
+        image: the image.
+        source: ``file:line`` of its sample, for error messages.
+
+    Raises:
+        DataError: as :func:`load_image`, except for pixels that cannot be decoded.
+    """
+    with _opened(image.path, image.path, source) as header:
+        size = header.size
+        if size != image.size and size[::-1] == image.size:
+            size = _upright_size(header)
+        _require_size(image, size, source)
+
+
+@contextmanager
+def _opened(file: Path, path: Path, source: str) -> Iterator[Image.Image]:
+    """Open an image whose pixels are not yet decoded; turn what Pillow raises in the block into a DataError."""
     try:
         require_regular(file)
     except DataError as error:
         raise DataError(f"image {path} is not a regular file", source) from error
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's warnings about unusual metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)  # too many pixels
-            image = Image.open(file)
-            with image:
-                image.load()
-                return image
+        with Image.open(file) as image:
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise Image.DecompressionBombError(f"{image.width} × {image.height} px")
+            yield image
     except FileNotFoundError:
         raise DataError(f"image {path} does not exist", source) from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
         raise DataError(f"image {path} has too many pixels to be read safely ({error})", source) from error
+    except DataError:
+        raise
     except Exception as error:  # Pillow's decoders raise almost anything on malformed bytes
         raise DataError(f"image {path} cannot be decoded ({error or type(error).__name__})", source) from error
+
+
+def _require_size(image: ImageFile, size: Size, source: str) -> None:
+    width, height = size
+    if size != image.size:
+        raise DataError(
+            f"image {image.path} is {width} × {height} px, but fields 'width' and 'height' declare "
+            f"{image.size[0]} × {image.size[1]} px",
+            source,
+        )
+    if max(size) > MAX_ASPECT_RATIO * min(size):
+        raise DataError(
+            f"image {image.path} is {width} × {height} px; expected an aspect ratio of at most {MAX_ASPECT_RATIO}",
+            source,
+        )
+
+
+def _upright_size(image: Image.Image) -> Size:
+    """Return the size after the rotation that the EXIF orientation asks for."""
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
+    except Exception:  # unreadable EXIF: the caller then reports the wrong size
+        turned = False
+    return image.size[::-1] if turned else image.size
 
 
 def _upright(image: Image.Image, declared: Size) -> Image.Image:

@@ -23,14 +23,21 @@ class PromptDataModule(L.LightningDataModule):
         prompts_per_step: prompts of one optimizer step, over all ranks.
         max_prompt_tokens: maximum length of a prompt in tokens, image tokens included; a longer prompt is an error.
         seed: seed of the sample order.
+        prefetch_steps: number of steps whose prompts are encoded in the background before they are needed.
+        workers: number of threads that encode; 0 to encode on the training thread.
 
     Raises:
         ConfigError: a number is out of range.
     """
 
-    def __init__(self, *, prompts_per_step: int, max_prompt_tokens: int, seed: int) -> None:
+    def __init__(
+        self, *, prompts_per_step: int, max_prompt_tokens: int, seed: int, prefetch_steps: int, workers: int
+    ) -> None:
         super().__init__()
         at_least(1, prompts_per_step=prompts_per_step, max_prompt_tokens=max_prompt_tokens)
+        at_least(0, prefetch_steps=prefetch_steps, workers=workers)
+        self.prefetch_steps = prefetch_steps
+        self.workers = workers
         self.prompts_per_step = prompts_per_step
         self.max_prompt_tokens = max_prompt_tokens
         self.seed = seed
@@ -67,8 +74,8 @@ class PromptDataModule(L.LightningDataModule):
     def train_dataloader(self) -> PromptBatches:
         """Return the endless batches of this rank, starting at the trainer's current step.
 
-        The result is a plain iterable and not a ``DataLoader``: each batch is a cache look-up, so the worker processes
-        that Lightning suggests for a ``DataLoader`` would have nothing to do.
+        The result is a plain iterable and not a ``DataLoader``: threads encode the next steps, and share the cache of
+        prompts, which worker processes could not.
         """
         rank, world_size = self._rank_and_world_size()
         return PromptBatches(
@@ -77,6 +84,8 @@ class PromptDataModule(L.LightningDataModule):
             first_step=lambda: self.trainer.global_step if self.trainer else 0,
             rank=rank,
             world_size=world_size,
+            ahead=self.prefetch_steps,
+            workers=self.workers,
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:

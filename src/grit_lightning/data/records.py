@@ -11,14 +11,15 @@ supervised fine-tuning, ``completion`` (the target text, with boxes in original 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from grit_lightning.data.record_fields import Fields
 from grit_lightning.errors import DataError
 from grit_lightning.system.files import require_regular
-from grit_lightning.system.jsonl import BYTE_ORDER_MARK, kind_of, loads, one_document
-from grit_lightning.types import Sample
+from grit_lightning.system.jsonl import BYTE_ORDER_MARK, kind_of, loads, whole_document
+from grit_lightning.types import ImageFile, Sample
 
 
 def read_samples(file: Path, images: Path) -> Iterator[Sample | DataError]:
@@ -31,29 +32,33 @@ def read_samples(file: Path, images: Path) -> Iterator[Sample | DataError]:
         file: the JSONL file.
         images: folder to which the ``image`` fields are relative; the images are not opened here.
     """
+    shared: dict[ImageFile, ImageFile] = {}  # the samples about one image share it, which saves memory
+    empty = True
     try:
         require_regular(file)
-        content = file.read_bytes().removeprefix(BYTE_ORDER_MARK)
+        with file.open("rb") as lines:  # a binary file is split at \n only: JSON strings may contain U+2028 unescaped
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                if empty and (document := whole_document(file, line)):
+                    yield DataError(document, str(file))
+                    return
+                empty = False
+                content = line.removeprefix(BYTE_ORDER_MARK if number == 1 else b"").rstrip(b"\n")
+                yield from _read_line(content, number, file, images, shared)
     except OSError as error:
         yield DataError(f"cannot read the data file ({error.strerror or error})", str(file))
         return
     except DataError as error:
         yield error
         return
-    if document := one_document(content):
-        yield DataError(document, str(file))
-        return
-    empty = True
-    # Not splitlines(): it also splits at characters that JSON strings may contain unescaped, such as U+2028.
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if line.strip():
-            empty = False
-            yield from _read_line(line, number, file, images)
     if empty:
         yield DataError("the file holds no samples; expected one JSON object per line", str(file))
 
 
-def _read_line(line: bytes, number: int, file: Path, images: Path) -> Iterator[Sample | DataError]:
+def _read_line(
+    line: bytes, number: int, file: Path, images: Path, shared: dict[ImageFile, ImageFile]
+) -> Iterator[Sample | DataError]:
     source = f"{file}:{number}"
     try:
         value = loads(line.decode("utf-8"))
@@ -76,10 +81,10 @@ def _read_line(line: bytes, number: int, file: Path, images: Path) -> Iterator[S
         id=f"{file.stem}/{number}",
         question=fields.question(len(pictures)),
         answer=fields.answer(options),
-        images=pictures,
+        images=tuple(shared.setdefault(picture, picture) for picture in pictures),
         regions=fields.regions("bboxs", [image.size for image in pictures]),
-        dataset=fields.optional_text("dataset", file.stem),
-        split=fields.optional_text("split", ""),
+        dataset=sys.intern(fields.optional_text("dataset", file.stem)),
+        split=sys.intern(fields.optional_text("split", "")),
         source=source,
         completion=fields.text("completion") if fields.record.get("completion") is not None else None,
         options=options,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,10 +23,12 @@ class Batch:
     Attributes:
         step: the optimizer step, from 0.
         prompts: pairs ``(slot, prompt)``; the slot numbers the samples of the step across all ranks, from 0.
+        waited: seconds for which training waited until the prompts were encoded.
     """
 
     step: int
     prompts: tuple[tuple[int, Prompt], ...]
+    waited: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,16 +80,21 @@ def permutation(seed: int, epoch: int, length: int) -> tuple[int, ...]:
 
 
 class PromptBatches:
-    """An endless iterable of this rank's batches, for Lightning's fit loop.
+    """An endless iterable of this rank's batches, for Lightning's fit loop, encoded ahead by threads.
+
+    Which prompts a batch has depends on its step alone, not on the threads. What ``prompts_at`` raises is raised where
+    the batch is asked for.
 
     Args:
         stream: the order of samples.
         prompts_at: function that returns the prompts of a sample index: one prompt, or several about one image, which
-            all get the slot of the sample.
+            all get the slot of the sample. Several threads call it.
         first_step: function that returns the step to start at. It is called at the start of each iteration, so that a
             resumed run continues at the step where it stopped.
         rank: index of this process.
         world_size: number of processes.
+        ahead: number of steps that are encoded before they are asked for.
+        workers: number of threads; 0 to encode when a batch is asked for.
     """
 
     def __init__(
@@ -95,14 +105,41 @@ class PromptBatches:
         first_step: Callable[[], int],
         rank: int,
         world_size: int,
+        ahead: int = 0,
+        workers: int = 0,
     ) -> None:
         self.stream = stream
         self.prompts_at = prompts_at
         self.first_step = first_step
         self.rank = rank
         self.world_size = world_size
+        self.ahead = ahead
+        self.workers = workers
 
     def __iter__(self) -> Iterator[Batch]:
-        for step in itertools.count(self.first_step()):
-            pairs = self.stream.batch(step, self.rank, self.world_size)
-            yield Batch(step, tuple((slot, prompt) for slot, index in pairs for prompt in self.prompts_at(index)))
+        if not self.workers:
+            yield from self._batches(_at_once)
+            return
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="encode")
+        try:
+            yield from self._batches(pool.submit)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _batches(self, submit: Callable[..., Future[Sequence[Prompt]]]) -> Iterator[Batch]:
+        begun: deque[list[tuple[int, Future[Sequence[Prompt]]]]] = deque()
+        first = self.first_step()
+        for step in itertools.count(first):
+            while len(begun) <= self.ahead:
+                pairs = self.stream.batch(step + len(begun), self.rank, self.world_size)
+                begun.append([(slot, submit(self.prompts_at, index)) for slot, index in pairs])
+            asked = time.perf_counter()
+            prompts = tuple((slot, prompt) for slot, encoded in begun.popleft() for prompt in encoded.result())
+            yield Batch(step, prompts, time.perf_counter() - asked)
+
+
+def _at_once(call: Callable[[int], Sequence[Prompt]], index: int) -> Future[Sequence[Prompt]]:
+    """Call a function now and return its result as a future; errors are raised here."""
+    done: Future[Sequence[Prompt]] = Future()
+    done.set_result(call(index))
+    return done

@@ -18,9 +18,13 @@ from grit_lightning.types import Sample
 GROUPS = ("data", "prompt", "reward", "judge")
 """Parts of the inputs, which are also config groups and the values of ``allow_changed``."""
 
+HASHED_IMAGES = 256
+"""Most images whose content is compared. Those of a larger set are compared by size and modification time."""
+
 Inputs = dict[str, dict[str, Any]]
-"""By group: what the group is made of, by name. For data: SHA-256 by file; size, modification time in nanoseconds and
-SHA-256 by image. Names are relative to the data file's folder, which may be moved."""
+"""By group: what the group is made of, by name. For data: SHA-256 by file; by image, its size, modification time in
+nanoseconds and, of up to ``HASHED_IMAGES`` images, SHA-256. Names are relative to the data file's folder, which may be
+moved."""
 
 
 def describe(
@@ -35,15 +39,13 @@ def describe(
         known: inputs of before. An image whose size and time are the same is not read again.
     """
     before = {} if known is None else known.get("data", {})
-    data: dict[str, Any] = {}
-    for sample in samples:
-        file = Path(sample.source.rpartition(":")[0])
-        if f"file {file.name}" not in data and file.is_file():
-            data[f"file {file.name}"] = sha256(file)
-        for image in sample.images:
-            name = f"image {os.path.relpath(image.path, file.parent)}"
-            if name not in data and image.path.is_file():
-                data[name] = _image(image.path, before.get(name))
+    files = dict.fromkeys(sample.source.rpartition(":")[0] for sample in samples)
+    data: dict[str, Any] = {f"file {Path(file).name}": sha256(Path(file)) for file in files if Path(file).is_file()}
+    images = {image.path: sample.source for sample in samples for image in sample.images}
+    for path, source in images.items():
+        name = f"image {os.path.relpath(path, Path(source.rpartition(':')[0]).parent)}"
+        if path.is_file():
+            data[name] = _image(path, before.get(name), hashed=len(images) <= HASHED_IMAGES)
     others = {group: dict(_leaves(written.get(group))) | _text_files(resolved.get(group)) for group in GROUPS[1:]}
     return {"data": data} | others
 
@@ -106,16 +108,16 @@ def _difference(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     return f"{first} {what}{more}"
 
 
-def _image(path: Path, known: Any) -> list[Any]:
+def _image(path: Path, known: Any, *, hashed: bool) -> list[Any]:
     stat = path.stat()
     size_and_time = [stat.st_size, stat.st_mtime_ns]
     if isinstance(known, list) and known[:2] == size_and_time:
         return known
-    return [*size_and_time, sha256(path)]
+    return [*size_and_time, sha256(path)] if hashed else size_and_time
 
 
 def _content(value: Any) -> Any:
-    return value[-1] if isinstance(value, list) and len(value) == 3 else value  # of an image, only the hash
+    return value[-1] if isinstance(value, list) and len(value) == 3 else value  # of an image with a hash, only that
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

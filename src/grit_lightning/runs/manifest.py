@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from grit_lightning.errors import DataError
+from grit_lightning.runs.inputs import HASHED_IMAGES
 from grit_lightning.system.files import sha256
 from grit_lightning.system.paths import home_folder
 from grit_lightning.types import Sample
@@ -73,13 +74,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def data_sha256(samples: Sequence[Sample]) -> dict[str, str]:
-    """Return the SHA-256 of each data file, and one over all images of each data file, by path."""
-    files = dict.fromkeys(Path(sample.source.rpartition(":")[0]) for sample in samples)
-    hashes = {str(file): sha256(file) for file in files}
-    for file in files:
-        own = [sample for sample in samples if sample.source.startswith(f"{file}:")]
-        images = [sha256(image.path) for sample in own for image in sample.images]
-        hashes[f"{file} (its images)"] = hashlib.sha256("".join(images).encode()).hexdigest()
+    """Return the SHA-256 of each data file and, unless there are many images, one over those of each file, by path."""
+    images: dict[str, list[Path]] = {}
+    for sample in samples:
+        images.setdefault(sample.source.rpartition(":")[0], []).extend(image.path for image in sample.images)
+    hashes = {file: sha256(Path(file)) for file in images}
+    for file, paths in images.items():
+        if len(set(paths)) <= HASHED_IMAGES:
+            each = {path: sha256(path) for path in set(paths)}
+            hashes[f"{file} (its images)"] = hashlib.sha256("".join(each[path] for path in paths).encode()).hexdigest()
     return hashes
 
 

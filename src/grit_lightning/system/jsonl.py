@@ -30,12 +30,20 @@ def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
-                if not checked and not _is_object(line) and (document := one_document(path.read_bytes())):
+                if not checked and (document := whole_document(path, line)):
                     raise DataError(document, str(path))
                 checked = True
                 yield f"{path}:{number}", line
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", str(path)) from error
+
+
+def whole_document(path: Path, first_line: bytes) -> str | None:
+    """Describe the problem of a file that is one JSON document, of which the first line is given.
+
+    The whole file is read only if its first line is not a JSON object. Return ``None`` for JSON Lines.
+    """
+    return None if _is_object(first_line) else one_document(path.read_bytes())
 
 
 def one_document(content: bytes) -> str | None:

@@ -117,7 +117,7 @@ class GRPOModule(PolicyModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, StepOutput]:
         """Sample completions of this rank's prompts, score them, and update the policy."""
-        timer = PhaseTimer(self.device)
+        timer = PhaseTimer(self.device, data=batch.waited)
         with timer("rollout"):
             groups = self._rollout(batch)
         scoring = self.rewards.submit(groups)  # the rewards are computed in the background while the reference runs

@@ -56,7 +56,7 @@ class SFTModule(PolicyModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the policy once on this rank's examples."""
-        timer = PhaseTimer(self.device)
+        timer = PhaseTimer(self.device, data=batch.waited)
         groups = [self._group(list(prompts)) for _, prompts in itertools.groupby(batch.prompts, key=_image)]
         learned_N = learned(groups).to(self.device)
         tokens = self._sum_over_ranks(learned_N.sum().to(wide_dtype(self.device)))

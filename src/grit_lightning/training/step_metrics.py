@@ -37,11 +37,15 @@ class PhaseTimer:
     """Measures seconds per named phase of a step.
 
     On CUDA each phase ends with a synchronization, so that its kernels count in that phase and not in a later one.
+
+    Args:
+        device: device of the step.
+        before: seconds by name of phases before the step, which are not part of ``total``.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, **before: float) -> None:
         self.device = device
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, float] = dict(before)
         self._start = time.perf_counter()
 
     @contextmanager

@@ -43,6 +43,7 @@ class LessonDataModule(PromptDataModule):
         prompts: the prompts ``grounded`` (GRIT's) and ``plain`` (the question alone), each with a ``template`` that
             contains ``{question}``.
         grounded_share: probability, 0 to 1, that GRIT's prompt is answered in grounded form.
+        prefetch_steps, workers: as in :class:`PromptDataModule`.
 
     Raises:
         ConfigError: a value is out of range, a schedule does not begin at step 0, or a difficulty is unknown.
@@ -60,8 +61,16 @@ class LessonDataModule(PromptDataModule):
         listings_until_step: int,
         prompts: Mapping[str, Mapping[str, str]],
         grounded_share: float,
+        prefetch_steps: int = 1,
+        workers: int = 4,
     ) -> None:
-        super().__init__(prompts_per_step=scenes_per_step, max_prompt_tokens=max_prompt_tokens, seed=seed)
+        super().__init__(
+            prompts_per_step=scenes_per_step,
+            max_prompt_tokens=max_prompt_tokens,
+            seed=seed,
+            prefetch_steps=prefetch_steps,
+            workers=workers,
+        )
         if not 0 <= grounded_share <= 1:
             raise ConfigError(f"data.grounded_share is {grounded_share}; expected 0 to 1")
         for what, phases in (("answering", answering), ("difficulties", difficulties)):
