@@ -35,8 +35,8 @@ def _groups(module: MeasuredModule) -> list[Group]:
     """Return groups of completions of random tokens and of different lengths."""
     generator = torch.Generator().manual_seed(0)
     groups = []
-    for slot, pair in next(batches(SIZE)).prompts:
-        prompt = module.backbone.encode(*pair)
+    for slot, (sample, image) in next(batches(SIZE)).prompts:
+        prompt = module.backbone.encode(sample, [image])
         lengths = torch.randint(1, 60, (SIZE.generations,), generator=generator).tolist()
         ids = [torch.randint(10, 480, (length,), generator=generator).tolist() for length in lengths]
         groups.append(

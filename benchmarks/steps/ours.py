@@ -34,7 +34,7 @@ class MeasuredModule(GRPOModule):
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, StepOutput]:
         """Encode the samples and their images, then do the application's step."""
         start = time.perf_counter()
-        prompts = tuple((slot, self.backbone.encode(*pair)) for slot, pair in batch.prompts)
+        prompts = tuple((slot, self.backbone.encode(sample, [image])) for slot, (sample, image) in batch.prompts)
         self.encode_seconds = time.perf_counter() - start
         return super().training_step(Batch(batch.step, prompts), batch_idx)
 
@@ -127,7 +127,7 @@ def module_of(size: Size, *more: str) -> tuple[MeasuredModule, dict[str, Any]]:
 
 def prompt_tokens(module: GRPOModule, size: Size) -> int:
     """Return the number of tokens of a prompt, image tokens included."""
-    return module.backbone.encode(_sample(size, 0), image(size, 0)).num_tokens
+    return module.backbone.encode(_sample(size, 0), [image(size, 0)]).num_tokens
 
 
 def trainer_of(size: Size, values: dict[str, Any], *callbacks: L.Callback, max_steps: int = -1) -> L.Trainer:

@@ -72,5 +72,7 @@ def test_three_grpo_steps_are_exported_for_transformers(
     torch.testing.assert_close(logits(exported, source), logits(trained, source), rtol=0, atol=1e-5)
     assert not torch.allclose(logits(exported, source), logits(before, source), atol=1e-4)
     for file in checkpoint.iterdir():  # the processor's files are not this package's to change
+        if source.plain_tokens and file.name in ("tokenizer.json", "tokenizer_config.json"):
+            continue  # they split <think> (tests/model/backbones/test_special_tokens.py)
         if file.name not in ("config.json", "generation_config.json", "model.safetensors", "README.md"):
             assert (tmp_path / "export" / file.name).read_bytes() == file.read_bytes(), file.name

@@ -18,7 +18,7 @@ from grit_lightning.types import IMAGE_MARK, ImageFile, Region, Size
 LONGEST_SIDE_PX = 1_000_000
 """Longest side of an image in pixels; a larger number is a mistake, and its products would not be finite."""
 
-_KNOWN = frozenset(
+KNOWN = frozenset(
     ("question", "answer", "image", "width", "height", "images", "bboxs", "options", "dataset", "split", "completion")
 )
 
@@ -104,7 +104,7 @@ class Fields:
 
     def extra(self) -> dict[str, Any]:
         """Return all further fields."""
-        extra = {name: value for name, value in self.record.items() if name not in _KNOWN}
+        extra = {name: value for name, value in self.record.items() if name not in KNOWN}
         for name in [name for name, value in extra.items() if not is_storable(value)]:
             self._problem(f"field '{name}' is {shown(extra.pop(name))}; expected finite numbers in all further fields")
         return extra

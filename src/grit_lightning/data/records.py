@@ -45,7 +45,7 @@ def read_samples(file: Path, images: Path) -> Iterator[Sample | DataError]:
                     return
                 empty = False
                 content = line.removeprefix(BYTE_ORDER_MARK if number == 1 else b"").rstrip(b"\n")
-                yield from _read_line(content, number, file, images, shared)
+                yield from read_line(content, number, file, images, shared)
     except OSError as error:
         yield DataError(f"cannot read the data file ({error.strerror or error})", str(file))
         return
@@ -56,9 +56,18 @@ def read_samples(file: Path, images: Path) -> Iterator[Sample | DataError]:
         yield DataError("the file holds no samples; expected one JSON object per line", str(file))
 
 
-def _read_line(
+def read_line(
     line: bytes, number: int, file: Path, images: Path, shared: dict[ImageFile, ImageFile]
 ) -> Iterator[Sample | DataError]:
+    """Yield the Sample of one line, or a DataError for each of its problems.
+
+    Args:
+        line: the line, without its end.
+        number: its number in the file, from 1.
+        file: the file, for messages and ids.
+        images: as in :func:`read_samples`.
+        shared: images that earlier lines use, by themselves; this line's are added.
+    """
     source = f"{file}:{number}"
     try:
         value = loads(line.decode("utf-8"))
