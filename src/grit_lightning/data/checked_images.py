@@ -60,9 +60,10 @@ class CheckedImages:
         images = list(images)
         if self.folder is None or not (self.folder / FILE).is_file():
             return images
+        query = "SELECT bytes, modified, decoded FROM images WHERE path = ? AND width = ? AND height = ?"
         try:
-            with closing(self._open()) as rows:
-                query = "SELECT bytes, modified, decoded FROM images WHERE path = ? AND width = ? AND height = ?"
+            with closing(self._open()) as connection:
+                rows = connection.cursor()
                 found = [rows.execute(query, (os.path.abspath(one.path), *one.size)).fetchone() for one in images]
         except _TROUBLE as error:
             log.info("%s cannot be read (%s): all images are checked", self.folder / FILE, error)
@@ -96,7 +97,7 @@ class CheckedImages:
 def _state(path: Path) -> tuple[int, int] | None:
     """Return bytes and modification time in nanoseconds; ``None`` if there is no such file."""
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except OSError:
         return None
     return stat.st_size, stat.st_mtime_ns
