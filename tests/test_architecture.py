@@ -27,12 +27,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rollout": {"model", "system", "errors", "types"},
     "rewards": {"judge", "runs", "data", "grounding", "system", "errors", "types"},
     "evaluation": {"rollout", "rewards", "model", "judge", "runs", "grounding", "system", "errors", "types"},
+    "report": {"evaluation", "runs", "data", "grounding", "system", "errors", "types"},
     "training": {
-        "evaluation", "rollout", "rewards", "model", "judge", "runs", "data", "grounding", "system", "errors", "types",
+        "report", "evaluation", "rollout", "rewards", "model", "judge", "runs", "data", "grounding", "system",
+        "errors", "types",
     },
     "tasks": {
-        "training", "evaluation", "rollout", "rewards", "model", "app", "judge", "runs", "data", "grounding", "system",
-        "errors", "types",
+        "training", "report", "evaluation", "rollout", "rewards", "model", "app", "judge", "runs", "data",
+        "grounding", "system", "errors", "types",
     },
     "synthetic": {"data"},
 }  # fmt: skip

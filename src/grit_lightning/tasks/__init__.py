@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from grit_lightning.tasks.fetch import fetch_data
     from grit_lightning.tasks.import_dataset import import_data
     from grit_lightning.tasks.init import init_project
+    from grit_lightning.tasks.report import write_report
     from grit_lightning.tasks.score import score_rollouts
     from grit_lightning.tasks.train import train_policy
     from grit_lightning.tasks.validate import validate_data
@@ -27,6 +28,7 @@ __all__ = [
     "score_rollouts",
     "train_policy",
     "validate_data",
+    "write_report",
 ]
 
 __getattr__ = lazy_face(
@@ -39,6 +41,7 @@ __getattr__ = lazy_face(
         "fetch": ["fetch_data"],
         "import_dataset": ["import_data"],
         "init": ["init_project"],
+        "report": ["write_report"],
         "score": ["score_rollouts"],
         "train": ["train_policy"],
         "validate": ["validate_data"],

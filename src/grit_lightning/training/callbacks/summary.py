@@ -105,6 +105,8 @@ def places(run: RunFolder) -> str:
         "plots": run.plots,
     }
     lines = [f"{name:<12} {path}" for name, path in found.items() if path.is_dir() and any(path.iterdir())]
+    if any(line.startswith(("rollouts", "evaluation")) for line in lines):
+        lines.append(f"{'report':<12} python -m grit_lightning task=report run={run.path}")
     if run.tensorboard.is_dir():
         lines.append(f"{'curves':<12} tensorboard --logdir {run.tensorboard}")
     return "\n".join(lines)

@@ -1,0 +1,147 @@
+"""Stored completions as a page shows them: text in parts, some of which are boxes, and boxes on the images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from grit_lightning import grounding
+from grit_lightning.report.pictures import Picture
+from grit_lightning.system.printable import printable_lines
+
+COLOURS = 8
+"""Number of colours of boxes; the ninth box has that of the first."""
+
+_LONGEST_TEXT = 6000
+"""Characters of a completion that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a completion's text; ``box`` is the index of the box that it writes, or ``None``."""
+
+    text: str
+    box: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A box on an image, in original pixels, kept near the image.
+
+    Attributes:
+        index: index of the box in the completion; that of a reference box in the sample.
+        x, y, width, height: its place.
+        label: its label.
+        valid: whether it is ordered, inside the image and no repetition.
+    """
+
+    index: int
+    x: float
+    y: float
+    width: float
+    height: float
+    label: str
+    valid: bool
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An image with the boxes on it."""
+
+    picture: Picture
+    written: list[Drawn]
+    reference: list[Drawn]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A completion as it is shown.
+
+    Attributes:
+        parts: its text.
+        more: characters that are not shown.
+        views: its images.
+        answer: its answer.
+        right: whether the judge scored it above 0; ``None`` if unscored.
+        invalid: number of invalid boxes.
+        values: named values to list below the text.
+        reward, advantage: for sorting; ``None`` where there is none.
+        finish, tokens: how it ended, and its length.
+    """
+
+    parts: list[Part]
+    more: int
+    views: list[View]
+    answer: str
+    right: bool | None
+    invalid: int
+    values: list[tuple[str, str]]
+    reward: float | None
+    advantage: float | None
+    finish: str
+    tokens: int
+
+
+def shown(record: Mapping[str, Any], pictures: Sequence[Picture]) -> Shown:
+    """Return what a page shows of a stored rollout or prediction.
+
+    Args:
+        record: a record of ``runs.records``.
+        pictures: the pictures of its images.
+    """
+    text = str(record["text"])
+    scores = record.get("rewards") or record.get("scores") or {}
+    judged = scores.get("answer_score", scores.get("answer_match", scores.get("judge")))
+    values = [(str(name), "unscored" if value is None else f"{value:.3g}") for name, value in scores.items()]
+    return Shown(
+        parts=parts(text[:_LONGEST_TEXT]),
+        more=max(0, len(text) - _LONGEST_TEXT),
+        views=views(record, pictures),
+        answer=printable_lines(str(record.get("parsed_answer") or "")),
+        right=None if judged is None else judged > 0,
+        invalid=sum(not box["valid"] for box in record["boxes"]),
+        values=values,
+        reward=record.get("reward"),
+        advantage=record.get("advantage"),
+        finish=str(record["finish"]),
+        tokens=int(record["num_tokens"]),
+    )
+
+
+def parts(text: str) -> list[Part]:
+    """Split a completion's text at its boxes; characters that are not printable are escaped."""
+    found, done = [], 0
+    for index, box in enumerate(grounding.parse(text).boxes):
+        if box.start < done:
+            continue
+        found += [Part(printable_lines(text[done : box.start]), None), Part(text[box.start : box.end], index)]
+        done = box.end
+    found.append(Part(printable_lines(text[done:]), None))
+    return [Part(printable_lines(part.text), part.box) for part in found if part.text]
+
+
+def views(record: Mapping[str, Any], pictures: Sequence[Picture]) -> list[View]:
+    """Return each image of a record with the boxes that were written on it and the reference boxes."""
+    written = [(index, box.get("image", 1), box["pixels"], box) for index, box in enumerate(record["boxes"])]
+    reference = record["reference_boxes"]
+    owners = record.get("reference_images") or [1] * len(reference)
+    labels = record.get("reference_labels") or [None] * len(reference)
+    return [
+        View(
+            picture,
+            [_drawn(i, pixels, picture, box["label"], box["valid"]) for i, owner, pixels, box in written
+             if owner == number and None not in pixels],
+            [_drawn(i, box, picture, label, True) for i, (box, owner, label) in
+             enumerate(zip(reference, owners, labels, strict=True)) if owner == number],
+        )
+        for number, picture in enumerate(pictures, start=1)
+    ]  # fmt: skip
+
+
+def _drawn(index: int, box: Sequence[float], picture: Picture, label: Any, valid: bool) -> Drawn:
+    width, height = picture.size
+    xs = sorted(min(max(float(value), -0.02 * width), 1.02 * width) for value in box[0::2])
+    ys = sorted(min(max(float(value), -0.02 * height), 1.02 * height) for value in box[1::2])
+    name = "" if label is None else printable_lines(str(label))
+    return Drawn(index, round(xs[0], 2), round(ys[0], 2), round(xs[1] - xs[0], 2), round(ys[1] - ys[0], 2), name, valid)

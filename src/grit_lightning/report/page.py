@@ -1,0 +1,52 @@
+"""The HTML of a page: one file with its style, script and images, which nothing in the shown texts can change."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from grit_lightning.report.completions import COLOURS
+from grit_lightning.report.curves import HEIGHT, WIDTH
+from grit_lightning.report.pictures import Picture
+from grit_lightning.system.paths import asset
+from grit_lightning.system.printable import printable_lines
+
+_CONTENT = ("facts", "table", "curves", "pairs", "pairs_note", "steps", "steps_note", "samples", "datasets")
+"""Parts of a page, each of which may be left out."""
+
+
+def _shown(value: Any) -> Any:
+    """Escape characters that are not printable in every text that the template inserts."""
+    return printable_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def html(*, title: str, subtitle: str, pictures: list[Picture], content: Mapping[str, Any]) -> str:
+    """Return the page.
+
+    All texts are escaped. The page may load nothing, and run no script but its own, by a Content Security Policy.
+
+    Args:
+        title, subtitle: its heading.
+        pictures: the images that it uses.
+        content: its parts, by the names of ``_CONTENT``.
+    """
+    style, script = (asset(f"report/{name}").read_text(encoding="utf-8") for name in ("style.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_shown)
+    template = environment.from_string(asset("report/page.html").read_text(encoding="utf-8"))
+    return template.render(
+        title=title,
+        subtitle=subtitle,
+        pictures=pictures,
+        colours=COLOURS,
+        curve_size=(WIDTH, HEIGHT),
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+        **(dict.fromkeys(_CONTENT) | dict(content)),
+    )

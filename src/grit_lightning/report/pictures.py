@@ -1,0 +1,91 @@
+"""The images of a page: each embedded once, scaled down, and used wherever a completion is about it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import ImageOps
+
+from grit_lightning.data.images import load_image
+from grit_lightning.errors import DataError
+from grit_lightning.types import ImageFile, Size
+
+_LONGEST_SIDE = 640
+"""Longest side of an embedded image in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image of a page.
+
+    Attributes:
+        name: id of its SVG symbol.
+        size: its size in original pixels, in which boxes are drawn.
+        data: data URL of the scaled JPEG; empty if it cannot be read here.
+        missing: why it cannot be read; empty if it can.
+    """
+
+    name: str
+    size: Size
+    data: str
+    missing: str
+
+
+class Pictures:
+    """Collects the images that a page uses.
+
+    Args:
+        limit: bytes of data URLs after which no further image is embedded.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._found: dict[ImageFile, Picture] = {}
+
+    def add(self, images: Sequence[ImageFile]) -> list[Picture]:
+        """Return the pictures of images, each embedded when it is asked for first."""
+        return [self._found.setdefault(image, self._found.get(image) or self._picture(image)) for image in images]
+
+    def all(self) -> list[Picture]:
+        """Return all pictures, in the order in which they were added."""
+        return list(self._found.values())
+
+    @property
+    def left_out(self) -> int:
+        """The number of images that were not embedded because of the limit."""
+        return sum(picture.missing == _TOO_MANY for picture in self._found.values())
+
+    def _picture(self, image: ImageFile) -> Picture:
+        name = f"picture{len(self._found)}"
+        if self._used >= self._limit:
+            return Picture(name, image.size, "", _TOO_MANY)
+        try:
+            data = _data_url(image)
+        except DataError as error:
+            return Picture(name, image.size, "", str(error).removeprefix(f"{error.source}: "))
+        self._used += len(data)
+        return Picture(name, image.size, data, "")
+
+
+_TOO_MANY = "left out, because the page has many images"
+
+
+def _data_url(image: ImageFile) -> str:
+    pixels = load_image(image, str(image.path))
+    if max(pixels.size) > _LONGEST_SIDE:
+        pixels = ImageOps.contain(pixels, (_LONGEST_SIDE, _LONGEST_SIDE))
+    buffer = io.BytesIO()
+    pixels.save(buffer, "JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def images_of(record: Mapping[str, Any]) -> list[ImageFile]:
+    """Return the images of a stored record."""
+    every = [record, *record.get("more_images", ())]
+    return [ImageFile(Path(one["image"]), (one["image_size"][0], one["image_size"][1])) for one in every]
