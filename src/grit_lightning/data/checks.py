@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from grit_lightning.data.image_checks import worker_pool
 from grit_lightning.data.images import load_images
 from grit_lightning.data.listing import DataFile
 from grit_lightning.data.records import read_samples
@@ -22,6 +24,9 @@ from grit_lightning.types import Prompt, Sample
 
 _FETCHED = ("vsr_cot_train_10.jsonl", "tallyqa_train_10.jsonl", "vsr_val.jsonl", "tallyqa_val.jsonl", "gqa_val.jsonl")
 """Files that ``task=fetch`` downloads."""
+
+_Found = DataError | tuple[int, ...]
+"""The problem of a sample, or its number of prompt tokens and of image tokens, as far as they are counted."""
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +125,7 @@ def check_files(
     *,
     encode: Callable[[Sample], Prompt] | None,
     count_image_tokens: Callable[[Prompt], int] | None,
+    workers: int,
     quiet: bool,
 ) -> list[FileCheck]:
     """Read every record, decode every image and encode every prompt of the files; return one result per file.
@@ -130,6 +136,7 @@ def check_files(
         files: data files to check.
         encode: function that loads and encodes a sample or raises DataError; ``None`` to only load the images.
         count_image_tokens: function that counts the image tokens of a prompt; ``None`` to skip the count.
+        workers: number of threads that load and encode; 0 to do it in this one.
         quiet: True to hide the progress bar.
     """
     read = [(entry.file, list(read_samples(entry.file, entry.images))) for entry in files]
@@ -138,35 +145,49 @@ def check_files(
     with (
         tqdm(total=total, desc="checking data", unit="sample", disable=silent, delay=2) as progress,
         nullcontext() if quiet or not silent else announced(lambda: f"checking data: {progress.n} of {total} samples"),
+        worker_pool(workers, processes=False) as pool,
     ):
-        return [_check_file(file, items, encode, count_image_tokens, progress) for file, items in read]
+        run = pool.map if workers else map
+        check = partial(_check_sample, encode=encode, count_image_tokens=count_image_tokens)
+        return [_check_file(file, items, lambda samples: run(check, samples), progress) for file, items in read]
 
 
 def _check_file(
     file: Path,
     items: Sequence[Sample | DataError],
-    encode: Callable[[Sample], Prompt] | None,
-    count_image_tokens: Callable[[Prompt], int] | None,
+    check: Callable[[Sequence[Sample]], Iterable[_Found]],
     progress: tqdm,
 ) -> FileCheck:
-    samples, prompt_tokens, image_tokens = [], [], []
+    samples: list[Sample] = []
+    prompt_tokens: list[int] = []
+    image_tokens: list[int] = []
     problems = [item for item in items if isinstance(item, DataError)]
-    for sample in items:
-        if isinstance(sample, DataError):
-            continue
+    read = [item for item in items if isinstance(item, Sample)]
+    for sample, found in zip(read, check(read), strict=True):
         progress.update()
-        try:
-            if encode is None:
-                load_images(sample)
-            else:
-                prompt = encode(sample)
-                prompt_tokens.append(prompt.num_tokens)
-                if count_image_tokens is not None:
-                    image_tokens.append(count_image_tokens(prompt))
-            samples.append(sample)
-        except DataError as error:
-            problems.append(error)
+        if isinstance(found, DataError):
+            problems.append(found)
+            continue
+        samples.append(sample)
+        prompt_tokens += found[:1]
+        image_tokens += found[1:]
     return FileCheck(file, tuple(samples), tuple(prompt_tokens), tuple(image_tokens), tuple(problems))
+
+
+def _check_sample(
+    sample: Sample,
+    encode: Callable[[Sample], Prompt] | None,
+    count_image_tokens: Callable[[Prompt], int] | None,
+) -> _Found:
+    """Load and encode a sample, and return its problem or lengths but not the prompt, which may be large."""
+    try:
+        if encode is None:
+            load_images(sample)
+            return ()
+        prompt = encode(sample)
+    except DataError as error:
+        return error
+    return (prompt.num_tokens,) if count_image_tokens is None else (prompt.num_tokens, count_image_tokens(prompt))
 
 
 def raise_first(problems: Sequence[DataError]) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from grit_lightning.errors import ConfigError, DataError
@@ -43,9 +44,9 @@ def describe(
     data: dict[str, Any] = {f"file {Path(file).name}": sha256(Path(file)) for file in files if Path(file).is_file()}
     images = {image.path: sample.source for sample in samples for image in sample.images}
     for path, source in images.items():
-        name = f"image {os.path.relpath(path, Path(source.rpartition(':')[0]).parent)}"
-        if path.is_file():
-            data[name] = _image(path, before.get(name), hashed=len(images) <= HASHED_IMAGES)
+        name = f"image {_relative(str(path), os.path.dirname(source.rpartition(':')[0]))}"
+        if entry := _image(path, before.get(name), hashed=len(images) <= HASHED_IMAGES):
+            data[name] = entry
     others = {group: dict(_leaves(written.get(group))) | _text_files(resolved.get(group)) for group in GROUPS[1:]}
     return {"data": data} | others
 
@@ -108,8 +109,20 @@ def _difference(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     return f"{first} {what}{more}"
 
 
-def _image(path: Path, known: Any, *, hashed: bool) -> list[Any]:
-    stat = path.stat()
+def _relative(path: str, folder: str) -> str:
+    """Return the path relative to the folder; ``os.path.relpath`` is slow, and most images lie below the folder."""
+    below = path.startswith(f"{folder}/") and "/../" not in path
+    return path[len(folder) + 1 :] if below else os.path.relpath(path, folder or os.curdir)
+
+
+def _image(path: Path, known: Any, *, hashed: bool) -> list[Any] | None:
+    """Return the entry of an image; ``None`` if there is no such file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    if not S_ISREG(stat.st_mode):
+        return None
     size_and_time = [stat.st_size, stat.st_mtime_ns]
     if isinstance(known, list) and known[:2] == size_and_time:
         return known
