@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
@@ -141,8 +142,7 @@ class Fields:
     def file_name(self, name: str) -> str:
         """Return the field as a path below the image folder."""
         value = self.text(name)
-        inside = not (PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute())
-        if inside and ".." not in PureWindowsPath(value).parts and "\0" not in value:
+        if _is_inside(value):
             return value
         return self._problem(f"field '{name}' is {value!r}; expected a file name relative to the image folder")
 
@@ -211,6 +211,19 @@ class Fields:
         return ""
 
 
+@lru_cache(maxsize=4096)
+def _is_inside(name: str) -> bool:
+    """Tell whether a name stays below the folder that it is relative to, on every system."""
+    outside = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
+    return not outside and ".." not in PureWindowsPath(name).parts and "\0" not in name
+
+
 def _is_text(value: object) -> bool:
     """Tell whether a value is text without half of a surrogate pair, which cannot be tokenized or written to a log."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from grit_lightning.tasks.evaluate import evaluate_model
     from grit_lightning.tasks.export import export_model
     from grit_lightning.tasks.fetch import fetch_data
-    from grit_lightning.tasks.import_data import import_data
+    from grit_lightning.tasks.import_dataset import import_data
     from grit_lightning.tasks.init import init_project
     from grit_lightning.tasks.score import score_rollouts
     from grit_lightning.tasks.train import train_policy
@@ -37,7 +37,7 @@ __getattr__ = lazy_face(
         "evaluate": ["evaluate_model"],
         "export": ["export_model"],
         "fetch": ["fetch_data"],
-        "import_data": ["import_data"],
+        "import_dataset": ["import_data"],
         "init": ["init_project"],
         "score": ["score_rollouts"],
         "train": ["train_policy"],

@@ -55,9 +55,9 @@ def convert(source: Path, tmp_path: Path) -> Callable[..., tuple[list[dict], lis
         job.run(lambda state: None)
         for item in read_samples(job.records, tmp_path / "ours" / "images") if job.records.stat().st_size else ():
             assert isinstance(item, Sample), item
-        return tuple(
-            [json.loads(line) for line in path.read_text().splitlines()] for path in (job.records, job.left_out)
-        )
+        paths = (job.records, job.left_out)  # the second is absent if no row was left out
+        texts = [path.read_text().splitlines() if path.exists() else [] for path in paths]
+        return tuple([json.loads(line) for line in lines] for lines in texts)
 
     return convert
 

@@ -64,7 +64,8 @@ class Import:
 
     Attributes:
         records: the JSONL file, which appears when the import is done.
-        left_out: one line for each row that was left out, with source, field and reason.
+        left_out: one line for each row that was left out, with source, field and reason; absent if none was. It lies in
+            a subfolder, because ``data.train=FOLDER`` takes every JSONL file of a folder.
 
     Args:
         out: folder to write to.
@@ -75,7 +76,7 @@ class Import:
         self.out = out
         self.settings = settings
         self.records = out / f"{settings.split}.jsonl"
-        self.left_out = out / f"left_out_{settings.split}.jsonl"
+        self.left_out = out / "left_out" / f"{settings.split}.jsonl"
         self._state_file = out / f".import_{settings.split}.json"
         self._pictures = Pictures(Path(settings.images), out / "images")
 
@@ -87,6 +88,7 @@ class Import:
             DataError: a file cannot be read.
         """
         state = self._begun()
+        self.left_out.parent.mkdir(exist_ok=True)
         parts = [path.with_name(f".{path.name}.part") for path in (self.records, self.left_out)]
         opened = [_continued(path, size) for path, size in zip(parts, state.sizes, strict=True)]
         try:
@@ -101,6 +103,8 @@ class Import:
                 file.close()
         for part, path in zip(parts, (self.records, self.left_out), strict=True):
             part.replace(path)
+        if not state.left_out:
+            self.left_out.unlink()
         self._state_file.unlink()
         return state
 
