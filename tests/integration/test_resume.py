@@ -115,7 +115,7 @@ def test_a_run_stopped_while_it_answers_the_last_questions_finishes_them_when_re
         before = time.monotonic()
         process.send_signal(how)
         status, error = process.wait(), process.stderr.read()
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < 20  # a second or two on a machine that does nothing else
     assert status == (-how if how == signal.SIGKILL else 128 + how)
     assert "weight update" not in error
     assert not (out / "results.json").exists()
