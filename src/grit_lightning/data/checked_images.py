@@ -82,7 +82,8 @@ class CheckedImages:
             return states
         query = "SELECT bytes, modified FROM images WHERE path = ? AND width = ? AND height = ? AND decoded >= ?"
         try:
-            with closing(self._open(self._file)) as rows:
+            with closing(self._open(self._file)) as connection:
+                rows = connection.cursor()
                 known = {one: rows.execute(query, (*_key(one), int(decoded))).fetchone() for one in states}
         except _TROUBLE as error:
             log.info("%s cannot be read (%s): all images are checked", self._file, error)

@@ -111,14 +111,14 @@ def _difference(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
 
 def _relative(path: str, folder: str) -> str:
     """Return the path relative to the folder; ``os.path.relpath`` is slow, and most images lie below the folder."""
-    below = path.startswith(f"{folder}/") and "/../" not in path
+    below = folder and path.startswith(f"{folder}/") and "/../" not in path
     return path[len(folder) + 1 :] if below else os.path.relpath(path, folder or os.curdir)
 
 
 def _image(path: Path, known: Any, *, hashed: bool) -> list[Any] | None:
     """Return the entry of an image; ``None`` if there is no such file."""
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except OSError:
         return None
     if not S_ISREG(stat.st_mode):
