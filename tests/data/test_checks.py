@@ -142,4 +142,4 @@ def test_a_check_that_takes_long_says_how_far_it_is(
     file = write(*[record()] * 3)
     check_files([entry(file)], encode=slow, count_image_tokens=None, workers=0, quiet=quiet)
     assert ("checking data" in capsys.readouterr().err) == bar
-    assert len([message for message in caplog.messages if message.startswith("checking data: ")]) == lines
+    assert len([message for message in caplog.messages if message == "checking data: 1 of 3 samples …"]) == lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,15 +10,13 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from tqdm import tqdm  # type: ignore[import-untyped]
-
 from grit_lightning.data.image_checks import worker_pool
 from grit_lightning.data.images import load_images
 from grit_lightning.data.listing import DataFile
 from grit_lightning.data.records import read_samples
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.system.files import require_regular
-from grit_lightning.system.slow import announced
+from grit_lightning.system.slow import announced, counted
 from grit_lightning.types import Prompt, Sample
 
 _FETCHED = ("vsr_cot_train_10.jsonl", "tallyqa_train_10.jsonl", "vsr_val.jsonl", "tallyqa_val.jsonl", "gqa_val.jsonl")
@@ -139,39 +136,32 @@ def check_files(
         workers: number of threads that load and encode; 0 to do it in this one.
         quiet: True to hide the progress bar.
     """
-    read = [(entry.file, list(read_samples(entry.file, entry.images))) for entry in files]
-    total = sum(isinstance(item, Sample) for _, items in read for item in items)
-    silent = quiet or not sys.stderr.isatty()
+    read = [read_file(entry, quiet=quiet) for entry in files]
+    total = sum(len(file.samples) for file in read)
+    check = partial(_check_sample, encode=encode, count_image_tokens=count_image_tokens)
     with (
-        tqdm(total=total, desc="checking data", unit="sample", disable=silent, delay=2) as progress,
-        nullcontext() if quiet or not silent else announced(lambda: f"checking data: {progress.n} of {total} samples"),
+        counted("checking data", total, "sample", quiet=quiet) as count,
         worker_pool(workers, processes=False) as pool,
     ):
         run = pool.map if workers else map
-        check = partial(_check_sample, encode=encode, count_image_tokens=count_image_tokens)
-        return [_check_file(file, items, lambda samples: run(check, samples), progress) for file, items in read]
+        return [_check_file(file, run(check, file.samples), count) for file in read]
 
 
-def _check_file(
-    file: Path,
-    items: Sequence[Sample | DataError],
-    check: Callable[[Sequence[Sample]], Iterable[_Found]],
-    progress: tqdm,
-) -> FileCheck:
+def _check_file(read: FileCheck, checked: Iterable[_Found], count: Callable[[int], None]) -> FileCheck:
+    """Add what was found about the samples of a file, in order, to what was found about its records."""
     samples: list[Sample] = []
     prompt_tokens: list[int] = []
     image_tokens: list[int] = []
-    problems = [item for item in items if isinstance(item, DataError)]
-    read = [item for item in items if isinstance(item, Sample)]
-    for sample, found in zip(read, check(read), strict=True):
-        progress.update()
+    problems = list(read.problems)
+    for sample, found in zip(read.samples, checked, strict=True):
+        count(1)
         if isinstance(found, DataError):
             problems.append(found)
             continue
         samples.append(sample)
         prompt_tokens += found[:1]
         image_tokens += found[1:]
-    return FileCheck(file, tuple(samples), tuple(prompt_tokens), tuple(image_tokens), tuple(problems))
+    return FileCheck(read.file, tuple(samples), tuple(prompt_tokens), tuple(image_tokens), tuple(problems))
 
 
 def _check_sample(

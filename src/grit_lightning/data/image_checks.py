@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context, parent_process
 
-from tqdm import tqdm  # type: ignore[import-untyped]
-
 from grit_lightning.data.checked_images import CheckedImages, State
 from grit_lightning.data.images import check_header, load_image
 from grit_lightning.errors import ConfigError, DataError
-from grit_lightning.system.slow import announced
+from grit_lightning.system.slow import counted
 from grit_lightning.types import ImageFile, Sample
 
 _AT_ONCE = 64
@@ -64,18 +61,16 @@ def _check_unknown(
     images = list(states)
     chunks = [images[start : start + _AT_ONCE] for start in range(0, len(images), _AT_ONCE)]
     jobs = [[(image, first_use[image]) for image in chunk] for chunk in chunks]
-    silent = quiet or not sys.stderr.isatty()
-    what = "decoding images" if decode else "checking image headers"
+    what = "decoding images" if decode else "reading headers of images"
     problems: list[DataError] = []
     good: dict[ImageFile, State | None] = {}
     with (
-        tqdm(total=len(images), desc=what, unit="image", disable=silent, delay=2) as progress,
-        nullcontext() if quiet or not silent else announced(lambda: f"{what}: {progress.n} of {len(images)}"),
+        counted(what, len(images), "image", quiet=quiet) as count,
         worker_pool(min(workers, len(jobs)), processes=decode) as pool,
     ):
         try:
             for job, found in zip(jobs, pool.map(_decode if decode else _read_headers, jobs), strict=True):
-                progress.update(len(job))
+                count(len(job))
                 problems += [DataError(text, source) for (_, source), text in zip(job, found, strict=True) if text]
                 good |= {image: states[image] for (image, _), text in zip(job, found, strict=True) if not text}
                 if len(good) >= _REMEMBERED_AFTER:
