@@ -158,6 +158,27 @@ def test_workers_end_with_a_parent_that_is_killed():
     assert not is_alive(worker)
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_of_the_terminal_ends_the_check_without_a_traceback(how):
+    code = (
+        "import signal, sys, time\n"
+        "from grit_lightning.data.image_checks import worker_pool\n"
+        "signal.signal(int(sys.argv[1]), lambda *_: sys.exit(7))\n"
+        "with worker_pool(2, processes=True) as pool:\n"
+        "    pool.submit(int).result()\n"
+        "    print(flush=True)\n"
+        "    list(pool.map(time.sleep, [0.2] * 300))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(int(how))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as parent:  # fmt: skip
+        parent.stdout.readline()
+        time.sleep(0.5)
+        os.killpg(parent.pid, how)
+        assert (parent.wait(timeout=20), parent.stderr.read()) == (7, "")
+
+
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 
 from grit_lightning.data.checked_images import CheckedImages, State
 from grit_lightning.data.images import check_header, load_image
@@ -90,6 +90,7 @@ def worker_pool(workers: int, *, processes: bool) -> Iterator[Executor]:
     """
     pool: Executor
     if processes:
+        _start_tracker()
         # Spawned, not forked: a fork of a process with threads may hang. The workers import no torch, so start quickly.
         pool = ProcessPoolExecutor(max(1, workers), get_context("spawn"), initializer=_obey_the_parent)
     else:
@@ -103,6 +104,19 @@ def worker_pool(workers: int, *, processes: bool) -> Iterator[Executor]:
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_tracker() -> None:
+    """Start Python's process that cleans up after killed processes, so that a closed terminal does not end it.
+
+    It keeps the signal mask of its start. Killed by SIGHUP, it is started again while the pool ends, knows nothing of
+    what it should clean up, and prints tracebacks.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _obey_the_parent() -> None:
