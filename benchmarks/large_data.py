@@ -13,6 +13,7 @@ import argparse
 import csv
 import hashlib
 import json
+import math
 import os
 import random
 import signal
@@ -82,10 +83,10 @@ class Life:
         """Wait for the end, or kill the process when ``kill_at`` steps lie on the disk."""
         while self.process.poll() is None:
             steps = len(list((self.out / "rollouts").glob("*.jsonl")))
-            if steps and not self.resident:
+            if steps and math.isnan(self.first_step):
                 self.first_step = time.monotonic() - self._began
-            if steps:
-                self.resident[steps] = self._resident_mib()
+            if steps and (resident := self._resident_mib()) is not None:
+                self.resident[steps] = resident
             if kill_at is not None and steps >= kill_at:
                 self.process.send_signal(signal.SIGKILL)
                 self.process.wait()
@@ -96,12 +97,12 @@ class Life:
             sys.exit(f"a run ended with status {self.process.returncode}:\n{log[-2000:]}")
         return self
 
-    def _resident_mib(self) -> float:
+    def _resident_mib(self) -> float | None:
         try:
             lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         except OSError:  # it has just ended
-            return float("nan")
-        return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), float("nan"))
+            return None
+        return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), None)
 
 
 def metrics(out: Path, name: str) -> list[float]:

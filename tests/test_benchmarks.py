@@ -46,6 +46,22 @@ def test_steps_of_the_other_sizes_run_with_their_options(tmp_path: Path, size: s
     assert "completion tokens a second" in table
 
 
+@pytest.mark.slow
+def test_a_large_data_set_is_measured_and_its_killed_run_equals_an_undisturbed_one(tmp_path: Path) -> None:
+    size = ["--samples", "300", "--images", "5", "--steps", "12", "--resumed", "18", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "benchmarks/large_data.py", *size],
+        capture_output=True, text=True, timeout=400, env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=REPOSITORY,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    figures = json.loads((tmp_path / "large_data.json").read_text())["figures"]
+    assert figures.pop("killed and resumed run is equal") is True
+    assert (figures["samples"], figures["images"], figures["steps"]) == (300, 5, 12)
+    assert all(value >= 0 for value in figures.values()), figures
+    assert figures["first start, s"] > 1
+    assert figures["resident, late MiB"] > 100
+
+
 def test_a_part_that_fails_does_not_end_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
     gpu = importlib.import_module("gpu")

@@ -60,7 +60,7 @@ def test_duplicate_file_names_are_refused_because_sample_ids_contain_them(tmp_pa
 
 def test_problems_of_records_and_images_are_collected(write, record):
     file = write(record(), b"{", record(image="gone.png"), record(width=41), record())
-    (check,) = check_files([entry(file)], encode=None, count_image_tokens=None, quiet=True)
+    (check,) = check_files([entry(file)], encode=None, count_image_tokens=None, workers=0, quiet=True)
     assert [sample.id for sample in check.samples] == ["cats/1", "cats/5"]
     assert [problem.source for problem in check.problems] == [f"{file}:{line}" for line in (2, 3, 4)]
     assert check.prompt_tokens == check.image_tokens == ()
@@ -87,6 +87,7 @@ def test_describe_summarises_a_file_as_a_table_row(write, record, encoder):
         [entry(file)],
         encode=lambda sample: encoder(sample, checks.load_images(sample)),
         count_image_tokens=encoder.count_image_tokens,
+        workers=2,
         quiet=True,
     )
     assert describe(check) == {
@@ -101,8 +102,26 @@ def test_describe_summarises_a_file_as_a_table_row(write, record, encoder):
     }
 
 
+@pytest.mark.parametrize("workers", [0, 1, 5])
+def test_any_number_of_threads_finds_the_same(write, record, encoder, workers):
+    records = [
+        record(question="Why?" * (1 + number % 3), image="gone.png" if number == 5 else "a.png") for number in range(9)
+    ]
+    (check,) = check_files(
+        [entry(write(*records))],
+        encode=lambda sample: encoder(sample, checks.load_images(sample)),
+        count_image_tokens=None,
+        workers=workers,
+        quiet=True,
+    )
+    assert [sample.source.rpartition(":")[2] for sample in check.samples] == list("12345789")
+    assert check.prompt_tokens == (8, 12, 16, 8, 12, 8, 12, 16)
+    assert check.image_tokens == ()
+    assert [problem.source.rpartition(":")[2] for problem in check.problems] == ["6"]
+
+
 def test_an_unreadable_file_has_a_row_too(tmp_path):
-    (check,) = check_files([entry(tmp_path / "x.jsonl")], encode=None, count_image_tokens=None, quiet=True)
+    (check,) = check_files([entry(tmp_path / "x.jsonl")], encode=None, count_image_tokens=None, workers=0, quiet=True)
     assert describe(check)["problems"] == "1"
     assert describe(check)["width"] == "–"
 
@@ -121,6 +140,6 @@ def test_a_check_that_takes_long_says_how_far_it_is(
     caplog.set_level("INFO")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     file = write(*[record()] * 3)
-    check_files([entry(file)], encode=slow, count_image_tokens=None, quiet=quiet)
+    check_files([entry(file)], encode=slow, count_image_tokens=None, workers=0, quiet=quiet)
     assert ("checking data" in capsys.readouterr().err) == bar
-    assert len([message for message in caplog.messages if message.startswith("checking data: ")]) == lines
+    assert len([message for message in caplog.messages if message == "checking data: 1 of 3 samples …"]) == lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -348,3 +349,21 @@ def test_a_mark_may_place_a_single_image_and_more_are_an_error(write, record):
     good, wrong = read(file)
     assert good.question == "What is in <image>?"
     assert str(wrong) == f"{file}:2: field 'question' has 2 <image> marks; expected one for each image, 1, or none"
+
+
+def test_a_sample_takes_less_than_a_kilobyte_beyond_its_text(write, record):
+    count = 2000
+    file = write(
+        *(record(question=f"How many cats are there in picture {index}?", number=index) for index in range(count))
+    )
+    tracemalloc.start()
+    try:
+        samples = list(read_samples(file, file.parent / "images"))
+        taken, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(samples) == count
+    assert (taken - file.stat().st_size) / count < 1000
+    assert peak - taken < file.stat().st_size / 2, "the file is not held as a whole"
+    assert samples[0].images[0] is samples[-1].images[0]
+    assert samples[0].dataset is samples[-1].dataset

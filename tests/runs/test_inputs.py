@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from grit_lightning.errors import ConfigError, DataError
-from grit_lightning.runs.inputs import Inputs, describe, read, require_same, write
+from grit_lightning.runs.inputs import Inputs, _relative, describe, read, require_same, write
 from support.samples import one_image
 
 
@@ -132,3 +132,14 @@ def test_images_of_a_large_set_are_compared_by_size_and_time_without_reading_the
     os.utime(folder / "data" / "images" / "a.png", (5, 5))
     with pytest.raises(ConfigError, match=r"data: image images/a\.png has changed;"):
         require_same(folder, saved, inputs(folder, saved), [])
+
+
+@pytest.mark.parametrize(
+    ("path", "folder"),
+    [
+        ("/d/data/images/a.png", "/d/data"), ("/d/other/a.png", "/d/data"), ("/d/data_2/a.png", "/d/data"),
+        ("/d/data/x/../a.png", "/d/data"), ("images/a.png", ""), ("/d/a.png", ""), ("/d/a.png", "/"),
+    ],
+)  # fmt: skip
+def test_the_shortcut_of_relative_paths_changes_none(path, folder):
+    assert _relative(path, folder) == os.path.relpath(path, folder or ".")

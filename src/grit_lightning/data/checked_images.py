@@ -5,18 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from grit_lightning.errors import ConfigError
+from grit_lightning.system.locks import held
 from grit_lightning.system.paths import cache_folder
+from grit_lightning.system.slow import announced
 from grit_lightning.types import ImageFile
 
 log = logging.getLogger(__name__)
 
 FILE = "checked_images.sqlite"
 """Name of the file in the cache folder."""
+
+State = tuple[int, int]
+"""Bytes and modification time in nanoseconds of an image file."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS images (
@@ -40,7 +45,7 @@ class CheckedImages:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+        self._file = None if folder is None else folder / FILE
 
     @classmethod
     def of_user(cls) -> CheckedImages:
@@ -50,54 +55,72 @@ class CheckedImages:
         except ConfigError:
             return cls(None)
 
-    def unknown(self, images: Iterable[ImageFile], *, decoded: bool) -> list[ImageFile]:
-        """Return the images that have not passed the check as they are now, missing ones included.
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let one process after the other run the block, so that each finds what those before it have checked."""
+        with ExitStack() as stack:
+            if self._file is not None:
+                try:
+                    self._file.parent.mkdir(parents=True, exist_ok=True)
+                    with announced("waiting for another process that checks images"):
+                        stack.enter_context(held(self._file.with_suffix(".lock")))
+                except OSError as error:
+                    log.info("%s cannot be locked (%s): images are checked all the same", self._file, error)
+            yield
+
+    def unknown(self, images: Iterable[ImageFile], *, decoded: bool) -> dict[ImageFile, State | None]:
+        """Return the images that have not passed the check as they are now, with their states.
+
+        A file that does not exist is among them, with ``None``.
 
         Args:
             images: the images to look up.
             decoded: whether the check decoded all pixels; otherwise one of the header is enough.
         """
-        images = list(images)
-        if self.folder is None or not (self.folder / FILE).is_file():
-            return images
-        query = "SELECT bytes, modified, decoded FROM images WHERE path = ? AND width = ? AND height = ?"
+        states = {image: _state(image.path) for image in images}
+        if self._file is None or not self._file.is_file():
+            return states
+        query = "SELECT bytes, modified FROM images WHERE path = ? AND width = ? AND height = ? AND decoded >= ?"
         try:
-            with closing(self._open()) as connection:
+            with closing(self._open(self._file)) as connection:
                 rows = connection.cursor()
-                found = [rows.execute(query, (os.path.abspath(one.path), *one.size)).fetchone() for one in images]
+                known = {one: rows.execute(query, (*_key(one), int(decoded))).fetchone() for one in states}
         except _TROUBLE as error:
-            log.info("%s cannot be read (%s): all images are checked", self.folder / FILE, error)
-            return images
-        return [
-            image
-            for image, row in zip(images, found, strict=True)
-            if row is None or row[:2] != _state(image.path) or row[2] < decoded
-        ]
+            log.info("%s cannot be read (%s): all images are checked", self._file, error)
+            return states
+        return {image: state for image, state in states.items() if state is None or state != known[image]}
 
-    def remember(self, images: Iterable[ImageFile], *, decoded: bool) -> None:
-        """Remember images that have passed a check; see :meth:`unknown`."""
-        if self.folder is None:
+    def remember(self, images: Mapping[ImageFile, State | None], *, decoded: bool) -> None:
+        """Remember images that have passed a check, as they were before it; see :meth:`unknown`."""
+        if self._file is None:
             return
-        states = [(image, _state(image.path)) for image in images]
-        rows = [(os.path.abspath(one.path), *one.size, *state, int(decoded)) for one, state in states if state]
+        rows = [(*_key(image), *state, int(decoded)) for image, state in images.items() if state is not None]
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with closing(self._open()) as connection, connection:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with closing(self._open(self._file)) as connection, connection:
                 connection.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?)", rows)
         except _TROUBLE as error:
-            log.info("%s cannot be written (%s): the next start checks all images again", self.folder / FILE, error)
+            log.info("%s cannot be written (%s): the next start checks all images again", self._file, error)
 
-    def _open(self) -> sqlite3.Connection:
-        assert self.folder is not None
-        connection = sqlite3.connect(self.folder / FILE, timeout=_BUSY_TIMEOUT)
-        connection.executescript(_SCHEMA)
+    @staticmethod
+    def _open(file: Path) -> sqlite3.Connection:
+        connection = sqlite3.connect(file, timeout=_BUSY_TIMEOUT)
+        try:
+            connection.executescript(_SCHEMA)
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
 
-def _state(path: Path) -> tuple[int, int] | None:
-    """Return bytes and modification time in nanoseconds; ``None`` if there is no such file."""
+def _key(image: ImageFile) -> tuple[str, int, int]:
+    return os.path.abspath(image.path), *image.size
+
+
+def _state(path: Path) -> State | None:
+    """Return the state of a file; ``None`` if there is no such file."""
     try:
         stat = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return stat.st_size, stat.st_mtime_ns

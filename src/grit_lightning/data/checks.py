@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
-from tqdm import tqdm  # type: ignore[import-untyped]
-
+from grit_lightning.data.image_checks import worker_pool
 from grit_lightning.data.images import load_images
 from grit_lightning.data.listing import DataFile
 from grit_lightning.data.records import read_samples
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.system.files import require_regular
-from grit_lightning.system.slow import announced
+from grit_lightning.system.slow import announced, counted
 from grit_lightning.types import Prompt, Sample
 
 _FETCHED = ("vsr_cot_train_10.jsonl", "tallyqa_train_10.jsonl", "vsr_val.jsonl", "tallyqa_val.jsonl", "gqa_val.jsonl")
 """Files that ``task=fetch`` downloads."""
+
+_Found = DataError | tuple[int, ...]
+"""The problem of a sample, or its number of prompt tokens and of image tokens, as far as they are counted."""
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +122,7 @@ def check_files(
     *,
     encode: Callable[[Sample], Prompt] | None,
     count_image_tokens: Callable[[Prompt], int] | None,
+    workers: int,
     quiet: bool,
 ) -> list[FileCheck]:
     """Read every record, decode every image and encode every prompt of the files; return one result per file.
@@ -130,43 +133,51 @@ def check_files(
         files: data files to check.
         encode: function that loads and encodes a sample or raises DataError; ``None`` to only load the images.
         count_image_tokens: function that counts the image tokens of a prompt; ``None`` to skip the count.
+        workers: number of threads that load and encode; 0 to do it in this one.
         quiet: True to hide the progress bar.
     """
-    read = [(entry.file, list(read_samples(entry.file, entry.images))) for entry in files]
-    total = sum(isinstance(item, Sample) for _, items in read for item in items)
-    silent = quiet or not sys.stderr.isatty()
+    read = [read_file(entry, quiet=quiet) for entry in files]
+    total = sum(len(file.samples) for file in read)
+    check = partial(_check_sample, encode=encode, count_image_tokens=count_image_tokens)
     with (
-        tqdm(total=total, desc="checking data", unit="sample", disable=silent, delay=2) as progress,
-        nullcontext() if quiet or not silent else announced(lambda: f"checking data: {progress.n} of {total} samples"),
+        counted("checking data", total, "sample", quiet=quiet) as count,
+        worker_pool(workers, processes=False) as pool,
     ):
-        return [_check_file(file, items, encode, count_image_tokens, progress) for file, items in read]
+        run = pool.map if workers else map
+        return [_check_file(file, run(check, file.samples), count) for file in read]
 
 
-def _check_file(
-    file: Path,
-    items: Sequence[Sample | DataError],
+def _check_file(read: FileCheck, checked: Iterable[_Found], count: Callable[[int], None]) -> FileCheck:
+    """Add what was found about the samples of a file, in order, to what was found about its records."""
+    samples: list[Sample] = []
+    prompt_tokens: list[int] = []
+    image_tokens: list[int] = []
+    problems = list(read.problems)
+    for sample, found in zip(read.samples, checked, strict=True):
+        count(1)
+        if isinstance(found, DataError):
+            problems.append(found)
+            continue
+        samples.append(sample)
+        prompt_tokens += found[:1]
+        image_tokens += found[1:]
+    return FileCheck(read.file, tuple(samples), tuple(prompt_tokens), tuple(image_tokens), tuple(problems))
+
+
+def _check_sample(
+    sample: Sample,
     encode: Callable[[Sample], Prompt] | None,
     count_image_tokens: Callable[[Prompt], int] | None,
-    progress: tqdm,
-) -> FileCheck:
-    samples, prompt_tokens, image_tokens = [], [], []
-    problems = [item for item in items if isinstance(item, DataError)]
-    for sample in items:
-        if isinstance(sample, DataError):
-            continue
-        progress.update()
-        try:
-            if encode is None:
-                load_images(sample)
-            else:
-                prompt = encode(sample)
-                prompt_tokens.append(prompt.num_tokens)
-                if count_image_tokens is not None:
-                    image_tokens.append(count_image_tokens(prompt))
-            samples.append(sample)
-        except DataError as error:
-            problems.append(error)
-    return FileCheck(file, tuple(samples), tuple(prompt_tokens), tuple(image_tokens), tuple(problems))
+) -> _Found:
+    """Load and encode a sample, and return its problem or lengths but not the prompt, which may be large."""
+    try:
+        if encode is None:
+            load_images(sample)
+            return ()
+        prompt = encode(sample)
+    except DataError as error:
+        return error
+    return (prompt.num_tokens,) if count_image_tokens is None else (prompt.num_tokens, count_image_tokens(prompt))
 
 
 def raise_first(problems: Sequence[DataError]) -> None:

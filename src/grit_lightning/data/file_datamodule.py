@@ -19,7 +19,7 @@ from grit_lightning.data.checks import (
     raise_first,
     read_file,
 )
-from grit_lightning.data.image_checks import check_images
+from grit_lightning.data.image_checks import check_images, cores
 from grit_lightning.data.images import load_images
 from grit_lightning.data.listing import DataFile, Entries, listed
 from grit_lightning.data.prompt_datamodule import PromptDataModule, at_least
@@ -99,7 +99,7 @@ class GroundedQADataModule(PromptDataModule):
         seed: seed of the sample order.
         check: what is checked of images before the first step. ``headers``: that each is there, is an image and has the
             declared size; bad pixels and too long prompts are errors when their step comes. ``all``: all pixels too, in
-            ``workers`` processes; what passed is remembered (:class:`CheckedImages`). ``auto``: for up to
+            a process per core; what passed is remembered (:class:`CheckedImages`). ``auto``: for up to
             ``FULLY_CHECKED`` samples everything, prompts included, otherwise ``headers``.
         prefetch_steps, workers: as in :class:`PromptDataModule`.
 
@@ -211,13 +211,10 @@ class GroundedQADataModule(PromptDataModule):
         samples = [sample for check in read for sample in check.samples]
         if self.check_at_start == "auto" and len(samples) <= FULLY_CHECKED:
             return self._check(what)
-        problems = check_images(
-            samples,
-            decode=self.check_at_start == "all",
-            workers=max(1, self.workers),
-            memory=CheckedImages.of_user(),
-            quiet=quiet,
-        )
+        decode = self.check_at_start == "all"
+        workers = cores() if decode else self.workers  # nothing else runs yet
+        memory = CheckedImages.of_user()
+        problems = check_images(samples, decode=decode, workers=workers, memory=memory, quiet=quiet)
         return [*read, FileCheck(Path(), (), (), (), tuple(problems))]
 
     def _used(self, what: str) -> bool:
@@ -226,7 +223,13 @@ class GroundedQADataModule(PromptDataModule):
     def _check(self, what: str) -> list[FileCheck]:
         """Read the files, decode their images and encode their prompts."""
         encode, quiet = self.prompt if self._encode else None, not is_first_process()
-        return check_files(self._files(what), encode=encode, count_image_tokens=self._count_image_tokens, quiet=quiet)
+        return check_files(
+            self._files(what),
+            encode=encode,
+            count_image_tokens=self._count_image_tokens,
+            workers=self.workers,
+            quiet=quiet,
+        )
 
     def _files(self, what: str) -> list[DataFile]:
         if what == "drawn":

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from grit_lightning.errors import ConfigError, DataError
@@ -44,9 +45,8 @@ def describe(
     images = {image.path: sample.source for sample in samples for image in sample.images}
     for path, source in images.items():
         name = f"image {_relative(str(path), os.path.dirname(source.rpartition(':')[0]))}"
-        found = _image(path, before.get(name), hashed=len(images) <= HASHED_IMAGES)
-        if found is not None:
-            data[name] = found
+        if entry := _image(path, before.get(name), hashed=len(images) <= HASHED_IMAGES):
+            data[name] = entry
     others = {group: dict(_leaves(written.get(group))) | _text_files(resolved.get(group)) for group in GROUPS[1:]}
     return {"data": data} | others
 
@@ -110,15 +110,18 @@ def _difference(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
 
 
 def _relative(path: str, folder: str) -> str:
-    """Return ``os.path.relpath``, by a shortcut for files below the folder, of which there may be 100,000."""
-    below = folder.rstrip("/") + "/"
-    return path[len(below) :] if path.startswith(below) else os.path.relpath(path, folder)
+    """Return the path relative to the folder; ``os.path.relpath`` is slow, and most images lie below the folder."""
+    below = folder and path.startswith(f"{folder}/") and "/../" not in path
+    return path[len(folder) + 1 :] if below else os.path.relpath(path, folder or os.curdir)
 
 
 def _image(path: Path, known: Any, *, hashed: bool) -> list[Any] | None:
+    """Return the entry of an image; ``None`` if there is no such file."""
     try:
         stat = os.stat(path)
     except OSError:
+        return None
+    if not S_ISREG(stat.st_mode):
         return None
     size_and_time = [stat.st_size, stat.st_mtime_ns]
     if isinstance(known, list) and known[:2] == size_and_time:

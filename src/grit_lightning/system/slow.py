@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from grit_lightning.system.rank import is_first_process
 
@@ -43,3 +46,29 @@ def announced(what: str | Callable[[], str], *, after: float = 2.0, every: float
     finally:
         done.set()
         teller.join()
+
+
+@contextmanager
+def counted(what: str, total: int, unit: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Show how far a long block is: a bar on a terminal, lines in the log elsewhere. Yield the function that counts on.
+
+    Args:
+        what: what the block does, such as ``checking data``.
+        total: number of things that it does.
+        unit: name of one thing.
+        quiet: True to show nothing.
+    """
+    if quiet:
+        yield lambda _: None
+    elif sys.stderr.isatty():
+        with tqdm(total=total, desc=what, unit=unit, delay=2) as bar:
+            yield bar.update
+    else:
+        done = 0
+
+        def count(more: int) -> None:
+            nonlocal done
+            done += more
+
+        with announced(lambda: f"{what}: {done} of {total} {unit}s"):
+            yield count
