@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,6 +42,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _own_process_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Use one torch thread, because threads that share a core slow each other down, and a cache folder per session."""
     torch.set_num_threads(1)
+    for name, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(name) == signal.SIG_IGN:  # the suite was started by nohup, or in the background of a script
+            signal.signal(name, usual)
     os.environ["GRIT_LIGHTNING_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 

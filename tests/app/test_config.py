@@ -21,7 +21,8 @@ RECIPES = ("experiment", "debug")
 
 
 MUST_BE_GIVEN = (
-    "data.root", "model.checkpoint", "task.checkpoint", "judge.model", "judge.endpoint.url", "judge.endpoint.deployment"
+    "data.root", "model.checkpoint", "task.checkpoint", "task.format", "task.files", "judge.model",
+    "judge.endpoint.url", "judge.endpoint.deployment",
 )  # fmt: skip
 
 

@@ -25,14 +25,14 @@ BOXES = ("pixels", "xywh", "share", "thousandths")
 
 
 def import_data(
-    cfg: DictConfig, *, format: str, files: Sequence[str], images: str | None, boxes: str | None, split: str
+    cfg: DictConfig, *, format: str, files: str | Sequence[str], images: str | None, boxes: str | None, split: str
 ) -> Path:
     """Import files into ``out`` and print what was left out; the same command goes on after a kill.
 
     Args:
         cfg: the composed config.
         format: name of the layout, one of ``FORMATS``.
-        files: JSONL or parquet files.
+        files: JSONL or parquet files, or one of them.
         images: folder to which paths of images are relative; ``None`` for that of the first file.
         boxes: how boxes are written, one of ``BOXES``, where the format does not say; otherwise ``None``.
         split: name of the split and of the output file.
@@ -61,7 +61,7 @@ def import_data(
     return job.records
 
 
-def _settings(format: str, files: Sequence[str], images: str | None, boxes: str | None, split: str) -> Settings:
+def _settings(format: str, files: str | Sequence[str], images: str | None, boxes: str | None, split: str) -> Settings:
     if format not in FORMATS:
         raise ConfigError(f"task.format is {format}; expected one of {', '.join(FORMATS)}")
     if boxes is not None and boxes not in BOXES:
