@@ -10,7 +10,15 @@ import time
 import pytest
 
 from grit_lightning.data import checks
-from grit_lightning.data.checks import DataFile, check_files, check_names, describe, find_files, raise_first
+from grit_lightning.data.checks import (
+    DataFile,
+    check_names,
+    check_samples,
+    describe,
+    find_files,
+    raise_first,
+    read_file,
+)
 from grit_lightning.data.images import load_images
 from grit_lightning.errors import ConfigError, DataError
 
@@ -60,7 +68,9 @@ def test_duplicate_file_names_are_refused_because_sample_ids_contain_them(tmp_pa
 
 def test_problems_of_records_and_images_are_collected(write, record):
     file = write(record(), b"{", record(image="gone.png"), record(width=41), record())
-    (check,) = check_files([entry(file)], encode=None, count_image_tokens=None, workers=0, quiet=True)
+    (check,) = check_samples(
+        [read_file(entry(file), quiet=True)], encode=None, count_image_tokens=None, workers=0, quiet=True
+    )
     assert [sample.id for sample in check.samples] == ["cats/1", "cats/5"]
     assert [problem.source for problem in check.problems] == [f"{file}:{line}" for line in (2, 3, 4)]
     assert check.prompt_tokens == check.image_tokens == ()
@@ -83,8 +93,8 @@ def test_the_first_problem_is_raised_and_the_others_are_counted():
 
 def test_describe_summarises_a_file_as_a_table_row(write, record, encoder):
     file = write(record(), record(question="Why?", bboxs=[]), record(width=1), record(bboxs=[[0, 0, 2, 2]] * 4))
-    (check,) = check_files(
-        [entry(file)],
+    (check,) = check_samples(
+        [read_file(entry(file), quiet=True)],
         encode=lambda sample: encoder(sample, checks.load_images(sample)),
         count_image_tokens=encoder.count_image_tokens,
         workers=2,
@@ -107,8 +117,8 @@ def test_any_number_of_threads_finds_the_same(write, record, encoder, workers):
     records = [
         record(question="Why?" * (1 + number % 3), image="gone.png" if number == 5 else "a.png") for number in range(9)
     ]
-    (check,) = check_files(
-        [entry(write(*records))],
+    (check,) = check_samples(
+        [read_file(entry(write(*records)), quiet=True)],
         encode=lambda sample: encoder(sample, checks.load_images(sample)),
         count_image_tokens=None,
         workers=workers,
@@ -121,7 +131,13 @@ def test_any_number_of_threads_finds_the_same(write, record, encoder, workers):
 
 
 def test_an_unreadable_file_has_a_row_too(tmp_path):
-    (check,) = check_files([entry(tmp_path / "x.jsonl")], encode=None, count_image_tokens=None, workers=0, quiet=True)
+    (check,) = check_samples(
+        [read_file(entry(tmp_path / "x.jsonl"), quiet=True)],
+        encode=None,
+        count_image_tokens=None,
+        workers=0,
+        quiet=True,
+    )
     assert describe(check)["problems"] == "1"
     assert describe(check)["width"] == "–"
 
@@ -140,6 +156,6 @@ def test_a_check_that_takes_long_says_how_far_it_is(
     caplog.set_level("INFO")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     file = write(*[record()] * 3)
-    check_files([entry(file)], encode=slow, count_image_tokens=None, workers=0, quiet=quiet)
+    check_samples([read_file(entry(file), quiet=True)], encode=slow, count_image_tokens=None, workers=0, quiet=quiet)
     assert ("checking data" in capsys.readouterr().err) == bar
     assert len([message for message in caplog.messages if message == "checking data: 1 of 3 samples …"]) == lines

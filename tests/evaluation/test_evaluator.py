@@ -17,6 +17,7 @@ from grit_lightning.errors import ConfigError
 from grit_lightning.evaluation import evaluator
 from grit_lightning.evaluation.predictions import Prediction
 from grit_lightning.rollout.sampler import Sampler, greedy
+from grit_lightning.system import slow
 from grit_lightning.system.slow import announced
 from grit_lightning.types import Prompt
 from support.predicted import evaluator as make_evaluator
@@ -179,7 +180,7 @@ class Terminal(io.StringIO):
 def test_without_a_terminal_an_evaluation_that_takes_long_says_how_far_it_is(
     monkeypatch, caplog, quiet: bool, expected: list[str]
 ) -> None:
-    monkeypatch.setattr(evaluator, "announced", lambda what, after: announced(what, after=0.1, every=60))
+    monkeypatch.setattr(slow, "announced", lambda what, after: announced(what, after=0.1, every=60))
     caplog.set_level("INFO")
     with redirect_stderr(io.StringIO()), evaluator._progress("what", 100, quiet=quiet) as advance:
         advance(32)

@@ -5,25 +5,19 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 
 from grit_lightning.data.importing.formats import FORMATS
 from grit_lightning.data.shapes.files import draw_dataset
+from support.commands import succeeded
 
 pyarrow = pytest.importorskip("pyarrow")
 from pyarrow import parquet  # noqa: E402
 
 FAST = ("threads=1", "trainer.accelerator=cpu", "trainer.max_steps=2", "rollout.max_new_tokens=16")
 PARQUET = ("treevgr", "verl")
-
-
-def succeeded(done: CompletedProcess[str]) -> str:
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout
 
 
 def row(name: str, index: int, content: bytes) -> dict[str, Any]:

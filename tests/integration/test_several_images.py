@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
 from PIL import Image
 
 from grit_lightning.data.shapes.files import draw_dataset
 from grit_lightning.runs.run_folder import RunFolder
+from support.commands import succeeded
 
 FAST = ("threads=1", "trainer.accelerator=cpu", "trainer.max_steps=2", "rollout.max_new_tokens=24")
 SMALL = ("data.prompts_per_step=2", "rollout.num_generations=2", "data.max_prompt_tokens=600")
@@ -18,12 +18,6 @@ SMALL = ("data.prompts_per_step=2", "rollout.num_generations=2", "data.max_promp
 
 def lines(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
-
-
-def succeeded(done: CompletedProcess[str]) -> str:
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

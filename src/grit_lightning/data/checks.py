@@ -117,26 +117,25 @@ def read_file(entry: DataFile, *, quiet: bool) -> FileCheck:
     return FileCheck(entry.file, tuple(samples), (), (), tuple(problems))
 
 
-def check_files(
-    files: Iterable[DataFile],
+def check_samples(
+    read: Sequence[FileCheck],
     *,
     encode: Callable[[Sample], Prompt] | None,
     count_image_tokens: Callable[[Prompt], int] | None,
     workers: int,
     quiet: bool,
 ) -> list[FileCheck]:
-    """Read every record, decode every image and encode every prompt of the files; return one result per file.
+    """Decode every image and encode every prompt of files that were read; return one result per file.
 
     Problems are collected in the results instead of being raised.
 
     Args:
-        files: data files to check.
+        read: what :func:`read_file` returned for each file.
         encode: function that loads and encodes a sample or raises DataError; ``None`` to only load the images.
         count_image_tokens: function that counts the image tokens of a prompt; ``None`` to skip the count.
         workers: number of threads that load and encode; 0 to do it in this one.
         quiet: True to hide the progress bar.
     """
-    read = [read_file(entry, quiet=quiet) for entry in files]
     total = sum(len(file.samples) for file in read)
     check = partial(_check_sample, encode=encode, count_image_tokens=count_image_tokens)
     with (

@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 from grit_lightning.data.checked_images import CheckedImages
 from grit_lightning.data.checks import (
     FileCheck,
-    check_files,
     check_names,
+    check_samples,
     fetch_hint,
     find_files,
     raise_first,
@@ -164,7 +164,8 @@ class GroundedQADataModule(PromptDataModule):
                 exists; or the generated scenes cannot be written.
         """
         self._draw()
-        return [check for what in ("train", "val", "drawn") if self._used(what) for check in self._check(what)]
+        used = [what for what in ("train", "val", "drawn") if self._used(what)]
+        return [check for what in used for check in self._encoded_all(self._read(what))]
 
     def train_samples(self) -> list[Sample]:
         """Return the checked training samples, in file order.
@@ -206,29 +207,30 @@ class GroundedQADataModule(PromptDataModule):
 
     def _checked_at_start(self, what: str) -> list[FileCheck]:
         """Read the files and check their images, as far as ``data.check`` asks for."""
-        files, quiet = self._files(what), not is_first_process()
-        read = [read_file(entry, quiet=quiet) for entry in files]
+        read = self._read(what)
         samples = [sample for check in read for sample in check.samples]
         if self.check_at_start == "auto" and len(samples) <= FULLY_CHECKED:
-            return self._check(what)
+            return self._encoded_all(read)
         decode = self.check_at_start == "all"
         workers = cores() if decode else self.workers  # nothing else runs yet
-        memory = CheckedImages.of_user()
-        problems = check_images(samples, decode=decode, workers=workers, memory=memory, quiet=quiet)
+        quiet = not is_first_process()
+        problems = check_images(samples, decode=decode, workers=workers, memory=CheckedImages.of_user(), quiet=quiet)
         return [*read, FileCheck(Path(), (), (), (), tuple(problems))]
 
     def _used(self, what: str) -> bool:
         return what == "train" or bool(self._drawn_files if what == "drawn" else self.listed[what])
 
-    def _check(self, what: str) -> list[FileCheck]:
-        """Read the files, decode their images and encode their prompts."""
-        encode, quiet = self.prompt if self._encode else None, not is_first_process()
-        return check_files(
-            self._files(what),
-            encode=encode,
+    def _read(self, what: str) -> list[FileCheck]:
+        return [read_file(entry, quiet=not is_first_process()) for entry in self._files(what)]
+
+    def _encoded_all(self, read: list[FileCheck]) -> list[FileCheck]:
+        """Decode the images of files that were read, and encode their prompts."""
+        return check_samples(
+            read,
+            encode=self.prompt if self._encode else None,
             count_image_tokens=self._count_image_tokens,
             workers=self.workers,
-            quiet=quiet,
+            quiet=not is_first_process(),
         )
 
     def _files(self, what: str) -> list[DataFile]:

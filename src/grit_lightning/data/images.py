@@ -72,6 +72,21 @@ def check_header(image: ImageFile, source: str) -> None:
         _require_size(image, size, source)
 
 
+def has_too_many_pixels(size: Size) -> bool:
+    """Tell whether an image is too large to be decoded safely, by Pillow's limit."""
+    return size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or math.inf)
+
+
+def is_too_narrow(size: Size) -> bool:
+    """Tell whether the aspect ratio exceeds ``MAX_ASPECT_RATIO``."""
+    return max(size) > MAX_ASPECT_RATIO * min(size)
+
+
+def is_deep(mode: str) -> bool:
+    """Tell whether Pillow's mode has more than 8 bits per channel."""
+    return mode.startswith(("I", "F"))
+
+
 @contextmanager
 def _opened(file: Path, path: Path, source: str) -> Iterator[Image.Image]:
     """Open an image whose pixels are not yet decoded; turn what Pillow raises in the block into a DataError."""
@@ -81,7 +96,7 @@ def _opened(file: Path, path: Path, source: str) -> Iterator[Image.Image]:
         raise DataError(f"image {path} is not a regular file", source) from error
     try:
         with Image.open(file) as image:
-            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+            if has_too_many_pixels(image.size):
                 raise Image.DecompressionBombError(f"{image.width} × {image.height} px")
             yield image
     except FileNotFoundError:
@@ -102,7 +117,7 @@ def _require_size(image: ImageFile, size: Size, source: str) -> None:
             f"{image.size[0]} × {image.size[1]} px",
             source,
         )
-    if max(size) > MAX_ASPECT_RATIO * min(size):
+    if is_too_narrow(size):
         raise DataError(
             f"image {image.path} is {width} × {height} px; expected an aspect ratio of at most {MAX_ASPECT_RATIO}",
             source,
@@ -128,7 +143,7 @@ def _upright(image: Image.Image, declared: Size) -> Image.Image:
 
 
 def _rgb(image: Image.Image, path: Path, source: str) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
+    if is_deep(image.mode):
         raise DataError(f"image {path} has pixels of mode {image.mode}; expected 8 bits per channel", source)
     if not image.has_transparency_data:
         return image.convert("RGB")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from grit_lightning import grounding
 from grit_lightning.evaluation.predictions import EXACT_MATCH, JUDGE, Prediction
 from grit_lightning.grounding.image_boxes import on_canvas
+from grit_lightning.runs.records import placed_boxes, regions_of
 from grit_lightning.types import Box
 
 COUNTING_DATASETS = frozenset({"tallyqa"})
@@ -107,19 +108,8 @@ def _own_count(one: Prediction) -> int | None:
 
 def _boxes(one: Prediction) -> tuple[list[Box], list[Box]]:
     """Return the predicted boxes with finite coordinates and the reference boxes, on the canvas of all images."""
-    written = [(_floats(box["pixels"]), box.get("image", 1)) for box in one["boxes"] if None not in box["pixels"]]
-    reference = [_floats(box) for box in one["reference_boxes"]]
-    numbers = one.get("reference_images") or [1] * len(reference)  # records of earlier versions have one image
-    return (
-        [on_canvas(box, number - 1) for box, number in written],
-        [on_canvas(box, number - 1) for box, number in zip(reference, numbers, strict=True)],
-    )
-
-
-def _floats(box: Sequence[float]) -> Box:
-    # JSON's integers may be so large that their products cannot be divided as Python's integers are.
-    x1, y1, x2, y2 = map(float, box)
-    return x1, y1, x2, y2
+    written = [on_canvas(box, image) for _, box, image in placed_boxes(one)]
+    return written, [on_canvas(region.box, region.image) for region in regions_of(one)]
 
 
 def _matched(one: Prediction, similarity: Callable[[Box, Box], float], *, unmatched: float) -> float | None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import PreTrainedModel
 
 from grit_lightning.errors import ConfigError
@@ -24,7 +22,7 @@ from grit_lightning.model.backbones.protocol import Backbone
 from grit_lightning.rewards.weighted_sum import Component, Rewards
 from grit_lightning.rollout.sampler import Sampler, greedy
 from grit_lightning.runs.records import from_record
-from grit_lightning.system.slow import announced
+from grit_lightning.system.slow import counted
 from grit_lightning.types import Completion, Prompt, Sample
 
 _SAMPLING_STEP = 0
@@ -228,20 +226,4 @@ def _noise_slot(sample_id: str) -> int:
     return int.from_bytes(hashlib.sha256(sample_id.encode()).digest()[:8], "big")
 
 
-@contextmanager
-def _progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Report progress of what takes longer than a few seconds: a bar on a terminal, lines elsewhere."""
-    done = 0
-    if quiet:
-        yield lambda count: None
-    elif sys.stderr.isatty():
-        with tqdm(desc=what, total=total, unit="sample", dynamic_ncols=True, leave=False, delay=2) as bar:
-            yield bar.update
-    else:
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-
-        with announced(lambda: f"{what}: {done} of {total} samples", after=4):
-            yield advance
+_progress = partial(counted, unit="sample", after=4, leave=False)

@@ -24,6 +24,7 @@ from grit_lightning.runs.record_rules import (
     BOXES,
     IMAGE_NUMBERS,
     IMAGES,
+    LABELS,
     SCORES,
     SHARES,
     TEXT,
@@ -52,6 +53,7 @@ _FIELDS: Mapping[str, Rule] = {
     "boxes": WRITTEN_BOXES,
     "reference_boxes": BOXES,
     "reference_images": IMAGE_NUMBERS,
+    "reference_labels": LABELS,
     "more_images": IMAGES,
     "scores": SCORES,
 }
@@ -138,5 +140,5 @@ def _read(line: bytes, source: str) -> Prediction | DataError:
     except DataError as error:
         return error
     every = {**ABSENT_BEFORE, **one}
-    problem = problem_of(every, _FIELDS) or image_problem({**every, "more_box_spaces": every["more_images"]})
+    problem = problem_of(every, _FIELDS) or image_problem(every)
     return one if problem is None else DataError(problem, source)

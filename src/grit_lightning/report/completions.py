@@ -8,6 +8,7 @@ from typing import Any
 
 from grit_lightning import grounding
 from grit_lightning.report.pictures import Picture
+from grit_lightning.runs.records import placed_boxes, regions_of
 from grit_lightning.system.printable import printable_lines
 
 COLOURS = 8
@@ -98,7 +99,7 @@ def shown(record: Mapping[str, Any], pictures: Sequence[Picture]) -> Shown:
         parts=parts(text[:_LONGEST_TEXT]),
         more=max(0, len(text) - _LONGEST_TEXT),
         views=views(record, pictures),
-        answer=printable_lines(str(record.get("parsed_answer") or "")),
+        answer=str(record.get("parsed_answer") or ""),
         right=None if judged is None else judged > 0,
         invalid=sum(not box["valid"] for box in record["boxes"]),
         values=values,
@@ -115,27 +116,24 @@ def parts(text: str) -> list[Part]:
     for index, box in enumerate(grounding.parse(text).boxes):
         if box.start < done:
             continue
-        found += [Part(printable_lines(text[done : box.start]), None), Part(text[box.start : box.end], index)]
+        found += [Part(text[done : box.start], None), Part(text[box.start : box.end], index)]
         done = box.end
-    found.append(Part(printable_lines(text[done:]), None))
+    found.append(Part(text[done:], None))
     return [Part(printable_lines(part.text), part.box) for part in found if part.text]
 
 
 def views(record: Mapping[str, Any], pictures: Sequence[Picture]) -> list[View]:
     """Return each image of a record with the boxes that were written on it and the reference boxes."""
-    written = [(index, box.get("image", 1), box["pixels"], box) for index, box in enumerate(record["boxes"])]
-    reference = record["reference_boxes"]
-    owners = record.get("reference_images") or [1] * len(reference)
-    labels = record.get("reference_labels") or [None] * len(reference)
+    written, reference = placed_boxes(record), list(enumerate(regions_of(record)))
+    entries = record["boxes"]
     return [
         View(
             picture,
-            [_drawn(i, pixels, picture, box["label"], box["valid"]) for i, owner, pixels, box in written
-             if owner == number and None not in pixels],
-            [_drawn(i, box, picture, label, True) for i, (box, owner, label) in
-             enumerate(zip(reference, owners, labels, strict=True)) if owner == number],
+            [_drawn(index, box, picture, entries[index]["label"], entries[index]["valid"])
+             for index, box, its in written if its == image],
+            [_drawn(index, one.box, picture, one.label, True) for index, one in reference if one.image == image],
         )
-        for number, picture in enumerate(pictures, start=1)
+        for image, picture in enumerate(pictures)
     ]  # fmt: skip
 
 
@@ -143,5 +141,5 @@ def _drawn(index: int, box: Sequence[float], picture: Picture, label: Any, valid
     width, height = picture.size
     xs = sorted(min(max(float(value), -0.02 * width), 1.02 * width) for value in box[0::2])
     ys = sorted(min(max(float(value), -0.02 * height), 1.02 * height) for value in box[1::2])
-    name = "" if label is None else printable_lines(str(label))
-    return Drawn(index, round(xs[0], 2), round(ys[0], 2), round(xs[1] - xs[0], 2), round(ys[1] - ys[0], 2), name, valid)
+    x, y, across, down = (round(value, 2) for value in (xs[0], ys[0], xs[1] - xs[0], ys[1] - ys[0]))
+    return Drawn(index, x, y, across, down, "" if label is None else str(label), valid)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from PIL import ImageOps
 
@@ -50,7 +48,10 @@ class Pictures:
 
     def add(self, images: Sequence[ImageFile]) -> list[Picture]:
         """Return the pictures of images, each embedded when it is asked for first."""
-        return [self._found.setdefault(image, self._found.get(image) or self._picture(image)) for image in images]
+        for image in images:
+            if image not in self._found:
+                self._found[image] = self._picture(image)
+        return [self._found[image] for image in images]
 
     def all(self) -> list[Picture]:
         """Return all pictures, in the order in which they were added."""
@@ -83,9 +84,3 @@ def _data_url(image: ImageFile) -> str:
     buffer = io.BytesIO()
     pixels.save(buffer, "JPEG", quality=82)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def images_of(record: Mapping[str, Any]) -> list[ImageFile]:
-    """Return the images of a stored record."""
-    every = [record, *record.get("more_images", ())]
-    return [ImageFile(Path(one["image"]), (one["image_size"][0], one["image_size"][1])) for one in every]

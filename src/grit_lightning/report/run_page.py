@@ -18,11 +18,12 @@ from grit_lightning.report.choice import evenly_spaced, flips_first
 from grit_lightning.report.completions import shown
 from grit_lightning.report.curves import curves, read_history
 from grit_lightning.report.page import html
-from grit_lightning.report.pictures import Pictures, images_of
+from grit_lightning.report.pictures import Pictures
 from grit_lightning.runs.manifest import read_manifest
+from grit_lightning.runs.records import images_of
+from grit_lightning.runs.results import read_results
 from grit_lightning.runs.rollout_store import RolloutStore
 from grit_lightning.runs.run_folder import RunFolder
-from grit_lightning.system.printable import printable_lines
 
 MOST_COMPLETIONS = 1500
 """Completions of rollouts on a page; of a longer run, evenly spaced steps are shown, each whole."""
@@ -54,7 +55,7 @@ def run_page(run: RunFolder, *, resamples: int) -> str:
     content = _answers(answers, pictures, resamples) | _rollouts(RolloutStore(run.rollouts), pictures)
     content |= {"facts": _facts(run, manifest), "curves": curves(read_history(run))}
     return html(
-        title=printable_lines(run.path.name),
+        title=run.path.name,
         subtitle=f"a run of grit_lightning, started {manifest.get('started', '')}{_left_out(pictures)}",
         pictures=pictures.all(),
         content=content,
@@ -66,7 +67,7 @@ def predictions_page(file: Path, predictions: Sequence[Prediction], *, resamples
     pictures = Pictures(IMAGE_BYTES)
     content = _answers({"answers": list(predictions)}, pictures, resamples)
     return html(
-        title=printable_lines(file.parent.name if file.name == "predictions.jsonl" else file.name),
+        title=file.parent.name if file.name == "predictions.jsonl" else file.name,
         subtitle=f"an evaluation of grit_lightning{_left_out(pictures)}",
         pictures=pictures.all(),
         content=content,
@@ -84,7 +85,7 @@ def _facts(run: RunFolder, manifest: Mapping[str, Any]) -> list[tuple[str, str]]
     config = OmegaConf.load(run.config_file) if run.config_file.is_file() else OmegaConf.create()
     model = OmegaConf.select(config, "model.checkpoint") or ""
     data = OmegaConf.to_container(OmegaConf.create({"train": OmegaConf.select(config, "data.train")}))
-    results = json.loads(run.results_file.read_text(encoding="utf-8")) if run.results_file.is_file() else {}
+    results = read_results(run) or {}
     seconds = results.get("metrics", {}).get("time/step")
     memory = results.get("metrics", {}).get("memory/peak_gib")
     facts = [
@@ -99,7 +100,7 @@ def _facts(run: RunFolder, manifest: Mapping[str, Any]) -> list[tuple[str, str]]
         ("versions", versions),
         ("folder", str(run.path)),
     ]  # fmt: skip
-    return [(name, printable_lines(value)) for name, value in facts if value]
+    return [(name, value) for name, value in facts if value]
 
 
 def _answers(answers: Mapping[str, Sequence[Prediction]], pictures: Pictures, resamples: int) -> dict[str, Any]:
@@ -140,7 +141,7 @@ def _pair(name: str, by_sample: Mapping[str, Mapping[str, Prediction]], pictures
 
 def _asked(record: Mapping[str, Any]) -> dict[str, str]:
     names = {"question": "question", "reference": "answer", "sample_id": "sample_id", "dataset": "dataset"}
-    return {name: printable_lines(str(record[field])) for name, field in names.items()}
+    return {name: str(record[field]) for name, field in names.items()}
 
 
 def _rollouts(store: RolloutStore, pictures: Pictures) -> dict[str, Any]:
@@ -148,9 +149,9 @@ def _rollouts(store: RolloutStore, pictures: Pictures) -> dict[str, Any]:
     every = store.steps()
     if not every:
         return {}
-    each = max(1, len(store.read(every[-1])))
-    chosen = evenly_spaced(every, max(2, MOST_COMPLETIONS // each))
-    steps = [_step(number, store.read(number), pictures) for number in chosen]
+    last = store.read(every[-1])
+    chosen = evenly_spaced(every, max(2, MOST_COMPLETIONS // max(1, len(last))))
+    steps = [_step(number, store.read(number), pictures) for number in chosen[:-1]] + [_step(every[-1], last, pictures)]
     groups = [group for step in steps for group in step["groups"]]
     return {
         "steps": steps,

@@ -34,15 +34,20 @@ def problem_of(record: Mapping[str, Any], fields: Mapping[str, Rule]) -> str | N
 def image_problem(record: Mapping[str, Any]) -> str | None:
     """Describe the first mismatch of the valid fields about several images; return ``None`` if there is none."""
     images, boxes = 1 + len(record["more_images"]), len(record["reference_boxes"])
-    counts = {"more_box_spaces": images - 1, "reference_images": boxes, "reference_labels": boxes}
-    for name, count in counts.items():
-        if name in record and len(record[name]) not in ({count, 0} if name != "more_box_spaces" else {count}):
-            return f"field '{name}' has {len(record[name])} entries; expected {count}"
+    for name in ("reference_images", "reference_labels"):
+        if len(record.get(name) or ()) not in (0, boxes):  # none in records of earlier versions
+            return f"field '{name}' has {len(record[name])} entries; expected {boxes}"
     if any(number > images for number in record["reference_images"]):
         return f"field 'reference_images' is {shown(record['reference_images'])}; expected numbers from 1 to {images}"
     if any((box.get("image") or 1) > images for box in record.get("boxes", ())):
         return f"field 'boxes' names an image that the sample lacks; expected numbers from 1 to {images}"
     return None
+
+
+def space_problem(record: Mapping[str, Any]) -> str | None:
+    """Describe a mismatch of the valid fields ``more_images`` and ``more_box_spaces``; ``None`` if there is none."""
+    images, spaces = len(record["more_images"]), len(record["more_box_spaces"])
+    return None if spaces == images else f"field 'more_box_spaces' has {spaces} entries; expected {images}"
 
 
 def _is_text(value: object) -> bool:

@@ -66,14 +66,12 @@ def records(
 def from_record(record: dict[str, Any]) -> tuple[Sample, Completion]:
     """Restore the sample and the completion that the rewards read, as they were when the record was made."""
     record = {**ABSENT_BEFORE, **record}
-    more = [ImageFile(Path(image["image"]), _size(image["image_size"])) for image in record["more_images"]]
-    boxes = [_box(box) for box in record["reference_boxes"]]
     sample = Sample(
         id=record["sample_id"],
         question=record["question"],
         answer=record["answer"],
-        images=(ImageFile(Path(record["image"]), _size(record["image_size"])), *more),
-        regions=_regions(boxes, record["reference_images"], record["reference_labels"]),
+        images=images_of(record),
+        regions=regions_of(record),
         dataset=record["dataset"],
         split=record["split"],
         source=record["source"],
@@ -88,6 +86,35 @@ def from_record(record: dict[str, Any]) -> tuple[Sample, Completion]:
         box_spaces=(_size(record["box_space"]), *map(_size, record["more_box_spaces"])),
     )
     return sample, completion
+
+
+def images_of(record: Mapping[str, Any]) -> tuple[ImageFile, ...]:
+    """Return the images of a record's sample."""
+    every = (record, *record.get("more_images", ()))
+    return tuple(ImageFile(Path(one["image"]), _size(one["image_size"])) for one in every)
+
+
+def regions_of(record: Mapping[str, Any]) -> tuple[Region, ...]:
+    """Return the reference boxes of a record's sample. Records of earlier versions have one image and no labels."""
+    boxes = record["reference_boxes"]
+    numbers = record.get("reference_images") or [1] * len(boxes)
+    labels = record.get("reference_labels") or [None] * len(boxes)
+    return tuple(
+        Region(_box(box), number - 1, label) for box, number, label in zip(boxes, numbers, labels, strict=True)
+    )
+
+
+def placed_boxes(record: Mapping[str, Any]) -> list[tuple[int, Box, int]]:
+    """Return ``(index, box, image)`` for each written box that lies on an image of the sample.
+
+    The index is that of the entry of ``boxes``; the box is xyxy in original pixels of the image of that index. Boxes
+    with a number that is not finite are left out.
+    """
+    return [
+        (index, _box(one["pixels"]), image - 1)
+        for index, one in enumerate(record["boxes"])
+        if None not in one["pixels"] and (image := one.get("image", 1)) is not None
+    ]
 
 
 def prompt_fields(prompt: Prompt) -> dict[str, Any]:
@@ -156,16 +183,12 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _regions(boxes: Sequence[Box], images: Sequence[int], labels: Sequence[str | None]) -> tuple[Region, ...]:
-    numbers, names = images or [1] * len(boxes), labels or [None] * len(boxes)
-    return tuple(Region(box, number - 1, name) for box, number, name in zip(boxes, numbers, names, strict=True))
-
-
 def _size(values: Sequence[int]) -> Size:
     width, height = values
     return width, height
 
 
 def _box(values: Sequence[float]) -> Box:
+    # float: the products of JSON's integers may be too large to be divided as integers.
     x1, y1, x2, y2 = map(float, values)
     return x1, y1, x2, y2

@@ -49,19 +49,23 @@ def announced(what: str | Callable[[], str], *, after: float = 2.0, every: float
 
 
 @contextmanager
-def counted(what: str, total: int, unit: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+def counted(
+    what: str, total: int | None, unit: str, *, quiet: bool, after: float = 2.0, leave: bool = True
+) -> Iterator[Callable[[int], None]]:
     """Show how far a long block is: a bar on a terminal, lines in the log elsewhere. Yield the function that counts on.
 
     Args:
         what: what the block does, such as ``checking data``.
-        total: number of things that it does.
+        total: number of things that it does; ``None`` if it is not known.
         unit: name of one thing.
         quiet: True to show nothing.
+        after: seconds before the first line in the log.
+        leave: True to leave the bar on the terminal at the end.
     """
     if quiet:
         yield lambda _: None
     elif sys.stderr.isatty():
-        with tqdm(total=total, desc=what, unit=unit, delay=2) as bar:
+        with tqdm(total=total, desc=what, unit=unit, dynamic_ncols=True, leave=leave, delay=2) as bar:
             yield bar.update
     else:
         done = 0
@@ -70,5 +74,6 @@ def counted(what: str, total: int, unit: str, *, quiet: bool) -> Iterator[Callab
             nonlocal done
             done += more
 
-        with announced(lambda: f"{what}: {done} of {total} {unit}s"):
+        of = "" if total is None else f" of {total}"
+        with announced(lambda: f"{what}: {done}{of} {unit}s", after=after):
             yield count

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from omegaconf import DictConfig
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from grit_lightning.app import config
 from grit_lightning.app.output_folder import require_name, require_writable
@@ -18,7 +16,7 @@ from grit_lightning.data.importing.writer import Import, Settings, State
 from grit_lightning.errors import ConfigError
 from grit_lightning.system.locks import held
 from grit_lightning.system.printable import printable
-from grit_lightning.system.slow import announced
+from grit_lightning.system.slow import counted
 
 BOXES = ("pixels", "xywh", "share", "thousandths")
 """Values of ``task.boxes``."""
@@ -79,23 +77,10 @@ def _settings(format: str, files: str | Sequence[str], images: str | None, boxes
 
 
 def _run(job: Import) -> State:
-    silent = not sys.stderr.isatty()
-    now = State()
-
-    def tell(state: State) -> None:
-        nonlocal now
-        now = state
-        progress.update()
-
-    def so_far() -> str:
-        return f"importing {printable(job.settings.files[now.file])}: row {now.row}"
-
-    with (
-        tqdm(desc="importing", unit="row", disable=silent, delay=2) as progress,
-        announced(so_far) if silent else nullcontext(),
-    ):
+    names = printable(", ".join(Path(file).name for file in job.settings.files))
+    with counted(f"importing {names}", None, "row", quiet=False) as count:
         try:
-            return job.run(tell)
+            return job.run(lambda state: count(1))
         except KeyboardInterrupt:
             sys.exit("stopped: run the same command to continue")
         except OSError as error:

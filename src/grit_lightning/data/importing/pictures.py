@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from grit_lightning.data.images import MAX_ASPECT_RATIO
+from grit_lightning.data.images import MAX_ASPECT_RATIO, has_too_many_pixels, is_deep, is_too_narrow
 from grit_lightning.data.importing.sample import LeftOutError
 from grit_lightning.system.files import write_bytes_atomic
 from grit_lightning.system.jsonl import shown
@@ -41,6 +40,7 @@ class Pictures:
     def __init__(self, source: Path, target: Path) -> None:
         self.source = source.expanduser().absolute()
         self.target = target
+        self._copied: dict[Path, ImageFile] = {}
 
     def write(self, given: Any, field: str) -> ImageFile:
         """Copy an image, unless it is there already, and return it with its size; its path is relative to the target.
@@ -54,12 +54,17 @@ class Pictures:
             OSError: the target cannot be written.
         """
         content, path = _content_and_path(given, field)
-        name = ""
-        if content is None:
-            file = Path(os.path.normpath(self.source / str(path)))
-            if not file.is_relative_to(self.source):
-                raise LeftOutError(field, f"is {shown(path)}; expected a path below task.images={self.source}")
-            content, name = _read(file, field), file.relative_to(self.source).as_posix()
+        if content is not None:
+            return self._written(content, "", field)
+        file = Path(os.path.normpath(self.source / str(path)))
+        if not file.is_relative_to(self.source):
+            raise LeftOutError(field, f"is {shown(path)}; expected a path below task.images={self.source}")
+        if file not in self._copied:  # many rows may be about one image
+            self._copied[file] = self._written(_read(file, field), file.relative_to(self.source).as_posix(), field)
+        return self._copied[file]
+
+    def _written(self, content: bytes, name: str, field: str) -> ImageFile:
+        """Write an image under a name, or under one of its content if the name is empty or too long."""
         header = _header(content, field)
         if not name or len(name.encode()) > _LONGEST_NAME:
             name = f"{hashlib.sha256(content).hexdigest()[:24]}.{header.ending}"
@@ -97,10 +102,10 @@ def _header(content: bytes, field: str) -> _Header:
             size, mode, kind = image.size, image.mode, (image.format or "png").lower()
     except Exception as error:  # Pillow's decoders raise almost anything on malformed bytes
         raise LeftOutError(field, f"is no image that can be read ({error or type(error).__name__})") from error
-    if size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or math.inf):
+    if has_too_many_pixels(size):
         raise LeftOutError(field, f"has {size[0]} × {size[1]} px, too many to be read safely")
-    if max(size) > MAX_ASPECT_RATIO * min(size):
+    if is_too_narrow(size):
         raise LeftOutError(field, f"has {size[0]} × {size[1]} px; expected an aspect ratio up to {MAX_ASPECT_RATIO}")
-    if mode.startswith(("I", "F")):
+    if is_deep(mode):
         raise LeftOutError(field, f"has pixels of mode {mode}; expected 8 bits per channel")
     return _Header(size, {"jpeg": "jpg", "mpo": "jpg"}.get(kind, kind))

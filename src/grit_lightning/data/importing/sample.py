@@ -1,4 +1,4 @@
-"""What a reader makes of a row: question, answer, images and boxes, before the images are looked at."""
+"""A row of another project as a reader understands it: question, answer, images and boxes, not yet looked at."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grit_lightning.system.jsonl import shown
 from grit_lightning.types import IMAGE_MARK, Size
 
 BoxForm = Literal["pixels", "xywh", "share", "thousandths"]
-"""How a format writes boxes: xyxy in original pixels; x, y, width, height in original pixels; xyxy as shares of the
+"""A way to write boxes: xyxy in original pixels; x, y, width, height in original pixels; xyxy as shares of the
 sides, 0 to 1; or xyxy in thousandths of the sides."""
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)

@@ -23,7 +23,7 @@ _SAVED_EVERY = 100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What is imported, and how.
+    """Choice of what is imported, and how.
 
     Attributes:
         format: name of the layout, a key of ``FORMATS``.
@@ -42,7 +42,7 @@ class Settings:
 
 @dataclass(slots=True)
 class State:
-    """How far an import has come.
+    """Progress of an import.
 
     Attributes:
         file: index of the file that is read.

@@ -13,7 +13,7 @@ from grit_lightning.errors import CheckpointError
 from grit_lightning.types import IMAGE_MARK
 
 IMAGE = None
-"""What stands for an image in the content of a turn."""
+"""Placeholder of an image in the content of a turn."""
 
 PROCESSOR_FILE = "chat_template.json"
 """File in which processors used to store their template; transformers' tokenizers do not read it."""

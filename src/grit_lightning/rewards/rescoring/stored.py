@@ -27,6 +27,7 @@ from grit_lightning.runs.record_rules import (
     Rule,
     image_problem,
     problem_of,
+    space_problem,
 )
 from grit_lightning.runs.records import ABSENT_BEFORE, from_record
 from grit_lightning.runs.rollout_store import RolloutStore
@@ -129,7 +130,8 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
 def _stored(record: dict[str, Any], source: str) -> Stored:
     is_prediction = "rewards" not in record and "scores" in record  # the format of ``evaluation.predictions``
     record = {**ABSENT_BEFORE, **record}
-    if problem := problem_of(record, _SAMPLE_FIELDS if is_prediction else _FIELDS) or image_problem(record):
+    problem = problem_of(record, _SAMPLE_FIELDS if is_prediction else _FIELDS)
+    if problem := problem or space_problem(record) or image_problem(record):
         raise DataError(problem, source)
     sample, completion = from_record(record)
     if is_prediction:

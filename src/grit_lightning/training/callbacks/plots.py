@@ -17,7 +17,7 @@ from PIL import Image
 from grit_lightning.data.images import load_images
 from grit_lightning.evaluation.completion_metrics import is_counting, is_right
 from grit_lightning.evaluation.predictions import Prediction
-from grit_lightning.runs.records import from_record
+from grit_lightning.runs.records import from_record, placed_boxes
 from grit_lightning.system.figures import new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _picture(axes: Axes, one: Prediction) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     reference = [(region.box, region.image) for region in sample.regions]
-    written = [(box["pixels"], box.get("image", 1) - 1) for box in one["boxes"] if None not in box["pixels"]]
+    written = [(box, image) for _, box, image in placed_boxes(one)]
     styles: list[tuple[list[Any], dict[str, Any]]] = [
         (reference, {"edgecolor": _REFERENCE, "linewidth": 1.2, "linestyle": (0, (3, 2))}),
         (written, {"edgecolor": _PREDICTED, "linewidth": 2}),
