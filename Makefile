@@ -15,7 +15,7 @@ run: $(VENV)/.installed  ## Set everything up, train the bundled model on 20 bun
 # The models of the tests are small, so one thread per process and one process per core is fastest.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/.installed  ## Run every test
+test: $(VENV)/.installed-extras  ## Run every test
 	$(PYTEST) $(ARGS)
 
 test-fast: $(VENV)/.installed  ## Run the tests for the inner loop, under two minutes
@@ -36,6 +36,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Optional packages that some tests need; without them these tests are skipped.
+$(VENV)/.installed-extras: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,wandb,browser]'
 	touch $@
 
 .PHONY: help run test test-fast check clean

@@ -60,7 +60,7 @@ class TakesTurns(L.Callback):
         logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
         phases = {key: logged[f"time/{key}"] for key in ("rollout", "reference", "update")}
         phases["other"] = seconds - sum(phases.values())
-        peak = logged["memory/peak_gib"] if module.device.type == "cuda" else None
+        peak = logged["system/peak_memory_gib"] if module.device.type == "cuda" else None
         self.gate.report(seconds, {"encode": module.encode_seconds, **phases}, peak)
 
 

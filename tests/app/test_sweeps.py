@@ -18,7 +18,7 @@ def sweep(tmp_path: Path) -> Path:
     for name, overrides in jobs.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "manifest.json").write_text(json.dumps({"overrides": overrides}))
-    write_results(RunFolder(tmp_path / "0"), 3, {"heldout/accuracy": 0.75, "reward/total/mean": 2.0, "kl": 0.1})
+    write_results(RunFolder(tmp_path / "0"), 3, {"heldout/accuracy": 0.75, "reward/total/mean": 2.0, "policy/kl": 0.1})
     write_results(RunFolder(tmp_path / "2"), 3, {"reward/total/mean": 1.23456})
     (tmp_path / "failures.jsonl").write_text("")
     return tmp_path

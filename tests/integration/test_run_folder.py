@@ -93,8 +93,15 @@ def test_the_checkpoint_holds_the_policy_alone(run: Path) -> None:
 def test_tensorboard_holds_every_curve(run: Path) -> None:
     found = curves(run)
     expected = {f"reward/{name}/{what}" for name in (*COMPONENTS, "total") for what in ("mean", "std")}
-    expected |= {"reward/zero_variance", "reward/unscored", "truncated", "length/mean", "length/std"}
-    expected |= {"kl", "entropy", "clip_fraction", "loss", "grad_norm", "lr", "tokens_per_second", "memory/peak_gib"}
+    expected |= {
+        "reward/zero_variance",
+        "reward/unscored",
+        "rollout/truncated",
+        "rollout/length/mean",
+        "rollout/length/std",
+    }
+    expected |= {f"policy/{name}" for name in ("kl", "entropy", "clip_fraction", "loss", "grad_norm", "learning_rate")}
+    expected |= {"time/tokens_per_second", "system/peak_memory_gib"}
     expected |= {f"time/{phase}" for phase in ("rollout", "reward", "reference", "update", "step")}
     assert expected <= set(found)
     assert {tuple(step for step, _ in found[tag]) for tag in expected} == {(1, 2)}
@@ -108,8 +115,8 @@ def test_the_curves_are_means_over_the_rollouts(run: Path) -> None:
         by_tag = {
             "reward/total/mean": [record["reward"] for record in records],
             "reward/repetition/mean": [record["rewards"]["repetition"] for record in records],
-            "length/mean": [record["num_tokens"] for record in records],
-            "truncated": [record["finish"] == "length" for record in records],
+            "rollout/length/mean": [record["num_tokens"] for record in records],
+            "rollout/truncated": [record["finish"] == "length" for record in records],
             "reward/unscored": [record["reward"] is None for record in records],
         }
         for tag, values in by_tag.items():

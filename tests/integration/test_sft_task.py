@@ -19,7 +19,7 @@ def losses(run: Path) -> list[float]:
     found = []
     for file in sorted(RunFolder(run).metrics.glob("version_*/metrics.csv")):
         with file.open() as stream:
-            found += [float(row["loss"]) for row in csv.DictReader(stream) if row["loss"]]
+            found += [float(row["policy/loss"]) for row in csv.DictReader(stream) if row["policy/loss"]]
     return found
 
 

@@ -28,12 +28,19 @@ def answer(score: float | None) -> dict:
     return {"scores": {"judge": score}}
 
 
-def test_samples_that_changed_come_first_both_ways_and_then_right_and_wrong_ones() -> None:
+def test_samples_that_changed_come_first_both_ways_and_then_typical_ones() -> None:
     before = {"a": answer(0), "b": answer(1), "c": answer(1), "d": answer(0), "e": answer(1), "f": answer(None)}
     after = {"a": answer(1), "b": answer(0), "c": answer(1), "d": answer(0), "e": answer(1), "f": answer(1)}
-    assert flips_first(before, after, 6) == ["a", "b", "c", "e", "d"]
-    assert set(flips_first(before, after, 9)) == set(after)
-    assert flips_first({}, after, 4) == ["a", "e", "b", "d"]
+    assert flips_first(before, after, flips=6, others=2) == (["a", "b", "c", "e"], 2, 2)
+    assert flips_first({}, after, flips=6, others=3) == (["a", "c", "e"], 0, 0)
+
+
+def test_of_too_many_flips_both_directions_keep_their_share() -> None:
+    names = [f"s{index:02d}" for index in range(40)]
+    before = {name: answer(float(index >= 30)) for index, name in enumerate(names)}
+    after = {name: answer(float(index < 30)) for index, name in enumerate(names)}
+    found = flips_first(before, after, flips=8, others=4)
+    assert found == (["s00", "s05", "s10", "s15", "s20", "s25", "s30", "s35"], 8, 40)
 
 
 def test_the_words_that_write_a_box_are_parts_of_their_own_and_controls_are_escaped() -> None:

@@ -4,63 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
-from grit_lightning.report import run_page as pages
-from grit_lightning.report.run_page import predictions_page, run_page
-from grit_lightning.runs.run_folder import RunFolder
-
-NASTY = (
-    "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</textarea></style></svg>", "{{ 7 * 7 }}",
-    "\x1b[2J\u202e", "' onmouseover='alert(1)",
-)  # fmt: skip
-
-
-class Tags(HTMLParser):
-    """Collects the tags of a page, its attributes and its visible text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
-def parsed(page: str) -> Tags:
-    tags = Tags()
-    tags.feed(page)
-    return tags
-
-
-def completion(text: str, index: int = 0, **changes: Any) -> dict[str, Any]:
-    box = {"label": "cat", "form": "json", "image": 1, "model": [1, 2, 30, 40], "pixels": [1, 2, 30, 40], "valid": True}
-    return {
-        "step": 1, "slot": 0, "sample_id": "mine/1", "dataset": "tallyqa", "split": "train", "source": "mine.jsonl:1",
-        "question": "How many cats?", "answer": "1", "image": "gone.png", "image_size": [60, 50], "more_images": [],
-        "reference_boxes": [[0, 0, 20, 20]], "completion_index": index, "text": text, "finish": "stop",
-        "num_tokens": 7, "token_ids": [1], "parsed_answer": "1", "boxes": [box], "rewards": {"answer_match": 1.0},
-        "reward": 1.0 - index, "reward_errors": {}, "advantage": 0.5 - index, **changes,
-    }  # fmt: skip
-
-
-def run_with(tmp_path: Path, steps: dict[int, list[dict[str, Any]]]) -> RunFolder:
-    run = RunFolder(tmp_path / "run")
-    run.rollouts.mkdir(parents=True)
-    manifest = {"overrides": ["seed=1"], "started": "2026-01-01", "packages": {"torch": "2.13"}}
-    run.manifest_file.write_text(json.dumps(manifest))
-    for step, records in steps.items():
-        (run.rollouts / f"step_{step:06d}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
-    return run
+from grit_lightning.report import answers, pictures, rollouts
+from grit_lightning.report.run_page import evaluation_page, run_page
+from support.pages import NASTY, completion, parsed, run_with
 
 
 def test_a_run_is_shown_with_its_command_curves_boxes_and_scores(tmp_path: Path) -> None:
@@ -111,7 +62,7 @@ def test_texts_of_strangers_are_inert(tmp_path: Path, nasty: str) -> None:
 
 
 def test_of_a_long_run_evenly_spaced_steps_are_shown_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "MOST_COMPLETIONS", 6)
+    monkeypatch.setattr(rollouts, "MOST_COMPLETIONS", 6)
     run = run_with(tmp_path, {step: [completion("x", index) for index in (0, 1)] for step in range(1, 10)})
     page = " ".join("".join(parsed(run_page(run, resamples=10)).text).split())
     assert "3 of 9 steps, each with all of its completions, evenly spaced" in page
@@ -121,7 +72,7 @@ def test_of_a_long_run_evenly_spaced_steps_are_shown_whole(tmp_path: Path, monke
 def test_long_texts_and_many_images_are_limited_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "ab":
         Image.new("RGB", (60, 50), "green").save(tmp_path / f"{name}.png")
-    monkeypatch.setattr(pages, "IMAGE_BYTES", 10)
+    monkeypatch.setattr(pictures, "IMAGE_BYTES", 10)
     records = [completion("y" * 100_000, index, slot=index, image=str(tmp_path / f"{name}.png"))
                for index, name in enumerate("ab")]  # fmt: skip
     page = run_page(run_with(tmp_path, {1: records}), resamples=10)
@@ -134,6 +85,33 @@ def test_predictions_are_shown_with_their_metrics(tmp_path: Path) -> None:
     from support.predicted import record
 
     answers = [record("<answer> 2 </answer>", sample_id=f"f/{index}") for index in range(4)]
-    page = " ".join("".join(parsed(predictions_page(tmp_path / "p.jsonl", answers, resamples=10)).text).split())
-    assert "4 questions, with 95 % intervals" in page
-    assert "4 of 4 questions: right and wrong answers in turn" in page
+    page = " ".join("".join(parsed(evaluation_page(tmp_path / "p.jsonl", answers, resamples=10)).text).split())
+    assert "4 questions" in page
+    assert "4 of 4 questions: those shown are evenly spaced in the data" in page
+
+
+def test_every_answer_that_flipped_is_shown_and_others_are_typical(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from support.predicted import record
+
+    def answered(right: set[int]) -> str:
+        ones = [record("<answer> 2 </answer>", sample_id=f"f/{index}") for index in range(90)]
+        scored = [one | {"scores": {"judge": float(index in right)}} for index, one in enumerate(ones)]
+        return "".join(json.dumps(one) + "\n" for one in scored)
+
+    monkeypatch.setattr(answers, "OTHERS", 10)
+    run = run_with(tmp_path, {1: [completion("x")]})
+    run.evaluation.mkdir()
+    run.before_file.write_text(answered({*range(0, 20)}))
+    run.after_file.write_text(answered({*range(10, 40)}))
+    page = parsed(run_page(run, resamples=10))
+    kinds = [attrs["data-kind"] for tag, attrs in page.tags if tag == "section" and "data-kind" in attrs]
+    assert kinds[:30] == ["wrong → right"] * 20 + ["right → wrong"] * 10, "all flips, first those that became right"
+    assert len(kinds) == 40
+    assert set(kinds[30:]) == {"right → right", "wrong → wrong"}
+    text = " ".join("".join(page.text).split())
+    assert "40 of 90 questions: all 30 that became right or wrong, then others evenly spaced in the data" in text
+    monkeypatch.setattr(answers, "ANSWER_BYTES", 50_000)
+    text = " ".join("".join(parsed(run_page(run, resamples=10)).text).split())
+    assert re.search(r"questions: \d+ of 30 that became right or wrong", text)

@@ -10,7 +10,7 @@ from grit_lightning.runs.results import heldout_metrics, read_results, write_res
 
 
 def test_results_are_read_as_written_without_what_is_not_finite(run):
-    write_results(run, 7, {"reward/total/mean": 1.5, "kl": math.nan, "loss": math.inf})
+    write_results(run, 7, {"reward/total/mean": 1.5, "policy/kl": math.nan, "policy/loss": math.inf})
     assert read_results(run) == {"step": 7, "metrics": {"reward/total/mean": 1.5}}
 
 

@@ -46,10 +46,10 @@ class Toy(pl.LightningModule):
         values = {
             "reward/total/mean": step + 0.5,
             "reward/count/mean": step,
-            "length/mean": 100 - step,
-            "truncated": 0.25,
+            "rollout/length/mean": 100 - step,
+            "rollout/truncated": 0.25,
         }
-        self.log_dict(values | {"tokens_per_second": 50.0, "loss": loss})
+        self.log_dict(values | {"time/tokens_per_second": 50.0, "policy/loss": loss})
 
 
 def fit(

@@ -25,7 +25,7 @@ from support.chat_server import ChatServer
 from support.compared import SETTINGS, answer, answers, write_evaluation
 
 TINY = conf_dir().parent / "src" / "grit_lightning" / "assets" / "tiny"
-FILES = ["comparison.csv", "comparison.md", "comparison.png", "flips.jsonl"]
+FILES = ["comparison.csv", "comparison.json", "comparison.md", "comparison.png", "flips.jsonl", "report.html"]
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def run_task(compose_config: Any, *overrides: str) -> Compared:
     return compare_evaluations(cfg, **{key: value for key, value in cfg.task.items() if key[0] != "_"})
 
 
-def test_two_evaluations_are_compared_on_screen_and_in_four_files(cli: Any, place: Path, listing: Any) -> None:
+def test_two_evaluations_are_compared_on_screen_and_in_files(cli: Any, place: Path, listing: Any) -> None:
     before = {name: listing(place / name) for name in "ab"}
     done = cli("task=compare", "runs=[a,b]", "task.flips=2", "name=mine", cwd=place)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr

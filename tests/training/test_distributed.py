@@ -63,7 +63,15 @@ def test_two_processes_equal_one(tmp_path: Path, single, strategy: str) -> None:
     header = metrics[0][0].split(",")
     for ours, theirs in zip(*(lines[1:] for lines in metrics), strict=True):
         values = [dict(zip(header, map(float, line.split(",")), strict=True)) for line in (ours, theirs)]
-        for key in ("loss", "kl", "entropy", "grad_norm", "reward/total/mean", "reward/total/std", "length/mean"):
+        for key in (
+            "policy/loss",
+            "policy/kl",
+            "policy/entropy",
+            "policy/grad_norm",
+            "reward/total/mean",
+            "reward/total/std",
+            "rollout/length/mean",
+        ):
             assert values[0][key] == pytest.approx(values[1][key], rel=1e-4, abs=1e-7), key
 
 
@@ -127,7 +135,7 @@ def test_an_update_is_skipped_on_all_processes_if_one_has_a_loss_that_is_not_fin
     out = tmp_path / "run"
     train(out, "strategy=ddp", "trainer.devices=2", "module._target_=support.not_finite.OnTheSecondProcess")
     header, *rows = [line.split(",") for line in (out / "metrics/version_0/metrics.csv").read_text().splitlines()]
-    assert [row[header.index("skipped")] for row in rows] == ["1.0", "0.0"]
+    assert [row[header.index("policy/skipped")] for row in rows] == ["1.0", "0.0"]
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_name() -> None:

@@ -221,8 +221,8 @@ def test_the_reference_is_frozen_and_not_saved(compose_config) -> None:
     for name, value in reference.policy.model.named_parameters():
         assert torch.equal(value, run.before[name])
     assert not any(key.startswith("reference") for key in run.module.state_dict())
-    assert run.record.metrics[0]["kl"] == pytest.approx(0, abs=1e-6)
-    assert run.record.metrics[1]["kl"] > 1e-4
+    assert run.record.metrics[0]["policy/kl"] == pytest.approx(0, abs=1e-6)
+    assert run.record.metrics[1]["policy/kl"] > 1e-4
 
 
 @pytest.mark.slow
@@ -239,7 +239,7 @@ def test_an_offloaded_reference_gives_the_same_step(compose_config, monkeypatch)
 def test_without_kl_there_is_no_reference(compose_config) -> None:
     run = Run(compose_config(*GRADIENT, "objective.beta=0.0"))
     assert run.module.reference is None
-    assert "kl" not in run.record.metrics[0]
+    assert "policy/kl" not in run.record.metrics[0]
 
 
 @pytest.mark.slow
@@ -280,7 +280,7 @@ def test_logged_means_are_those_of_the_rollouts(compose_config) -> None:
     truncated = [c.finish == "length" for group in output.groups for c in group.completions]
     assert metrics["reward/total/mean"] == pytest.approx(totals.mean().item())
     assert metrics["reward/digit_share/std"] == pytest.approx(totals.std().item())
-    assert metrics["length/mean"] == pytest.approx(lengths.mean().item())
-    assert metrics["truncated"] == pytest.approx(sum(truncated) / len(truncated))
+    assert metrics["rollout/length/mean"] == pytest.approx(lengths.mean().item())
+    assert metrics["rollout/truncated"] == pytest.approx(sum(truncated) / len(truncated))
     gradient_norm = math.sqrt(sum(value.square().sum() for value in run.change.values()))
-    assert metrics["grad_norm"] == pytest.approx(gradient_norm, rel=1e-3)
+    assert metrics["policy/grad_norm"] == pytest.approx(gradient_norm, rel=1e-3)

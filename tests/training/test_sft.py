@@ -100,7 +100,7 @@ def test_gradient_is_that_of_a_loop_over_examples(compose_config: Callable[..., 
     model = run.module.backbone.load_model()
     loss = loop_loss(model, run.module.backbone, prompts)
     loss.backward()
-    assert run.metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert run.metrics["policy/loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert_same(run.change, {name: -value.grad for name, value in model.named_parameters()})
 
 

@@ -85,7 +85,7 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_counts(monkeypatch, com
     break_loss(monkeypatch, 1)
     record, trainer = run(compose_config(*OPTIONS, f"optimizer={optimizer}", "optimizer.lr=1e-3"), steps=3)
     before, one, two, three = record.weights
-    assert [step["skipped"] for step in record.metrics] == [0, 1, 0]
+    assert [step["policy/skipped"] for step in record.metrics] == [0, 1, 0]
     assert same(one, two)
     assert not same(before, one)
     assert not same(two, three)
@@ -97,7 +97,7 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_counts(monkeypatch, com
 def test_the_other_iterations_of_a_skipped_step_are_left_out(monkeypatch, compose_config) -> None:
     break_loss(monkeypatch, 0)
     record, trainer = run(compose_config(*OPTIONS, "objective.iterations=2"), steps=2)
-    assert [step["skipped"] for step in record.metrics] == [1, 0]
+    assert [step["policy/skipped"] for step in record.metrics] == [1, 0]
     assert same(*record.weights[:2])
     assert trainer.global_step == 2
     assert {int(state["step"]) for state in trainer.optimizers[0].state.values()} == {2}
@@ -130,7 +130,7 @@ def test_supervised_fine_tuning_skips_them_too(monkeypatch, compose_config) -> N
 
     monkeypatch.setattr(Policy, "_logprobs", broken)
     record, _ = run(compose_config("task=sft", "data.prompts_per_step=2", "optimizer.lr=1e-3"), steps=2)
-    assert [step["skipped"] for step in record.metrics] == [1, 0]
+    assert [step["policy/skipped"] for step in record.metrics] == [1, 0]
     assert same(*record.weights[:2])
 
 

@@ -94,7 +94,11 @@ def _run_with_hydra() -> None:
         sys.exit(1)
 
 
-_RUN_KEYS = {"run": "task=evaluate, export and score", "runs": "task=compare", "resume": "task=train and task=sft"}
+_RUN_KEYS = {
+    "run": "task=evaluate, export, report and score",
+    "runs": "task=compare and report",
+    "resume": "task=train and task=sft",
+}
 """Keys that name runs, and the tasks that read them."""
 
 

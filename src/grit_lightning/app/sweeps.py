@@ -26,7 +26,7 @@ from grit_lightning.system.tables import record_table
 FAILURES = "failures.jsonl"
 """File in the sweep's folder: one line for each job that failed."""
 
-_SHOWN = ("heldout/accuracy", "heldout/grounding_iou", "reward/total/mean", "loss", "length/mean")
+_SHOWN = ("heldout/accuracy", "heldout/grounding_iou", "reward/total/mean", "policy/loss", "rollout/length/mean")
 """Metrics of the table of results, if a run has them."""
 
 
@@ -39,7 +39,7 @@ class SweepReport(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note the sweep's folder, and how many failures of an earlier sweep it holds."""
         SweepReport.folder = Path(config.hydra.sweep.dir).expanduser().absolute()
-        SweepReport.begin = len(_failures(SweepReport.folder))
+        SweepReport.begin = len(failures_of(SweepReport.folder))
 
 
 def report_failure(reason: str) -> None:
@@ -63,7 +63,7 @@ def report() -> int:
         return 0
     if table := results_table(folder):
         print(f"\n{table}\n\nsweep folder {folder}", flush=True)
-    failures = _failures(folder)[SweepReport.begin :]
+    failures = failures_of(folder)[SweepReport.begin :]
     if failures:
         print(f"\nerror: {len(failures)} {'job' if len(failures) == 1 else 'jobs'} failed:", file=sys.stderr)
     for one in failures:
@@ -74,10 +74,8 @@ def report() -> int:
 def results_table(folder: Path) -> str:
     """Return a table with one row for each finished run in a sweep's folder; empty if there are none."""
     rows: list[dict[str, str]] = []
-    runs = [RunFolder(path) for path in sorted(folder.iterdir(), key=_number)] if folder.is_dir() else []
-    found = [(run, read_results(run)) for run in runs if run.manifest_file.is_file()]
-    labels = labels_of([run for run, _ in found])
-    for (run, results), label in zip(found, labels, strict=True):
+    for run, label in jobs_of(folder):
+        results = read_results(run)
         metrics: Mapping[str, float] = results["metrics"] if results else {}
         cells = {name: f"{metrics[name]:.4g}" if name in metrics else "-" for name in _SHOWN}
         step = str(results["step"]) if results else "unfinished"
@@ -85,6 +83,13 @@ def results_table(folder: Path) -> str:
     shown = [name for name in _SHOWN if any(row[name] != "-" for row in rows)]
     keys = ["job", "overrides", "step", *shown]
     return record_table([{key: row[key] for key in keys} for row in rows]) if rows else ""
+
+
+def jobs_of(folder: Path) -> list[tuple[RunFolder, str]]:
+    """Return the runs in a sweep's folder in the order of their jobs, each with the overrides that tell it apart."""
+    found = [RunFolder(path) for path in sorted(folder.iterdir(), key=_number)] if folder.is_dir() else []
+    runs = [run for run in found if run.manifest_file.is_file()]
+    return list(zip(runs, labels_of(runs), strict=True))
 
 
 def labels_of(runs: Sequence[RunFolder]) -> list[str]:
@@ -100,7 +105,8 @@ def labels_of(runs: Sequence[RunFolder]) -> list[str]:
     return [label or run.path.name for run, label in zip(runs, own, strict=True)]
 
 
-def _failures(folder: Path) -> list[dict[str, Any]]:
+def failures_of(folder: Path) -> list[dict[str, Any]]:
+    """Return the recorded failures of a sweep's jobs: ``job``, ``overrides`` and ``reason`` of each."""
     file = folder / FAILURES
     return [parse_object(line, source) for source, line in read_lines(file)] if file.is_file() else []
 

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from grit_lightning.evaluation.completion_metrics import is_right
+
+
+class Chosen(NamedTuple):
+    """Held-out samples to show, in this order.
+
+    Attributes:
+        names: their ids.
+        flips: how many of them became right or wrong; they come first.
+        all_flips: how many did so among all samples.
+    """
+
+    names: list[str]
+    flips: int
+    all_flips: int
 
 
 def evenly_spaced(steps: Sequence[int], count: int) -> list[int]:
@@ -19,35 +33,30 @@ def evenly_spaced(steps: Sequence[int], count: int) -> list[int]:
 
 
 def flips_first(
-    before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]], count: int
-) -> list[str]:
-    """Return ids of the samples to show: those that became right, those that became wrong, then typical others.
+    before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]], *, flips: int, others: int
+) -> Chosen:
+    """Choose the samples to show: those that became right, those that became wrong, then typical others.
 
-    Others are taken in turn from those that are right and wrong after training, in the order of the data, so that their
-    mixture is not chosen by hand. Without answers from before there are no flips.
+    Others are evenly spaced in the data, and right and wrong in the proportion of all others, so that they are neither
+    the first ones nor picked by hand. Without answers from before there are no flips.
 
     Args:
         before: the first answer to each sample before training, by sample id; may be empty.
         after: the same after training.
-        count: number of samples.
+        flips: largest number of samples that became right or wrong; of more, evenly spaced ones in both directions.
+        others: number of other samples.
     """
     gained: list[str] = []
     lost: list[str] = []
-    right: list[str] = []
-    wrong: list[str] = []
+    same: list[str] = []
     for name, one in after.items():
         now, then = is_right(dict(one)), is_right(dict(before[name])) if name in before else None
-        if now and then is False:
-            gained.append(name)
-        elif then and now is False:
-            lost.append(name)
-        else:
-            (right if now else wrong).append(name)
-    half = count // 3
-    flips = [*_spread(gained, half), *_spread(lost, half)]
-    rest = count - len(flips)
-    others = [*_spread(right, rest - rest // 2), *_spread(wrong, rest // 2)]
-    return [*flips, *others]
+        kind = gained if now and then is False else lost if then and now is False else same
+        kind.append(name)
+    every = len(gained) + len(lost)
+    if every > flips:
+        gained, lost = _spread(gained, flips * len(gained) // every), _spread(lost, flips * len(lost) // every)
+    return Chosen([*gained, *lost, *_spread(same, others)], len(gained) + len(lost), every)
 
 
 def _spread(names: Sequence[str], count: int) -> list[str]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import escape
+
 from grit_lightning import grounding
 from grit_lightning.report.pictures import Picture
 from grit_lightning.runs.records import placed_boxes, regions_of
@@ -110,6 +112,11 @@ def shown(record: Mapping[str, Any], pictures: Sequence[Picture]) -> Shown:
     )
 
 
+def html_size(record: Mapping[str, Any]) -> int:
+    """Return about how many bytes of HTML a completion takes, without its image."""
+    return 1200 + len(escape(record["text"][:_LONGEST_TEXT])) + 250 * len(record["boxes"])
+
+
 def parts(text: str) -> list[Part]:
     """Split a completion's text at its boxes; characters that are not printable are escaped."""
     found, done = [], 0
@@ -129,7 +136,7 @@ def views(record: Mapping[str, Any], pictures: Sequence[Picture]) -> list[View]:
     return [
         View(
             picture,
-            [_drawn(index, box, picture, entries[index]["label"], entries[index]["valid"])
+            [_drawn(index, box, picture, entries[index].get("label"), entries[index]["valid"])
              for index, box, its in written if its == image],
             [_drawn(index, one.box, picture, one.label, True) for index, one in reference if one.image == image],
         )

@@ -12,11 +12,14 @@ from markupsafe import Markup
 
 from grit_lightning.report.completions import COLOURS
 from grit_lightning.report.curves import HEIGHT, WIDTH
-from grit_lightning.report.pictures import Picture
+from grit_lightning.report.pictures import Pictures
 from grit_lightning.system.paths import asset
 from grit_lightning.system.printable import printable_lines
 
-_CONTENT = ("facts", "table", "curves", "pairs", "pairs_note", "steps", "steps_note", "samples", "datasets")
+_CONTENT = (
+    "facts", "table", "notes", "jobs", "curves", "pairs", "pairs_note", "kinds", "pair_datasets", "steps", "steps_note",
+    "samples", "datasets",
+)  # fmt: skip
 """Parts of a page, each of which may be left out."""
 
 
@@ -25,7 +28,7 @@ def _shown(value: Any) -> Any:
     return printable_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def html(*, title: str, subtitle: str, pictures: list[Picture], content: Mapping[str, Any]) -> str:
+def html(*, title: str, subtitle: str, pictures: Pictures, content: Mapping[str, Any]) -> str:
     """Return the page.
 
     All texts are escaped. The page may load nothing, and run no script but its own, by a Content Security Policy.
@@ -41,8 +44,8 @@ def html(*, title: str, subtitle: str, pictures: list[Picture], content: Mapping
     template = environment.from_string(asset("report/page.html").read_text(encoding="utf-8"))
     return template.render(
         title=title,
-        subtitle=subtitle,
-        pictures=pictures,
+        subtitle=subtitle + _left_out(pictures),
+        pictures=pictures.all(),
         colours=COLOURS,
         curve_size=(WIDTH, HEIGHT),
         style=Markup(style),
@@ -50,3 +53,7 @@ def html(*, title: str, subtitle: str, pictures: list[Picture], content: Mapping
         script_hash=f"sha256-{digest}",
         **(dict.fromkeys(_CONTENT) | dict(content)),
     )
+
+
+def _left_out(pictures: Pictures) -> str:
+    return f"; {pictures.left_out} images are not embedded, because the page has many" if pictures.left_out else ""

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import ImageOps
 
 from grit_lightning.data.images import load_image
 from grit_lightning.errors import DataError
+from grit_lightning.runs.record_rules import SIZE, TEXT, problem_of
+from grit_lightning.runs.records import images_of
 from grit_lightning.types import ImageFile, Size
+
+_IMAGE = {"image": TEXT, "image_size": SIZE}
+"""Validation rules for the fields that name a record's image."""
 
 _LONGEST_SIDE = 640
 """Longest side of an embedded image in pixels."""
+
+IMAGE_BYTES = 10_000_000
+"""Bytes of embedded images on a page after which no further image is embedded, so that the page stays below 20 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +44,15 @@ class Picture:
 
 
 class Pictures:
-    """Collects the images that a page uses.
+    """Collects the images that a page uses."""
 
-    Args:
-        limit: bytes of data URLs after which no further image is embedded.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
         self._used = 0
         self._found: dict[ImageFile, Picture] = {}
+
+    def of(self, record: Mapping[str, Any]) -> list[Picture]:
+        """Return the pictures of a record's images; none if it names no image, as predictions of others may."""
+        return [] if problem_of(record, _IMAGE) else self.add(images_of(record))
 
     def add(self, images: Sequence[ImageFile]) -> list[Picture]:
         """Return the pictures of images, each embedded when it is asked for first."""
@@ -64,7 +72,7 @@ class Pictures:
 
     def _picture(self, image: ImageFile) -> Picture:
         name = f"picture{len(self._found)}"
-        if self._used >= self._limit:
+        if self._used >= IMAGE_BYTES:
             return Picture(name, image.size, "", _TOO_MANY)
         try:
             data = _data_url(image)

@@ -12,6 +12,7 @@
 ``eval/``                   answers to held-out questions and their metrics (``evaluation``)
 ``scores/``                 rollouts scored with other rewards (``rescoring``)
 ``plots/``                  plots of the training (``plots``)
+``report.html``             the page about the run (``report``)
 ``metrics/``, ...           output of the configured loggers
 ==========================  ==========================================================================
 
@@ -111,6 +112,11 @@ class RunFolder:
     def plots(self) -> Path:
         """The folder of plots."""
         return self.path / "plots"
+
+    @property
+    def report_file(self) -> Path:
+        """The page about the run, HTML."""
+        return self.path / "report.html"
 
     @property
     def metrics(self) -> Path:

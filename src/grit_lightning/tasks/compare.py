@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from grit_lightning.evaluation.comparison import report
 from grit_lightning.evaluation.comparison.differences import EvaluationComparison, compare_columns
 from grit_lightning.evaluation.comparison.plot import plot_comparison
 from grit_lightning.evaluation.comparison.sources import Column, Source, column_names, find, read
+from grit_lightning.report.comparison_page import comparison_page
 from grit_lightning.runs.run_folder import RunFolder
 from grit_lightning.system.files import replacing_folder
 from grit_lightning.system.printable import printable_lines
@@ -27,12 +29,15 @@ from grit_lightning.tasks.evaluate_file import name_problems
 
 log = logging.getLogger(__name__)
 
+SOURCES = "comparison.json"
+"""File in a comparison's folder with the paths that were compared."""
+
 
 class Compared(NamedTuple):
     """Result of a comparison.
 
     Attributes:
-        folder: folder of ``comparison.md``, ``comparison.csv``, ``comparison.png`` and ``flips.jsonl``.
+        folder: folder of ``report.html``, ``comparison.{md,csv,png,json}`` and ``flips.jsonl``.
         comparison: contents of these files.
     """
 
@@ -57,10 +62,7 @@ def compare_evaluations(cfg: DictConfig, *, flips: int) -> Compared:
     config.check(cfg, "task")
     if flips < 0:
         raise ConfigError(f"task.flips is {flips}, expected a whole number of at least 0")
-    paths = _paths(cfg.runs)
-    if len(paths) < 2:
-        count = "1 entry" if len(paths) == 1 else "0 entries"
-        raise ConfigError(f"runs has {count}, expected at least two to compare: 'runs=[A,B]'")
+    paths = compared_paths(cfg.runs)
     require_name(cfg.name)
     with claimed(output_path(cfg), next_free=is_default_output() and not is_sweep()) as folder:
         return _compared(paths, folder, flips, cfg.evaluation.resamples)
@@ -68,20 +70,30 @@ def compare_evaluations(cfg: DictConfig, *, flips: int) -> Compared:
 
 def _compared(paths: Sequence[Path], folder: Path, flips: int, resamples: int) -> Compared:
     try:
-        comparison = compare_columns(_columns(paths), resamples=resamples)
-        for pair in comparison.pairs:
-            for caveat in pair.caveats:
-                log.warning("%s", caveat)
+        comparison = compare_paths(paths, resamples=resamples)
         print(printable_lines(report.terminal(comparison, flips)))
-        _write(folder, comparison, flips)
+        _write(folder, comparison, flips, paths)
     except KeyboardInterrupt:
         sys.exit("stopped: nothing was written; run the same command to start again")
     print(f"\nwritten to {folder}")
     return Compared(folder, comparison)
 
 
-def _paths(entries: Sequence[str]) -> list[Path]:
-    """Return the paths of ``runs``; a pattern such as ``sweep/*`` stands for the runs and evaluations that match."""
+def compare_paths(paths: Sequence[Path], *, resamples: int) -> EvaluationComparison:
+    """Compare the predictions of several runs, evaluations or files, and warn of what makes them not comparable."""
+    comparison = compare_columns(_columns(paths), resamples=resamples)
+    for pair in comparison.pairs:
+        for caveat in pair.caveats:
+            log.warning("%s", caveat)
+    return comparison
+
+
+def compared_paths(entries: Sequence[str]) -> list[Path]:
+    """Return the paths of ``runs``; a pattern such as ``sweep/*`` stands for the runs and evaluations that match.
+
+    Raises:
+        ConfigError: a pattern matches nothing, or there are fewer than two paths.
+    """
     paths: list[Path] = []
     for entry in entries:
         path = Path(entry).expanduser().absolute()
@@ -93,6 +105,9 @@ def _paths(entries: Sequence[str]) -> list[Path]:
         if not runs:
             raise ConfigError(f"runs: {entry} matches no run and no evaluation")
         paths += sorted(runs, key=lambda one: (len(one.name), one.name))  # 2 before 10
+    if len(paths) < 2:
+        count = "1 entry" if len(paths) == 1 else "0 entries"
+        raise ConfigError(f"runs has {count}, expected at least two to compare: 'runs=[A,B]'")
     return paths
 
 
@@ -118,8 +133,10 @@ def _columns(entries: Sequence[Path]) -> list[Column]:
     return columns
 
 
-def _write(path: Path, comparison: EvaluationComparison, flips: int) -> None:
+def _write(path: Path, comparison: EvaluationComparison, flips: int, paths: Sequence[Path]) -> None:
     files = {
+        SOURCES: json.dumps({"runs": [str(path) for path in paths]}) + "\n",
+        "report.html": comparison_page(comparison),
         "comparison.md": report.markdown(comparison, flips),
         "comparison.csv": report.csv_text(comparison),
         "flips.jsonl": report.flips_text(comparison),

@@ -1,4 +1,4 @@
-"""``task=report``: write one HTML page about a run or an evaluation."""
+"""``task=report``: write one HTML page about a run, an evaluation, a comparison or a sweep."""
 
 from __future__ import annotations
 
@@ -8,42 +8,79 @@ from omegaconf import DictConfig
 
 from grit_lightning.app import config
 from grit_lightning.app.overrides import is_default_output, output_path
+from grit_lightning.app.sweeps import failures_of, jobs_of
 from grit_lightning.errors import ConfigError
 from grit_lightning.evaluation.comparison.sources import find
 from grit_lightning.evaluation.predictions import read_predictions
-from grit_lightning.report.run_page import predictions_page, run_page
+from grit_lightning.report.comparison_page import comparison_page
+from grit_lightning.report.run_page import evaluation_page, run_page
+from grit_lightning.report.sweep_page import sweep_page
 from grit_lightning.runs.run_folder import RunFolder
+from grit_lightning.system.disk import disk_refusal
 from grit_lightning.system.files import write_atomic
+from grit_lightning.system.jsonl import parse_object
 from grit_lightning.system.slow import announced
+from grit_lightning.tasks.compare import SOURCES, compare_paths, compared_paths
 from grit_lightning.tasks.evaluate_file import name_problems
 
 FILE = "report.html"
 
 
 def write_report(cfg: DictConfig) -> Path:
-    """Write the page to ``out``, or ``report.html`` in the folder of ``run``; print and return its path.
+    """Write the page to ``out``, or to ``report.html`` in the folder of ``run``; print and return its path.
+
+    ``run`` is a run, an evaluation, a file of predictions, the folder of a comparison or of a sweep. ``runs`` are
+    evaluations to compare, as for ``task=compare``.
 
     Raises:
-        UserError: ``run`` is neither a run nor an evaluation, a file cannot be read, or the page cannot be written.
+        UserError: ``run`` is none of these, a file cannot be read, or the page cannot be written.
     """
     config.check(cfg, "task")
-    given = Path(cfg.run).expanduser().absolute()
-    run = RunFolder(given)
+    if (cfg.run is None) == (not cfg.runs):
+        raise ConfigError("expected what the page is about: run=RUN, or 'runs=[A,B]' for a comparison")
+    resamples = cfg.evaluation.resamples
     with announced("writing the report"):
-        if run.manifest_file.is_file():
-            text, folder = run_page(run, resamples=cfg.evaluation.resamples), run.path
+        if cfg.run is None:
+            text, folder = comparison_page(compare_paths(compared_paths(cfg.runs), resamples=resamples)), None
         else:
-            source = find(given)
-            predictions, problems = read_predictions(source.file)
-            name_problems(problems)
-            text = predictions_page(source.file, predictions, resamples=cfg.evaluation.resamples)
-            folder = source.file.parent
-    target = folder / FILE if is_default_output() else output_path(cfg)
-    target = target / FILE if target.suffix.lower() != ".html" else target
+            text, folder = _page(Path(cfg.run).expanduser().absolute(), resamples)
+    target = folder / FILE if folder is not None and is_default_output() else output_path(cfg)
+    return _write(target if target.suffix.lower() == ".html" else target / FILE, text)
+
+
+def write_run_report(run: RunFolder, *, resamples: int) -> Path:
+    """Write the page about a run into its folder; print and return its path.
+
+    Raises:
+        UserError: a file of the run cannot be read, or the page cannot be written.
+    """
+    with announced("writing the report"):
+        text = run_page(run, resamples=resamples)
+    return _write(run.report_file, text)
+
+
+def _page(given: Path, resamples: int) -> tuple[str, Path]:
+    """Return the page about what lies at a path, and the folder that it belongs to."""
+    run = RunFolder(given)
+    if run.manifest_file.is_file():
+        return run_page(run, resamples=resamples), given
+    if (sources := given / SOURCES).is_file():
+        paths = compared_paths(parse_object(sources.read_bytes(), str(sources)).get("runs", []))
+        return comparison_page(compare_paths(paths, resamples=resamples)), given
+    if jobs := jobs_of(given):
+        return sweep_page(given, jobs, failures_of(given)), given
+    source = find(given)
+    predictions, problems = read_predictions(source.file)
+    name_problems(problems)
+    return evaluation_page(source.file, predictions, resamples=resamples), source.file.parent
+
+
+def _write(target: Path, text: str) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(target, text)
     except OSError as error:
-        raise ConfigError(f"{target} cannot be written: {error.strerror}; give another file as out=…") from error
-    print(f"written to {target} ({len(text.encode()) / 1e6:.1f} MB)")
+        refusal = disk_refusal(error, target) or f"{target} cannot be written: {error.strerror}"
+        raise ConfigError(f"{refusal}; give another file as out=…") from error
+    print(f"report       {target} ({len(text.encode()) / 1e6:.1f} MB)")
     return target

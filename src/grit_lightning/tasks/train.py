@@ -27,7 +27,7 @@ from grit_lightning.app.overrides import (
 )
 from grit_lightning.app.startup import prepare, probe_judge
 from grit_lightning.data.prompt_datamodule import PromptDataModule
-from grit_lightning.errors import CheckpointError, ConfigError
+from grit_lightning.errors import CheckpointError, ConfigError, UserError
 from grit_lightning.runs import inputs as run_inputs
 from grit_lightning.runs import run_folder as runs
 from grit_lightning.runs.checkpoint_files import newest_whole, read_checkpoint, written_checkpoints
@@ -40,6 +40,7 @@ from grit_lightning.system.locks import held
 from grit_lightning.system.log_lines import run_log
 from grit_lightning.system.rank import is_first_process
 from grit_lightning.system.stop import stop_signals
+from grit_lightning.tasks.report import write_run_report
 from grit_lightning.training.callbacks.checkpoints import RAISED_BY_ALL
 from grit_lightning.training.callbacks.heldout import has_finished
 from grit_lightning.training.callbacks.run_records import FinishOnly, ResumeNote
@@ -71,12 +72,27 @@ class Training(NamedTuple):
     trainer: L.Trainer | None
 
 
-def train_policy(cfg: DictConfig) -> Training:
+def train_policy(cfg: DictConfig, *, report: bool) -> Training:
     """Train the policy of the config in a new run folder or, with ``resume``, continue an existing run.
+
+    Args:
+        cfg: the composed config.
+        report: whether to write the page about the run when it has finished.
 
     Raises:
         UserError: a config value, data file or checkpoint cannot be used; raised before the first step.
     """
+    training = _trained(cfg)
+    # A run that had finished before has its page.
+    if report and training.trainer is not None and is_first_process() and has_finished(training.trainer):
+        try:
+            write_run_report(training.run, resamples=cfg.evaluation.resamples)
+        except UserError as error:  # the training is worth as much without its page
+            log.warning("no report: %s", error)
+    return training
+
+
+def _trained(cfg: DictConfig) -> Training:
     if cfg.resume is None:
         return _start(cfg)
     if cfg.resume != AUTO:

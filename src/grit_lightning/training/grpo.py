@@ -125,14 +125,14 @@ class GRPOModule(PolicyModule):
             ref_logprobs = self._reference_logprobs(groups)
         with timer("wait_for_rewards"):
             scores, reward_seconds = scoring.result()
-        judge_metrics = self.judge_watch.step(self.trainer.strategy)
+        others = self.judge_watch.step(self.trainer.strategy)
         self.reward_watch.step(scores, self.trainer.strategy)
         table = reward_table(scores, self.device)
         advantages_P_G = self._advantages(table["total"])
         sums = StepSums(table, groups)
         with timer("update"):
             grad_norm = self._update(groups, table["total"], advantages_P_G, ref_logprobs, sums)
-        self._log(sums, timer, grad_norm, judge_metrics | {"time/reward": reward_seconds})
+        self._log(sums, timer, others | {"time/reward": reward_seconds, "policy/grad_norm": grad_norm.item()})
         cast(LRScheduler, self.lr_schedulers()).step()
         return {"output": StepOutput(batch.step + 1, groups, scores, advantages_P_G.cpu())}
 
@@ -242,9 +242,9 @@ class GRPOModule(PolicyModule):
             max_completion_tokens=self.sampler.max_new_tokens,
         )
 
-    def _log(self, sums: StepSums, timer: PhaseTimer, grad_norm: Tensor, others: dict[str, float]) -> None:
+    def _log(self, sums: StepSums, timer: PhaseTimer, others: dict[str, float]) -> None:
         metrics = sums.metrics(self._sum_over_ranks, with_kl=self.reference is not None)
-        metrics |= self._step_metrics(timer, metrics.pop("tokens")) | others | {"grad_norm": grad_norm.item()}
+        metrics |= self._step_metrics(timer, metrics.pop("rollout/tokens")) | others
         if metrics["reward/unscored"] == 1:
             log.warning("step %d: no completion could be scored, so nothing was learned", self.trainer.global_step)
         self.log_dict(metrics)

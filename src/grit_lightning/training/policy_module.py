@@ -181,11 +181,11 @@ class PolicyModule(L.LightningModule):
         """Return the metrics common to all training steps. ``tokens``: completion tokens of the step over all ranks."""
         return {f"time/{phase}": seconds for phase, seconds in timer.seconds.items()} | {
             "step": float(self.trainer.global_step),  # x axis of the loggers, from 1 as in names of checkpoints
-            "skipped": float(self.guard.in_a_row > 0),
+            "policy/skipped": float(self.guard.in_a_row > 0),
             "time/step": timer.total,
-            "tokens_per_second": tokens / timer.total,
-            "lr": cast(Optimizer, self.optimizers()).param_groups[0]["lr"],
-            "memory/peak_gib": peak_memory_gib(self.device),
+            "time/tokens_per_second": tokens / timer.total,
+            "policy/learning_rate": cast(Optimizer, self.optimizers()).param_groups[0]["lr"],
+            "system/peak_memory_gib": peak_memory_gib(self.device),
         }
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:

@@ -77,8 +77,8 @@ class SFTModule(PolicyModule):
         grad_norm, _ = self._take_update(optimizer, {"the loss": loss})
         self.log_dict(
             {
-                "loss": self._sum_over_ranks(loss).item(),
-                "grad_norm": grad_norm.item(),
+                "policy/loss": self._sum_over_ranks(loss).item(),
+                "policy/grad_norm": grad_norm.item(),
                 **self._step_metrics(timer, tokens.item()),
             }
         )

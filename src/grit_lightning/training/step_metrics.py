@@ -92,7 +92,7 @@ class StepSums:
         total_P_G = table["total"]
         lengths = completion_lengths(groups).to(total_P_G.device).float()
         self.moments = {f"reward/{name}": moments(values) for name, values in table.items()}
-        self.moments["length"] = moments(lengths)
+        self.moments["rollout/length"] = moments(lengths)
         zero = torch.zeros((), dtype=wide_dtype(total_P_G.device), device=total_P_G.device)
         self.sums = {
             "groups": zero + len(groups),
@@ -130,11 +130,11 @@ class StepSums:
             self.sums["clipped"] = self.sums["clipped"] + terms.clipped
 
     def metrics(self, sum_over_ranks: Callable[[Tensor], Tensor], *, with_kl: bool) -> dict[str, float]:
-        """Return means over all ranks by logged name. ``loss`` and ``tokens`` are sums.
+        """Return means over all ranks by logged name. ``policy/loss`` and ``rollout/tokens`` are sums.
 
         Args:
             sum_over_ranks: sums a tensor over all ranks; it is called once.
-            with_kl: whether there is a reference, so that ``kl`` is logged.
+            with_kl: whether there is a reference, so that ``policy/kl`` is logged.
         """
         flat = sum_over_ranks(torch.cat([*self.moments.values(), torch.stack(list(self.sums.values()))]))
         triples = flat[: 3 * len(self.moments)].view(-1, 3)
@@ -147,10 +147,10 @@ class StepSums:
         return result | {
             "reward/zero_variance": sums["zero_variance"] / sums["groups"],
             "reward/unscored": sums["unscored"] / sums["completions"],
-            "truncated": sums["truncated"] / sums["completions"],
-            "tokens": sums["tokens"],
-            "loss": sums["loss"],
-            "entropy": sums["entropy"] / trained,
-            "clip_fraction": sums["clipped"] / trained,
-            **({"kl": sums["kl"] / trained} if with_kl else {}),
+            "rollout/truncated": sums["truncated"] / sums["completions"],
+            "rollout/tokens": sums["tokens"],
+            "policy/loss": sums["loss"],
+            "policy/entropy": sums["entropy"] / trained,
+            "policy/clip_fraction": sums["clipped"] / trained,
+            **({"policy/kl": sums["kl"] / trained} if with_kl else {}),
         }

@@ -99,7 +99,7 @@ def play(shown: Both, trainer: SimpleNamespace, module: Any, start: int = 0, end
             "reward/total/mean": torch.tensor(step / 2),
             "reward/count/mean": torch.tensor(1.0),
             "reward/total/std": torch.tensor(9.0),
-            "loss": torch.tensor(3.0),
+            "policy/loss": torch.tensor(3.0),
         }
         shown.on_train_batch_end(trainer, module, None, None, 0)
     shown.on_train_end(trainer, module)
@@ -227,7 +227,7 @@ def test_without_held_out_samples_there_are_still_curves(tmp_path, trainer, modu
 def test_a_training_without_rewards_has_a_plot_of_its_loss(tmp_path, trainer, module) -> None:
     shown = demonstration(tmp_path, before_and_after=0)
     module = SimpleNamespace(policy=module.policy, backbone=module.backbone)
-    trainer.callback_metrics = {"loss": torch.tensor(1.0)}
+    trainer.callback_metrics = {"policy/loss": torch.tensor(1.0)}
     shown.setup(trainer, module, "fit")
     trainer.global_step = STEPS
     shown.on_train_batch_end(trainer, module, None, None, 0)

@@ -10,56 +10,93 @@ for (const kind of ["mouseover", "mouseout", "focusin", "focusout"]) {
     }
   });
 }
-// The value of a curve at the pointer.
-for (const figure of document.querySelectorAll("figure[data-points]")) {
-  const points = figure.dataset.points.split(" ").map((text) => text.split(",").map(Number));
+// The value of the curve that is nearest to the pointer.
+for (const figure of document.querySelectorAll("figure")) {
   const svg = figure.querySelector("svg"), dot = figure.querySelector("circle"), note = figure.querySelector(".note");
+  const points = [...svg.querySelectorAll("path")].flatMap((path) =>
+    path.dataset.points.split(" ").map((text) => ({ path, at: text.split(",").map(Number) })));
   const usual = note.textContent;
+  const light = (path) => svg.querySelectorAll("path").forEach((one) => one.classList.toggle("lit", one === path));
   svg.addEventListener("pointermove", (event) => {
-    const frame = svg.getBoundingClientRect();
-    const x = ((event.clientX - frame.left) / frame.width) * svg.viewBox.baseVal.width;
-    const near = points.reduce((best, one) => (Math.abs(one[0] - x) < Math.abs(best[0] - x) ? one : best));
-    dot.setAttribute("cx", near[0]);
-    dot.setAttribute("cy", near[1]);
+    const frame = svg.getBoundingClientRect(), box = svg.viewBox.baseVal;
+    const x = ((event.clientX - frame.left) / frame.width) * box.width;
+    const y = ((event.clientY - frame.top) / frame.height) * box.height;
+    // The step first, then the line: values of other steps do not matter.
+    const distance = ({ at }) => 1000 * Math.abs(at[0] - x) + Math.abs(at[1] - y);
+    const near = points.reduce((best, one) => (distance(one) < distance(best) ? one : best));
+    dot.setAttribute("cx", near.at[0]);
+    dot.setAttribute("cy", near.at[1]);
     dot.removeAttribute("hidden");
-    note.textContent = `step ${near[2]}: ${near[3]}`;
+    const label = near.path.dataset.label;
+    note.textContent = `${label ? label + ", " : ""}step ${near.at[2]}: ${near.at[3]}`;
+    if (label) light(near.path);
   });
   svg.addEventListener("pointerleave", () => {
     dot.setAttribute("hidden", "");
     note.textContent = usual;
+    light(null);
   });
 }
-// Filters and order of the rollouts.
-const form = document.getElementById("filter");
-if (form) {
+// Tables are sorted by a click on a heading.
+for (const table of document.querySelectorAll("table.sortable")) {
+  const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
+  const value = (row, index) => {
+    const text = row.cells[index].textContent.trim();
+    return text === "" || isNaN(text) ? text : Number(text);
+  };
+  heads.forEach((head, index) => {
+    const button = document.createElement("button");
+    button.textContent = head.textContent;
+    head.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const down = head.ariaSort === "ascending";
+      heads.forEach((one) => (one.ariaSort = null));
+      head.ariaSort = down ? "descending" : "ascending";
+      const compare = (a, b) => {
+        const [x, y] = [value(a, index), value(b, index)];
+        if (x === "" || y === "") return (x === "") - (y === "");  // cells without a value stay last
+        return (typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(y)) * (down ? -1 : 1);
+      };
+      body.append(...[...body.rows].sort(compare));
+    });
+  });
+}
+// Filters and order of answers and rollouts.
+for (const form of document.querySelectorAll("form.filter")) {
   form.hidden = false;
-  const groups = [...document.querySelectorAll("#rollouts .group")];
+  form.addEventListener("submit", (event) => event.preventDefault());
+  const section = form.parentElement;
+  const groups = [...section.querySelectorAll(".group")];
   const original = new Map(groups.map((group) => [group, [...group.querySelectorAll(".completion")]]));
+  const number = (text) => (text === "" ? -Infinity : Number(text));
   const apply = () => {
     const wanted = Object.fromEntries(new FormData(form));
+    const same = (data, keys) => keys.every((key) => !wanted[key] || data[key] === wanted[key]);
+    const reaches = (data) => ["reward", "advantage"].every((key) => !wanted[key] || number(data[key]) >= wanted[key]);
     let count = 0;
     for (const group of groups) {
-      const ofGroup = ["sample", "dataset"].every((key) => !wanted[key] || group.dataset[key] === wanted[key]);
+      const ofGroup = same(group.dataset, ["sample", "dataset", "kind"]);
       let any = false;
       for (const one of original.get(group)) {
-        const fits = ofGroup && ["right", "invalid"].every((key) => !wanted[key] || one.dataset[key] === wanted[key]);
+        const fits = ofGroup && same(one.dataset, ["right", "invalid"]) && reaches(one.dataset);
         one.toggleAttribute("data-out", !fits);
         any = any || fits;
         count += fits;
       }
       group.toggleAttribute("data-out", !any);
-      const value = (one) => (one.dataset[wanted.order] === "" ? -Infinity : Number(one.dataset[wanted.order]));
+      if (!("order" in wanted)) continue;
       const ordered = [...original.get(group)];
+      const value = (one) => number(one.dataset[wanted.order]);
       if (wanted.order) ordered.sort((a, b) => value(b) - value(a));
       group.append(...ordered);
     }
-    for (const step of document.querySelectorAll("#rollouts details")) {
+    for (const step of section.querySelectorAll("details")) {
       const left = step.querySelector(".group:not([data-out])");
       step.toggleAttribute("data-out", !left);
       if (wanted.sample && left) step.open = true;
     }
     form.querySelector("output").textContent = `${count} completions`;
   };
-  form.addEventListener("change", apply);
+  form.addEventListener("input", apply);
   apply();
 }

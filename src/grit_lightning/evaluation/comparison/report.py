@@ -59,7 +59,7 @@ def terminal(comparison: EvaluationComparison, flips: int) -> str:
 
 def markdown(comparison: EvaluationComparison, flips: int) -> str:
     """Return the comparison as a Markdown page; the arguments are those of :func:`terminal`."""
-    header, rows = _cells(comparison, with_intervals=True)
+    header, rows = cells(comparison, with_intervals=True)
     caveats = [line for pair in comparison.pairs for line in pair.caveats]
     lines = [
         "# Evaluations compared",
@@ -140,17 +140,18 @@ def _tables(comparison: EvaluationComparison) -> str:
     The layouts are: one table with intervals, one table without, and two tables, of values and of differences.
     """
     for with_intervals in (True, False):
-        table = text_table(*_cells(comparison, with_intervals=with_intervals))
+        table = text_table(*cells(comparison, with_intervals=with_intervals))
         if max(map(len, table.splitlines())) <= _WIDTH:
             return table
-    header, rows = _cells(comparison, with_intervals=False)
+    header, rows = cells(comparison, with_intervals=False)
     count = len(comparison.columns)
     values = text_table(header[:count], {title: row[:count] for title, row in rows.items()})
     changes = text_table(header[count:], {title: row[count:] for title, row in rows.items()})
     return f"{values}\n\n{changes}"
 
 
-def _cells(comparison: EvaluationComparison, *, with_intervals: bool) -> tuple[list[str], dict[str, list[str]]]:
+def cells(comparison: EvaluationComparison, *, with_intervals: bool) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the header and the rows of the table of all metrics."""
     of_datasets = comparison.differences
     every: Metrics = {name: None for metrics in comparison.metrics.values() for name in metrics[OVERALL]}
     header, rows = comparison_cells(

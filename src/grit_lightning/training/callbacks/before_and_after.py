@@ -49,7 +49,7 @@ class Demonstration(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Store this step's mean rewards or, without rewards, its loss."""
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        values = reward_means(metrics) or {name: metrics[name] for name in ("loss",) if name in metrics}
+        values = reward_means(metrics) or ({"loss": metrics["policy/loss"]} if "policy/loss" in metrics else {})
         if values:
             self._history.append({"step": trainer.global_step, **values})
 

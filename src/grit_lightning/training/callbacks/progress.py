@@ -15,10 +15,10 @@ from grit_lightning.errors import ConfigError
 
 _SHOWN = {
     "reward": "reward/total/mean",
-    "loss": "loss",
-    "KL": "kl",
-    "length": "length/mean",
-    "tokens/s": "tokens_per_second",
+    "loss": "policy/loss",
+    "KL": "policy/kl",
+    "length": "rollout/length/mean",
+    "tokens/s": "time/tokens_per_second",
 }
 """Metrics beside the progress bar: displayed name to logged name. A reward hides the loss, which then says nothing."""
 

@@ -16,7 +16,11 @@ from grit_lightning.runs.run_folder import RunFolder
 from grit_lightning.system.tables import text_table
 from grit_lightning.training.step_metrics import reward_means
 
-_SUMMARISED = {"KL": "kl", "completion length": "length/mean", "truncated share": "truncated"}
+_SUMMARISED = {
+    "KL": "policy/kl",
+    "completion length": "rollout/length/mean",
+    "truncated share": "rollout/truncated",
+}
 """Metrics listed below the rewards: displayed name to logged name. The truncated share is between 0 and 1."""
 
 
@@ -105,8 +109,6 @@ def places(run: RunFolder) -> str:
         "plots": run.plots,
     }
     lines = [f"{name:<12} {path}" for name, path in found.items() if path.is_dir() and any(path.iterdir())]
-    if any(line.startswith(("rollouts", "evaluation")) for line in lines):
-        lines.append(f"{'report':<12} python -m grit_lightning task=report run={run.path}")
     if run.tensorboard.is_dir():
         lines.append(f"{'curves':<12} tensorboard --logdir {run.tensorboard}")
     return "\n".join(lines)
@@ -116,8 +118,8 @@ def _rows(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return the rows of the summary: total reward and its components, or the loss, then ``_SUMMARISED``."""
     rewards = reward_means(metrics)
     rows = {"reward": rewards.pop("total")} if "total" in rewards else {}
-    if not rows and "loss" in metrics:
-        rows = {"loss": metrics["loss"]}
+    if not rows and "policy/loss" in metrics:
+        rows = {"loss": metrics["policy/loss"]}
     rows |= {f"  {name}": rewards[name] for name in sorted(rewards)}
     return rows | {name: metrics[key] for name, key in _SUMMARISED.items() if key in metrics}
 
