@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from grit_lightning.types import Sample
 
@@ -17,6 +17,10 @@ def subset(samples: Sequence[Sample], count: int | None) -> list[Sample]:
     """
     if count is None or count >= len(samples):
         return list(samples)
-    ids = sorted((sample.id for sample in samples), key=lambda name: hashlib.sha256(name.encode()).digest())
-    drawn = set(ids[:count])
+    drawn = set(drawn_ids((sample.id for sample in samples), count))
     return [sample for sample in samples if sample.id in drawn]
+
+
+def drawn_ids(ids: Iterable[str], count: int) -> list[str]:
+    """Return ``count`` of the ids, those with the smallest hashes, in the order of their hashes."""
+    return sorted(set(ids), key=lambda name: hashlib.sha256(name.encode()).digest())[:count]

@@ -14,6 +14,7 @@ from grit_lightning.training.callbacks.heldout import HeldoutEvaluation
 from grit_lightning.training.callbacks.progress import StepProgressBar
 from grit_lightning.training.callbacks.run_records import RolloutWriter
 from grit_lightning.training.callbacks.summary import TrainingSummary
+from grit_lightning.training.callbacks.tracked import TrackedConfig, TrackedExamples
 
 CONF = Path(__file__).parents[3] / "conf"
 
@@ -32,7 +33,9 @@ class TestConfig:
         assert {name: type(callback) for name, callback in built.items()} == {
             "checkpoint": StepCheckpoint,
             "demonstration": Demonstration,
+            "examples": TrackedExamples,
             "heldout": HeldoutEvaluation,
+            "hyperparameters": TrackedConfig,
             "progress": StepProgressBar,
             "rollouts": RolloutWriter,
             "summary": TrainingSummary,

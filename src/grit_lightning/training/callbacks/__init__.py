@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from grit_lightning.training.callbacks.progress import StepProgressBar
     from grit_lightning.training.callbacks.run_records import ResumeNote, RolloutWriter
     from grit_lightning.training.callbacks.summary import TrainingSummary
+    from grit_lightning.training.callbacks.tracked import TrackedConfig, TrackedExamples
 
 __all__ = [
     "Demonstration",
@@ -19,6 +20,8 @@ __all__ = [
     "RolloutWriter",
     "StepCheckpoint",
     "StepProgressBar",
+    "TrackedConfig",
+    "TrackedExamples",
     "TrainingSummary",
 ]
 
@@ -31,5 +34,6 @@ __getattr__ = lazy_face(
         "progress": ["StepProgressBar"],
         "run_records": ["ResumeNote", "RolloutWriter"],
         "summary": ["TrainingSummary"],
+        "tracked": ["TrackedConfig", "TrackedExamples"],
     },
 )

@@ -20,6 +20,7 @@ from grit_lightning.evaluation.tables import number
 from grit_lightning.runs.run_folder import RunFolder
 from grit_lightning.training.callbacks.checkpoints import StepCheckpoint
 from grit_lightning.training.callbacks.heldout_answers import predict_on_all
+from grit_lightning.training.callbacks.tracked import TrackedExamples
 from grit_lightning.training.grpo import GRPOModule
 from grit_lightning.training.policy_module import PolicyModule
 from grit_lightning.types import Sample
@@ -144,6 +145,9 @@ class HeldoutEvaluation(Checkpoint):
         if trainer.is_global_zero and predictions:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_predictions(path, predictions)
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, TrackedExamples):
+                    callback.held_out(trainer, predictions)
 
     def _judge_step(self, trainer: pl.Trainer, value: float | None) -> None:
         """Keep the checkpoint if ``value`` is the best so far, else count towards ``patience``.

@@ -8,15 +8,13 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from PIL import Image
 
 from grit_lightning.data.images import load_images
 from grit_lightning.evaluation.completion_metrics import is_counting, is_right
 from grit_lightning.evaluation.predictions import Prediction
+from grit_lightning.report.drawing import side_by_side
 from grit_lightning.runs.records import from_record, placed_boxes
 from grit_lightning.system.figures import new_figure, save_figure
 
@@ -148,17 +146,6 @@ def _picture(axes: Axes, one: Prediction) -> None:
         for (x1, y1, x2, y2), image in boxes:
             corner = (x1 + offsets[image] - 0.5, y1 - 0.5)
             axes.add_patch(Rectangle(corner, x2 - x1, y2 - y1, fill=False, **style))
-
-
-def side_by_side(images: Sequence[Image.Image]) -> tuple[Image.Image, list[int]]:
-    """Return the images in one row on white, and the x coordinate in pixels at which each begins."""
-    if len(images) == 1:
-        return images[0], [0]
-    offsets = [0, *accumulate(image.width for image in images)]
-    row = Image.new("RGB", (offsets[-1], max(image.height for image in images)), "white")
-    for image, x in zip(images, offsets, strict=False):
-        row.paste(image, (x, 0))
-    return row, offsets[:-1]
 
 
 def _words(axes: Axes, one: Prediction, when: str) -> None:
