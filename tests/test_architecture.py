@@ -28,12 +28,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rewards": {"judge", "runs", "data", "grounding", "system", "errors", "types"},
     "evaluation": {"rollout", "rewards", "model", "judge", "runs", "grounding", "system", "errors", "types"},
     "report": {"evaluation", "runs", "data", "grounding", "system", "errors", "types"},
+    "demo": {"report", "rollout", "rewards", "model", "runs", "data", "system", "errors", "types"},
     "training": {
         "report", "evaluation", "rollout", "rewards", "model", "judge", "runs", "data", "grounding", "system",
         "errors", "types",
     },
     "tasks": {
-        "training", "report", "evaluation", "rollout", "rewards", "model", "app", "judge", "runs", "data",
+        "training", "demo", "report", "evaluation", "rollout", "rewards", "model", "app", "judge", "runs", "data",
         "grounding", "system", "errors", "types",
     },
     "synthetic": {"data"},

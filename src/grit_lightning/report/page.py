@@ -7,10 +7,10 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from grit_lightning.report.completions import COLOURS
+from grit_lightning.report.completions import COLOURS, Shown
 from grit_lightning.report.curves import HEIGHT, WIDTH
 from grit_lightning.report.pictures import Pictures
 from grit_lightning.system.paths import asset
@@ -23,11 +23,6 @@ _CONTENT = (
 """Parts of a page, each of which may be left out."""
 
 
-def _shown(value: Any) -> Any:
-    """Escape characters that are not printable in every text that the template inserts."""
-    return printable_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
 def html(*, title: str, subtitle: str, pictures: Pictures, content: Mapping[str, Any]) -> str:
     """Return the page.
 
@@ -38,21 +33,46 @@ def html(*, title: str, subtitle: str, pictures: Pictures, content: Mapping[str,
         pictures: the images that it uses.
         content: its parts, by the names of ``_CONTENT``.
     """
-    style, script = (asset(f"report/{name}").read_text(encoding="utf-8") for name in ("style.css", "page.js"))
+    script = source("boxes.js") + source("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_shown)
-    template = environment.from_string(asset("report/page.html").read_text(encoding="utf-8"))
-    return template.render(
-        title=title,
-        subtitle=subtitle + _left_out(pictures),
-        pictures=pictures.all(),
-        colours=COLOURS,
-        curve_size=(WIDTH, HEIGHT),
-        style=Markup(style),
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
-        **(dict.fromkeys(_CONTENT) | dict(content)),
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=title,
+            subtitle=subtitle + _left_out(pictures),
+            pictures=pictures.all(),
+            curve_size=(WIDTH, HEIGHT),
+            style=Markup(source("completion.css") + source("style.css")),
+            script=Markup(script),
+            script_hash=f"sha256-{digest}",
+            **(dict.fromkeys(_CONTENT) | dict(content)),
+        )
     )
+
+
+def completion_html(one: Shown, heading: str, pictures: Pictures) -> str:
+    """Return one completion with its images, for a page that has ``completion.css`` and ``boxes.js``."""
+    macros = _environment().get_template("completion.html").module
+    return str(macros.symbols(pictures.all()) + macros.completion(one, heading))  # type: ignore[attr-defined]
+
+
+def source(name: str) -> str:
+    """Return a part of pages: a template, a style or a script."""
+    return asset(f"report/{name}").read_text(encoding="utf-8")
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_shown, loader=FunctionLoader(source)
+    )
+    environment.globals["colours"] = COLOURS
+    return environment
+
+
+def _shown(value: Any) -> Any:
+    """Escape characters that are not printable in every text that the template inserts."""
+    return printable_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _left_out(pictures: Pictures) -> str:

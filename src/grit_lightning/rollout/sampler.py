@@ -208,6 +208,7 @@ def complete(
     stop: str,
     choose: Choose,
     tick: Callable[[int], None] = lambda position: None,
+    static: bool | None = None,
 ) -> list[Completion]:
     """Decode as many completions of each prompt as there are keys for it.
 
@@ -220,6 +221,8 @@ def complete(
         stop: text that ends a completion and is part of it.
         choose: function that chooses the next tokens.
         tick: function that is called with the number of tokens of the longest completion before each further token.
+        static: whether to decode in static memory, where CUDA replays steps without calling ``choose`` for each;
+            ``None`` for yes on CUDA.
     """
     device = model.device
     on_cuda = device.type == "cuda"
@@ -234,7 +237,7 @@ def complete(
             max_new_tokens=max_new_tokens,
             choose=choose,
             ends=ends,
-            static=on_cuda,
+            static=on_cuda if static is None else static,
             tick=tick,
         )
     owners = [prompt for prompt in prompts for _ in range(generations)]

@@ -7,6 +7,7 @@ from grit_lightning.system.lazy import lazy_face
 if TYPE_CHECKING:
     from grit_lightning.tasks.compare import compare_evaluations
     from grit_lightning.tasks.convert import convert_checkpoint
+    from grit_lightning.tasks.demo import serve_demo
     from grit_lightning.tasks.evaluate import evaluate_model
     from grit_lightning.tasks.export import export_model
     from grit_lightning.tasks.fetch import fetch_data
@@ -26,6 +27,7 @@ __all__ = [
     "import_data",
     "init_project",
     "score_rollouts",
+    "serve_demo",
     "train_policy",
     "validate_data",
     "write_report",
@@ -36,6 +38,7 @@ __getattr__ = lazy_face(
     {
         "compare": ["compare_evaluations"],
         "convert": ["convert_checkpoint"],
+        "demo": ["serve_demo"],
         "evaluate": ["evaluate_model"],
         "export": ["export_model"],
         "fetch": ["fetch_data"],

@@ -1,15 +1,3 @@
-"use strict";
-// Boxes and the words that write them light up together.
-for (const kind of ["mouseover", "mouseout", "focusin", "focusout"]) {
-  document.addEventListener(kind, (event) => {
-    const hit = event.target.closest("[data-box]");
-    if (!hit) return;
-    const on = kind === "mouseover" || kind === "focusin";
-    for (const one of hit.closest(".completion").querySelectorAll(`[data-box="${hit.dataset.box}"]`)) {
-      one.classList.toggle("lit", on);
-    }
-  });
-}
 // The value of the curve that is nearest to the pointer.
 for (const figure of document.querySelectorAll("figure")) {
   const svg = figure.querySelector("svg"), dot = figure.querySelector("circle"), note = figure.querySelector(".note");

@@ -33,7 +33,7 @@ def require_question(template: str) -> None:
 def known_prompts() -> dict[str, str]:
     """Return the version of each prompt of this package, keyed by its name, such as ``grounded``."""
     names = sorted(file.stem for file in (conf_dir() / "prompt").glob("*.yaml"))
-    return {name: prompt_version(**_values(name)) for name in names}
+    return {name: prompt_version(**prompt_values(name)) for name in names}
 
 
 def prompt_name(version: str) -> str:
@@ -41,11 +41,14 @@ def prompt_name(version: str) -> str:
     return next((name for name, known in known_prompts().items() if known == version), version)
 
 
-def _values(name: str) -> dict[str, Any]:
-    """Return a prompt's values as Hydra composes them: those of its defaults in their order, then its own."""
+def prompt_values(name: str) -> dict[str, Any]:
+    """Return ``template`` and ``prefill`` of one of this package's prompts.
+
+    They are composed as Hydra does: those of its defaults in their order, then its own.
+    """
     own = OmegaConf.to_container(OmegaConf.load(conf_dir() / "prompt" / f"{name}.yaml"))
     assert isinstance(own, dict)
     values: dict[str, Any] = {}
     for parent in own.pop("defaults", []):
-        values |= {} if parent == "_self_" else _values(parent)
+        values |= {} if parent == "_self_" else prompt_values(parent)
     return values | {str(key): value for key, value in own.items()}

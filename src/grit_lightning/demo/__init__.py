@@ -1,0 +1,1 @@
+"""The demo: a web page on which a model answers questions about images, and its boxes appear as they are written."""
