@@ -24,7 +24,8 @@ def test_the_share_of_digits_at_least_doubles(compose_config, tmp_path: Path) ->
             "data.val=null",
             "trainer.accelerator=cpu",
             f"out={tmp_path / 'run'}",
-        )
+        ),
+        report=False,
     ).run
     events = EventAccumulator(str(run.tensorboard)).Reload()
     curve = [event.value for event in events.Scalars("reward/total/mean")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +77,40 @@ def test_a_page_that_cannot_be_written_is_an_error_with_its_path(compose_config:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/report\.html cannot be written|file.* cannot be written: .*out=…"):
         report(compose_config, f"run={run.path}", f"out={tmp_path / 'file' / 'below'}")
+
+
+def test_a_gallery_in_markdown_has_its_pictures_beside_it(compose_config: Any, tmp_path: Path) -> None:
+    from PIL import Image
+
+    from support.predicted import record
+
+    Image.new("RGB", (100, 100), "green").save(tmp_path / "x.png")
+
+    def answered(right: set[int]) -> str:
+        nasty = "<script>alert(1)</script> ![x](http://x) \x1b[2J"
+        box = 'I see {"bbox_2d": [1, 2, 30, 40]}'
+        ones = [record(f"{box} {nasty}\n<answer> 2 </answer>", sample_id=f"f/{index}") for index in range(20)]
+        here = {"image": str(tmp_path / "x.png")}
+        scored = [one | here | {"scores": {"judge": float(index in right)}} for index, one in enumerate(ones)]
+        return "".join(json.dumps(one) + "\n" for one in scored)
+
+    run = run_with(tmp_path, {1: [completion("x")]})
+    run.evaluation.mkdir()
+    run.before_file.write_text(answered({*range(0, 10)}))
+    run.after_file.write_text(answered({*range(5, 17)}))
+    page = report(compose_config, f"run={run.path}", f"out={tmp_path / 'docs' / 'gallery.md'}")
+    text = page.read_text()
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## Became right: 7", "## Became wrong: 5", "## Stayed wrong: 3", "## Stayed right: 5",
+    ]  # fmt: skip
+    assert "accuracy 0.500 before, 0.600 after" in " ".join(text.split())
+    pictures = sorted((tmp_path / "docs" / "gallery").iterdir())
+    assert [f"gallery/{file.name}" for file in pictures] == re.findall(r"\]\((gallery/\d\d\.jpg)\)", text)
+    assert len(pictures) == 12
+    assert all(line.startswith("    ") for line in text.splitlines() if "script" in line)
+    assert "\x1b" not in text
+    again = report(compose_config, f"run={run.path}", f"out={tmp_path / 'again' / 'gallery.md'}")
+    assert again.read_bytes() == page.read_bytes()
+    with pytest.raises(UserError, match="holds no answers before and after training"):
+        other = run_with(tmp_path / "other", {1: [completion("x")]})
+        report(compose_config, f"run={other.path}", f"out={tmp_path / 'x.md'}")

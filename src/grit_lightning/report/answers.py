@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grit_lightning.evaluation.predictions import Prediction
-from grit_lightning.report.choice import flips_first
+from grit_lightning.report.choice import first_of_each, flips_first
 from grit_lightning.report.completions import html_size, shown
 from grit_lightning.report.pictures import Pictures
 
@@ -24,7 +24,7 @@ def answers_part(columns: Mapping[str, Sequence[Prediction]], pictures: Pictures
         columns: predictions by the name of the column. A sample flips between the first and the last column.
         pictures: the images of the page.
     """
-    by_sample = {name: _first_of_each(ones) for name, ones in columns.items()}
+    by_sample = {name: first_of_each(ones) for name, ones in columns.items()}
     answers = list(by_sample.values())
     first, last, several = answers[0], answers[-1], len(answers) > 1
     cost = sum(html_size(one) for of in answers for one in of.values()) / max(1, len(last))
@@ -48,13 +48,6 @@ def _note(flips: int, all_flips: int, count: int, every: int, *, several: bool) 
     flipped = "all" if flips == all_flips else f"{flips} of"
     those = f"{flipped} {all_flips} that became right or wrong, then others" if several else "those shown are"
     return f"{count} of {every} questions: {those} evenly spaced in the data"
-
-
-def _first_of_each(predictions: Sequence[Prediction]) -> dict[str, Prediction]:
-    found: dict[str, Prediction] = {}
-    for one in predictions:
-        found.setdefault(one["sample_id"], one)
-    return found
 
 
 def _pair(name: str, by_sample: Mapping[str, Mapping[str, Prediction]], pictures: Pictures) -> dict[str, Any]:

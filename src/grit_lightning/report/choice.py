@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from grit_lightning.evaluation.completion_metrics import is_right
+from grit_lightning.evaluation.predictions import Prediction
 
 
 class Chosen(NamedTuple):
@@ -57,6 +58,14 @@ def flips_first(
     if every > flips:
         gained, lost = _spread(gained, flips * len(gained) // every), _spread(lost, flips * len(lost) // every)
     return Chosen([*gained, *lost, *_spread(same, others)], len(gained) + len(lost), every)
+
+
+def first_of_each(predictions: Sequence[Prediction]) -> dict[str, Prediction]:
+    """Return the first answer to each sample by the sample's id, in the order of the predictions."""
+    found: dict[str, Prediction] = {}
+    for one in predictions:
+        found.setdefault(one["sample_id"], one)
+    return found
 
 
 def _spread(names: Sequence[str], count: int) -> list[str]:

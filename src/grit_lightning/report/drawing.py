@@ -13,7 +13,7 @@ from grit_lightning.runs.records import images_of, placed_boxes, regions_of
 from grit_lightning.types import Box
 
 COLOURS = ("#e6007e", "#0077cc", "#e67700", "#1a9850", "#7b3fe4", "#00a3a3", "#c2a200", "#a0522d")
-"""Colours of boxes in the order in which they are written; the ninth box has that of the first."""
+"""Colours of boxes, or of completions, in their order; the ninth has that of the first."""
 
 REFERENCE = "#111111"
 """Colour of reference boxes, which are dashed."""
@@ -23,25 +23,29 @@ _DASH = (7, 5)
 """Pixels drawn and left out of the outlines of invalid boxes and of reference boxes."""
 
 
-def drawn(record: Mapping[str, Any], *, longest_side: int | None = None) -> Image.Image:
-    """Draw a stored rollout or prediction: its images in a row, with the boxes that were written and those expected.
+def drawn(*records: Mapping[str, Any], longest_side: int | None = None) -> Image.Image:
+    """Draw stored rollouts or predictions: their images in a row, with the boxes that were written and those expected.
+
+    One completion has a colour for each box; several, of one sample, have a colour each.
 
     Args:
-        record: a record of ``runs.records``.
+        records: records of ``runs.records``, all of one sample.
         longest_side: longest side of each image in pixels, to which larger ones are scaled; ``None`` for no limit.
 
     Raises:
         DataError: an image cannot be read.
     """
-    images = images_of(record)
+    images = images_of(records[0])
     pictures = [_scaled(load_image(image, str(image.path)), longest_side) for image in images]
     scales = [picture.width / image.size[0] for picture, image in zip(pictures, images, strict=True)]
-    for region in regions_of(record):
+    for region in regions_of(records[0]):
         _outline(pictures[region.image], region.box, scales[region.image], "white", None)
         _outline(pictures[region.image], region.box, scales[region.image], REFERENCE, _DASH)
-    for index, box, image in placed_boxes(record):
-        pattern = None if record["boxes"][index]["valid"] else _INVALID
-        _outline(pictures[image], box, scales[image], COLOURS[index % len(COLOURS)], pattern)
+    for number, record in enumerate(records):
+        for index, box, image in placed_boxes(record):
+            pattern = None if record["boxes"][index]["valid"] else _INVALID
+            colour = COLOURS[(number if len(records) > 1 else index) % len(COLOURS)]
+            _outline(pictures[image], box, scales[image], colour, pattern)
     return side_by_side(pictures)[0]
 
 

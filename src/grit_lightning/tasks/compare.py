@@ -137,7 +137,7 @@ def _write(path: Path, comparison: EvaluationComparison, flips: int, paths: Sequ
     files = {
         SOURCES: json.dumps({"runs": [str(path) for path in paths]}) + "\n",
         "report.html": comparison_page(comparison),
-        "comparison.md": report.markdown(comparison, flips),
+        "comparison.md": printable_lines(report.markdown(comparison, flips)),
         "comparison.csv": report.csv_text(comparison),
         "flips.jsonl": report.flips_text(comparison),
     }

@@ -1,4 +1,4 @@
-"""``task=report``: write one HTML page about a run, an evaluation, a comparison or a sweep."""
+"""``task=report``: write one HTML page about a run, an evaluation, a comparison or a sweep, or a gallery."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from grit_lightning.errors import ConfigError
 from grit_lightning.evaluation.comparison.sources import find
 from grit_lightning.evaluation.predictions import read_predictions
 from grit_lightning.report.comparison_page import comparison_page
+from grit_lightning.report.gallery import gallery
 from grit_lightning.report.run_page import evaluation_page, run_page
 from grit_lightning.report.sweep_page import sweep_page
+from grit_lightning.runs import run_folder as runs
 from grit_lightning.runs.run_folder import RunFolder
 from grit_lightning.system.disk import disk_refusal
 from grit_lightning.system.files import write_atomic
@@ -30,7 +32,8 @@ def write_report(cfg: DictConfig) -> Path:
     """Write the page to ``out``, or to ``report.html`` in the folder of ``run``; print and return its path.
 
     ``run`` is a run, an evaluation, a file of predictions, the folder of a comparison or of a sweep. ``runs`` are
-    evaluations to compare, as for ``task=compare``.
+    evaluations to compare, as for ``task=compare``. With ``out=FILE.md`` it is a gallery of a run's held-out answers in
+    Markdown, with its pictures in the folder ``FILE`` beside it.
 
     Raises:
         UserError: ``run`` is none of these, a file cannot be read, or the page cannot be written.
@@ -39,6 +42,8 @@ def write_report(cfg: DictConfig) -> Path:
     if (cfg.run is None) == (not cfg.runs):
         raise ConfigError("expected what the page is about: run=RUN, or 'runs=[A,B]' for a comparison")
     resamples = cfg.evaluation.resamples
+    if cfg.run is not None and output_path(cfg).suffix.lower() == ".md":
+        return _write_gallery(runs.open_run(Path(cfg.run).expanduser()), output_path(cfg))
     with announced("writing the report"):
         if cfg.run is None:
             text, folder = comparison_page(compare_paths(compared_paths(cfg.runs), resamples=resamples)), None
@@ -73,6 +78,18 @@ def _page(given: Path, resamples: int) -> tuple[str, Path]:
     predictions, problems = read_predictions(source.file)
     name_problems(problems)
     return evaluation_page(source.file, predictions, resamples=resamples), source.file.parent
+
+
+def _write_gallery(run: RunFolder, target: Path) -> Path:
+    folder = target.with_suffix("")
+    text, pictures = gallery(run, Path(folder.name))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in pictures.items():
+            (folder / name).write_bytes(data)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}") from error
+    return _write(target, text)
 
 
 def _write(target: Path, text: str) -> Path:
