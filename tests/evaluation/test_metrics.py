@@ -343,3 +343,42 @@ def test_metrics_read_numbers_whole():
     assert one["boxes"][0]["valid"] is False
     assert grounding_iou(one) == pytest.approx(2500 / 2525)
     assert record(grounded(think="0, 0, 100, 50%"))["boxes"] == []
+
+
+# The box space of these records is 200 × 100 about an image of 100 × 100 pixels.
+@pytest.mark.parametrize(
+    ("text", "at_50", "mean"),
+    [
+        ("[0, 0, 100, 50]", 1.0, 1.0),
+        ("[0, 0, 100, 30]", 1.0, 0.3),  # IoU 0.6: 0.5, 0.55 and 0.6 are reached
+        ("[0, 0, 100, 25]", 1.0, 0.1),
+        ("[0, 0, 100, 24]", 0.0, 0.0),
+        ("no box", 0.0, 0.0),
+        ("[100, 50, 200, 100] [0, 0, 100, 50]", 0.0, 0.0),  # the first box counts
+        ("[0, 0, 100, 50] [100, 50, 200, 100]", 1.0, 1.0),
+    ],
+)
+def test_box_accuracy_is_that_of_the_first_box(text: str, at_50: float, mean: float) -> None:
+    values = metrics([record(text)])
+    assert (values["box_accuracy"], values["box_accuracy_mean"]) == (at_50, pytest.approx(mean))
+
+
+def test_box_accuracy_is_for_samples_with_one_reference_box() -> None:
+    for boxes in ((), ((0, 0, 50, 50), (60, 60, 70, 70))):
+        values = metrics([record("[0, 0, 100, 50]", boxes=boxes)])
+        assert (values["box_accuracy"], values["box_accuracy_mean"]) == (None, None)
+
+
+def test_accuracy_is_split_by_whether_the_completion_has_boxes() -> None:
+    ones = [record(f"{box} <answer> {answer} </answer>") for box in ("[0, 0, 9, 9]", "") for answer in ("1", "1", "2")]
+    values = metrics([*ones, record("[0, 0, 9, 9] <answer> 1 </answer>")])
+    assert values["accuracy_with_boxes"] == pytest.approx(3 / 4)
+    assert values["accuracy_without_boxes"] == pytest.approx(2 / 3)
+
+
+def test_option_accuracy_reads_the_option_with_any_judge() -> None:
+    said = {"The answer is B.": 1.0, "(A) red": 0.0, "A or B": None, "purple": 0.0}
+    for answer, score in said.items():
+        one = record(f"<answer> {answer} </answer>", answer="blue") | {"options": ["red", "blue"]}
+        assert metrics([one])["option_accuracy"] == score
+    assert metrics([record("<answer> B </answer>", answer="blue")])["option_accuracy"] is None

@@ -162,6 +162,7 @@ def test_an_extended_run_goes_on_where_it_stopped(cli, run: Path, listing) -> No
         "checkpoints/last.ckpt",
         "results.json",
         "inputs.json",
+        "report.html",
         "run.log",
         "tensorboard/hparams.yaml",
         *shown,

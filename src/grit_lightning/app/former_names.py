@@ -89,6 +89,9 @@ def todays_config(values: dict[str, Any]) -> dict[str, Any]:
         if drawn:
             given = {"shapes" if key == "count" else key: value for key, value in drawn.items()}
             data["val"] = [*(data.get("val") or []), given]
+    task = values.get("task")
+    if isinstance(task, dict) and task.get("_target_") == FORMER_TARGETS["grit_lightning.tasks.train.train"]:
+        task.setdefault("report", True)
     return values
 
 

@@ -140,7 +140,7 @@ class GroundedQADataModule(PromptDataModule):
         self.drawn = held_out.drawn if all(one.file.is_relative_to(base) for one in own.files) else []
         if len(self.drawn) < len(held_out.drawn) and is_first_process():
             log.info("the held-out questions of the shapes world are left out: data.train is yours; give data.val=…")
-        self._cache: BoundedCache[str, Prompt] = BoundedCache(cached_samples)
+        self._cache: BoundedCache[tuple[str, tuple[str, ...]], Prompt] = BoundedCache(cached_samples)
         self._samples: dict[str, list[Sample]] = {}
         self._drawn_files: list[DataFile] = []
 
@@ -192,7 +192,7 @@ class GroundedQADataModule(PromptDataModule):
         Raises:
             DataError: the image is invalid, or the prompt is too long.
         """
-        return self._cache.get(sample.source, lambda: self._encoded(sample, load_images(sample)))
+        return self._cache.get((sample.source, sample.options), lambda: self._encoded(sample, load_images(sample)))
 
     def _draw(self) -> None:
         if not self._drawn_files:

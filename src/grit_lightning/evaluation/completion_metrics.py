@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from grit_lightning import grounding
 from grit_lightning.evaluation.predictions import EXACT_MATCH, JUDGE, Prediction
 from grit_lightning.grounding.image_boxes import on_canvas
+from grit_lightning.grounding.options import with_options
+from grit_lightning.judge.option import OptionJudge
 from grit_lightning.runs.records import placed_boxes, regions_of
 from grit_lightning.types import Box
 
@@ -54,6 +56,59 @@ def union_iou(one: Prediction) -> float | None:
     """
     predicted, reference = _boxes(one)
     return grounding.union_iou(predicted, reference) if reference else None
+
+
+def paper_iou(one: Prediction) -> float | None:
+    """Return the IoU of GRIT's evaluation script: of the areas that all written and all reference boxes cover.
+
+    Written boxes are all runs of four whole numbers with commas in the text (``grounding.plain_boxes``): numbers that
+    are no boxes count, and coordinates are taken as original pixels, though a model may write them in another space.
+    Return ``None`` without reference boxes, and for samples of several images, which the script does not know. Source:
+    arXiv 2505.15879, its published code.
+    """
+    reference = [region.box for region in regions_of(one)]
+    if not reference or one.get("more_images"):
+        return None
+    return grounding.union_iou([box.box for box in grounding.plain_boxes(one["text"])], reference)
+
+
+def first_box_iou(one: Prediction) -> float | None:
+    """Return the IoU of the first written box with the reference box, 0 without a written box.
+
+    This is the measure of referring expressions, which have one box: ``None`` for samples with another number.
+    """
+    predicted, reference = _boxes(one)
+    if len(reference) != 1:
+        return None
+    return grounding.iou(predicted[0], reference[0]) if predicted else 0.0
+
+
+def accuracy_at(threshold: float) -> Callable[[Prediction], float | None]:
+    """Return the metric that is 1 if :func:`first_box_iou` is at least ``threshold``, else 0."""
+
+    def reaches(one: Prediction) -> float | None:
+        value = first_box_iou(one)
+        return None if value is None else float(value >= threshold)
+
+    return reaches
+
+
+def mean_accuracy_at(one: Prediction) -> float | None:
+    """Return the mean of :func:`accuracy_at` over the thresholds 0.5, 0.55, …, 0.95."""
+    value = first_box_iou(one)
+    # In hundredths, because 0.05 · k has rounding errors.
+    return None if value is None else sum(value >= hundredths / 100 for hundredths in range(50, 100, 5)) / 10
+
+
+def option_accuracy(one: Prediction) -> float | None:
+    """Return 1 if the answer names the right option, 0 if it names another or none, with any judge.
+
+    Return ``None`` without options, and for an answer that may mean several (``judge.OptionJudge``).
+    """
+    options = one.get("options")
+    if not options:
+        return None
+    return OptionJudge()(with_options(one["question"], options), one["answer"], one["parsed_answer"])
 
 
 def precision(one: Prediction) -> float | None:
@@ -139,9 +194,15 @@ COMPLETION_METRICS: Mapping[str, Callable[[Prediction], float | None]] = {
     "accuracy": judge_score,
     "accuracy_binarised": is_right,
     EXACT_MATCH: lambda one: one["scores"].get(EXACT_MATCH),
+    "option_accuracy": option_accuracy,
+    "accuracy_with_boxes": lambda one: judge_score(one) if one["boxes"] else None,
+    "accuracy_without_boxes": lambda one: None if one["boxes"] else judge_score(one),
     "grounding_iou": grounding_iou,
     "matched_iou": matched_iou,
     "union_iou": union_iou,
+    "paper_iou": paper_iou,
+    "box_accuracy": accuracy_at(0.5),
+    "box_accuracy_mean": mean_accuracy_at,
     "giou": matched_giou,
     "precision": precision,
     "recall": recall,

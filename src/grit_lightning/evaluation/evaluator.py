@@ -6,6 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,9 +16,9 @@ from grit_lightning.errors import ConfigError
 from grit_lightning.evaluation.during_training import DuringTraining
 from grit_lightning.evaluation.metrics import metric_names
 from grit_lightning.evaluation.predictions import EXACT_MATCH, JUDGE, Prediction, given_answer, prediction
-from grit_lightning.grounding.options import chosen_option, with_options
+from grit_lightning.grounding.options import chosen_option, shuffled, with_options
 from grit_lightning.judge.exact import ExactMatch
-from grit_lightning.judge.protocol import Judge, begin_judging
+from grit_lightning.judge.protocol import Judge, answer_for, begin_judging
 from grit_lightning.model.backbones.protocol import Backbone
 from grit_lightning.rewards.weighted_sum import Component, Rewards
 from grit_lightning.rollout.sampler import Sampler, greedy
@@ -43,6 +44,7 @@ class Evaluator:
         measures: additional scores of a completion by name, with the signature of a reward component.
         resamples: number of bootstrap resamples for confidence intervals; 0 for no intervals.
         during_training: when a training run answers held-out samples; ``None`` for never.
+        shuffle_options: seed of the order in which a sample's options are shown; ``None`` for that of the data.
 
     Raises:
         ConfigError: a value is out of range, or a measure has the name of a built-in score.
@@ -60,6 +62,7 @@ class Evaluator:
         measures: Mapping[str, Component],
         resamples: int,
         during_training: DuringTraining | None = None,
+        shuffle_options: int | None = None,
     ) -> None:
         for key, value, least in (
             ("max_new_tokens", max_new_tokens, 1),
@@ -80,6 +83,7 @@ class Evaluator:
         self.judge = judge
         self.resamples = resamples
         self.during_training = during_training
+        self.shuffle_options = shuffle_options
         fns: dict[str, Component] = {JUDGE: self._verdict, EXACT_MATCH: _exact_match, **measures}
         try:
             self._scores = Rewards({name: {"weight": 0, "fn": fn} for name, fn in fns.items()})
@@ -114,6 +118,7 @@ class Evaluator:
             },
             "judge": _judge_name(self.judge),
             "measures": self._measures,
+            **({} if self.shuffle_options is None else {"shuffle_options": self.shuffle_options}),
         }
 
     def predict(
@@ -139,6 +144,7 @@ class Evaluator:
             what: description of the work, shown with the progress.
             quiet: True to report no progress.
         """
+        samples = [self._shuffled(sample) for sample in samples]
         waiting: deque[Callable[[], list[Prediction]]] = deque()
         with _progress(what, len(samples), quiet=quiet) as advance:
             for batch in self._batches(samples, prompt):
@@ -187,6 +193,11 @@ class Evaluator:
             for one, score in zip(predictions, scored, strict=True)
         ]
 
+    def _shuffled(self, sample: Sample) -> Sample:
+        if self.shuffle_options is None or not sample.options:
+            return sample
+        return replace(sample, options=shuffled(sample.options, key=f"{self.shuffle_options}/{sample.id}"))
+
     def _batches(self, samples: Sequence[Sample], prompt: Callable[[Sample], Prompt]) -> Iterator[list[Prompt]]:
         at_once = max(1, self.batch_size // self.samples_each)
         window = 4 * at_once  # prompts in memory: enough to group prompts of similar length
@@ -207,7 +218,7 @@ class Evaluator:
 
     def _verdict(self, sample: Sample, completion: Completion) -> float | Future[float | None]:
         """Return the judge's score of the answer. An empty answer scores 0 and is not sent to the judge."""
-        answer = chosen_option(given_answer(completion.text), sample.options)
+        answer = answer_for(self.judge, given_answer(completion.text), sample.options)
         question = with_options(sample.question, sample.options)
         return begin_judging(self.judge, question, sample.answer, answer) if answer else 0.0
 

@@ -28,6 +28,7 @@ from grit_lightning.runs.record_rules import (
     SCORES,
     SHARES,
     TEXT,
+    TEXTS,
     WHOLE,
     WRITTEN_BOXES,
     Rule,
@@ -55,6 +56,7 @@ _FIELDS: Mapping[str, Rule] = {
     "reference_images": IMAGE_NUMBERS,
     "reference_labels": LABELS,
     "more_images": IMAGES,
+    "options": TEXTS,
     "scores": SCORES,
 }
 """Validation rules for the fields that the metrics read."""

@@ -1,7 +1,7 @@
 """Judges: callables that score from 0 to 1 how well an answer agrees with the reference answer to a question.
 
-``ExactMatch`` compares strings. ``LLMJudge`` asks a language model over HTTP: at OpenAI, at Azure, or at any server
-with OpenAI's protocol.
+``ExactMatch`` compares strings, ``OptionJudge`` reads the option that an answer names. ``LLMJudge`` asks a language
+model over HTTP: at OpenAI, at Azure, or at any server with OpenAI's protocol.
 """
 
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from grit_lightning.judge.chat.reply_cache import CacheOptions
     from grit_lightning.judge.exact import ExactMatch
     from grit_lightning.judge.llm import LLMJudge, Price
+    from grit_lightning.judge.option import OptionJudge
     from grit_lightning.judge.protocol import AsksAhead, Judge
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Judge",
     "LLMJudge",
     "Limits",
+    "OptionJudge",
     "Price",
 ]
 
@@ -36,6 +38,7 @@ __getattr__ = lazy_face(
         "chat.reply_cache": ["CacheOptions"],
         "exact": ["ExactMatch"],
         "llm": ["LLMJudge", "Price"],
+        "option": ["OptionJudge"],
         "protocol": ["AsksAhead", "Judge"],
     },
 )

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Protocol, TypeVar, runtime_checkable
 
+from grit_lightning.grounding.options import chosen_option
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -16,6 +18,15 @@ class Judge(Protocol):
 
     def __call__(self, question: str, reference: str, answer: str) -> float | None:
         """Return the agreement of ``answer`` with ``reference``, 0 to 1, or ``None`` if there is no score."""
+
+
+def answer_for(judge: Judge, answer: str, options: Sequence[str]) -> str:
+    """Return the answer that a judge is asked about.
+
+    It is the text of the option that the answer names by its letter alone, so that judges need not know the letters. A
+    judge with the attribute ``reads_options`` gets the answer as it is.
+    """
+    return answer.strip() if getattr(judge, "reads_options", False) else chosen_option(answer, options)
 
 
 @runtime_checkable

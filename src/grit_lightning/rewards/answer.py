@@ -8,9 +8,9 @@ from collections import Counter
 from concurrent.futures import Future
 from functools import partial
 
-from grit_lightning.grounding.options import chosen_option, with_options
+from grit_lightning.grounding.options import with_options
 from grit_lightning.grounding.sections import answer_text
-from grit_lightning.judge.protocol import AsksAhead, Judge, then
+from grit_lightning.judge.protocol import AsksAhead, Judge, answer_for, then
 from grit_lightning.types import Completion, Sample
 
 _PUNCTUATION_TO_SPACE = str.maketrans(string.punctuation, " " * len(string.punctuation))
@@ -21,7 +21,8 @@ def answer_match(
 ) -> float | Future[float | None] | None:
     """Return 1 if the judge's score of the answer is above ``threshold``, else 0.
 
-    The judge reads the question with its options, not the prompt around it, and the text of the chosen option. A
+    The judge reads the question with its options, not the prompt around it, and the text of the chosen option (a
+    judge that reads options itself, the answer as it is). A
     missing or empty answer scores 0 without a call to the judge. An answer that the judge could not score is unscored
     (``None``), not wrong. GRIT trains with threshold 0 and evaluates on raw scores.
 
@@ -32,7 +33,7 @@ def answer_match(
             is returned as a future.
         threshold: score above which an answer counts as right; ``None`` to return the judge's raw score, 0 to 1.
     """
-    answer = chosen_option(answer_text(completion.text) or "", sample.options)
+    answer = answer_for(judge, answer_text(completion.text) or "", sample.options)
     if not answer:
         return 0.0
     question = with_options(sample.question, sample.options)

@@ -93,7 +93,8 @@ def test_without_an_interval_there_are_ten_times_a_run_and_only_the_first_proces
         callback.on_train_batch_end(trainer(logger, step), None, rollouts(tmp_path, step))
     other = trainer(logger, 1, is_global_zero=False)
     callback.on_train_batch_end(other, None, rollouts(tmp_path, 99))
-    callback.on_train_batch_end(trainer(logger, 1), None, None)  # a step of fine-tuning
+    for nothing in (None, {}):  # as a step of fine-tuning returns
+        callback.on_train_batch_end(trainer(logger, 1), None, nothing)
     logger.finalize("success")
     images, _ = stored(tmp_path / "tensorboard")
     assert [step for step, _ in images["rollout/example_1"]] == list(range(1, 41, 4))

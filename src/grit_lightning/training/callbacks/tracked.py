@@ -112,9 +112,9 @@ class TrackedExamples(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         """Send the first completions of some of the first process's prompts."""
         every = self.every_n_steps or max(1, trainer.max_steps // 10)
-        if not isinstance(outputs, Mapping) or not trainer.is_global_zero or (trainer.global_step - 1) % every:
+        done = outputs.get("output") if isinstance(outputs, Mapping) else None
+        if done is None or not trainer.is_global_zero or (trainer.global_step - 1) % every:
             return  # fine-tuning has no rollouts
-        done = outputs["output"]
         groups, scores = done.groups[: self.examples], done.scores[: self.examples]
         rows = records(done.step, groups, scores, done.advantages_P_G[: self.examples])
         self._send(trainer, "rollout", [row for row in rows if row["completion_index"] == 0], done.step)
