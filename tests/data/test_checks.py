@@ -38,6 +38,14 @@ def test_absent_files_are_named_in_one_warning(write, record, tmp_path, caplog):
         find_files(absent, "val", quiet=False)
 
 
+def test_a_field_with_nearly_the_name_of_another_is_named_once(write, record, caplog):
+    file = write(*[record(bboxes=[[0, 0, 1, 1]], difficulty=2)] * 3)
+    with caplog.at_level(logging.WARNING):
+        assert read_file(entry(file), quiet=False).problems == ()
+        read_file(entry(file), quiet=True)
+    assert caplog.messages == [f"{file}: field 'bboxes' only reaches rewards as sample.extra; is 'bboxs' meant?"]
+
+
 def test_a_file_without_its_image_folder_is_skipped_as_if_absent(write, record, tmp_path, caplog):
     there = entry(write(record()))
     bare = DataFile(write(record(), name="mme.jsonl"), tmp_path / "mme")

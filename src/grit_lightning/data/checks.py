@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -13,6 +14,7 @@ from statistics import median
 from grit_lightning.data.image_checks import worker_pool
 from grit_lightning.data.images import load_images
 from grit_lightning.data.listing import DataFile
+from grit_lightning.data.record_fields import KNOWN
 from grit_lightning.data.records import read_samples
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.system.files import require_regular
@@ -114,7 +116,16 @@ def read_file(entry: DataFile, *, quiet: bool) -> FileCheck:
                 samples.append(item)
             else:
                 problems.append(item)
+    if not quiet:
+        _warn_of_misspelt(entry.file, samples)
     return FileCheck(entry.file, tuple(samples), (), (), tuple(problems))
+
+
+def _warn_of_misspelt(file: Path, samples: Sequence[Sample]) -> None:
+    """Warn of further fields with nearly the name of a field that is read, such as ``bboxes``."""
+    for name in dict.fromkeys(name for sample in samples for name in sample.extra):
+        if near := get_close_matches(name, sorted(KNOWN), n=1, cutoff=0.8):
+            log.warning("%s: field '%s' only reaches rewards as sample.extra; is '%s' meant?", file, name, near[0])
 
 
 def check_samples(

@@ -61,7 +61,7 @@ def write_run_report(run: RunFolder, *, resamples: int) -> Path:
     """
     with announced("writing the report"):
         text = run_page(run, resamples=resamples)
-    return _write(run.report_file, text)
+    return _write(run.report_file.absolute(), text)
 
 
 def _page(given: Path, resamples: int) -> tuple[str, Path]:
