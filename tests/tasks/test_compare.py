@@ -131,7 +131,8 @@ def test_a_published_figure_is_shown_where_the_protocol_is_the_same(
     write_evaluation(place / "trained", judged, protocol)
     write_evaluation(place / "cut", judged[1:], protocol)
     run_task(compose_config, "runs=[cut,trained]", "out=found")
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("published")]
+    (line, other) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("published")]
+    assert other.startswith("published: vsr GRIT's script's IoU 0.325")
     assert re.fullmatch(r"published: vsr accuracy 0\.729, .+ \(arXiv 2505\.15879; .+\); trained: 0\.500 \(.+\)", line)
     assert "published: vsr accuracy 0.729" in (place / "found" / "comparison.md").read_text()
 
