@@ -166,7 +166,8 @@ def known_keys() -> frozenset[str]:
     for group in GROUPS:
         for file in sorted((conf_dir() / group).glob("*.yaml")):
             sign = "+" if group == "experiment" else ""
-            found |= set(flat(composed(f"{sign}{group}={file.stem}")))
+            of_task = ["task=bench"] if group == "suite" else []  # no other task has suites
+            found |= set(flat(composed(*of_task, f"{sign}{group}={file.stem}")))
     return frozenset(found)
 
 

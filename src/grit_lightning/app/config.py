@@ -54,6 +54,7 @@ class Schema:
     # Optional, as they can be removed on the command line: ~logger ~callbacks
     logger: Any = None
     callbacks: Any = None
+    suite: Any = None  # of task=bench
 
 
 def register() -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from grit_lightning.system.lazy import lazy_face
 
 if TYPE_CHECKING:
+    from grit_lightning.tasks.bench import run_benchmark
     from grit_lightning.tasks.compare import compare_evaluations
     from grit_lightning.tasks.convert import convert_checkpoint
     from grit_lightning.tasks.demo import serve_demo
@@ -26,6 +27,7 @@ __all__ = [
     "fetch_data",
     "import_data",
     "init_project",
+    "run_benchmark",
     "score_rollouts",
     "serve_demo",
     "train_policy",
@@ -36,6 +38,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
+        "bench": ["run_benchmark"],
         "compare": ["compare_evaluations"],
         "convert": ["convert_checkpoint"],
         "demo": ["serve_demo"],

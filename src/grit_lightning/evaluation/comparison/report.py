@@ -49,7 +49,7 @@ def terminal(comparison: EvaluationComparison, flips: int) -> str:
         "\n".join(
             line for column in comparison.columns for line in (f"{column.name}: {column.file}", f"  {column.how()}")
         ),
-        _tables(comparison),
+        table(comparison),
         "\n".join(published_lines(comparison)),
         "\n".join(map(pair_line, comparison.pairs)),
         "\n  ".join(filter(None, [_list_title(comparison.flips, flips), *map(flip_line, comparison.flips[:flips])])),
@@ -59,20 +59,14 @@ def terminal(comparison: EvaluationComparison, flips: int) -> str:
 
 def markdown(comparison: EvaluationComparison, flips: int) -> str:
     """Return the comparison as a Markdown page; the arguments are those of :func:`terminal`."""
-    header, rows = cells(comparison, with_intervals=True)
     caveats = [line for pair in comparison.pairs for line in pair.caveats]
     lines = [
         "# Evaluations compared",
         "",
         *(f"- **{_plain(column.name)}**: `{column.file}`, {_plain(column.how())}" for column in comparison.columns),
         "",
-        f"| | {' | '.join(map(_plain, header))} |",
-        f"|---|{'---:|' * len(header)}",
-        *(f"| {_plain(title)} | {' | '.join(map(_plain, row))} |" for title, row in rows.items()),
-        "",
-        "In brackets: 95 % bootstrap intervals over samples. Differences are paired: over the samples of both runs.",
+        *markdown_table(comparison),
         *(["", "Not quite comparable:", "", *(f"- {_plain(line)}" for line in caveats)] if caveats else []),
-        *(["", *(f"- {_plain(line)}" for line in published)] if (published := published_lines(comparison)) else []),
         "",
         "## Samples that flipped",
         "",
@@ -85,6 +79,19 @@ def markdown(comparison: EvaluationComparison, flips: int) -> str:
         *(f"- {_plain(flip_line(flip))}" for flip in comparison.flips[:flips]),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def markdown_table(comparison: EvaluationComparison) -> list[str]:
+    """Return the lines of the table in Markdown, what its brackets mean, and the published figures beside it."""
+    header, rows = cells(comparison, with_intervals=True)
+    return [
+        f"| | {' | '.join(map(_plain, header))} |",
+        f"|---|{'---:|' * len(header)}",
+        *(f"| {_plain(title)} | {' | '.join(map(_plain, row))} |" for title, row in rows.items()),
+        "",
+        "In brackets: 95 % bootstrap intervals over samples. Differences are paired: over the samples of both runs.",
+        *(["", *(f"- {_plain(line)}" for line in published)] if (published := published_lines(comparison)) else []),
+    ]
 
 
 def csv_text(comparison: EvaluationComparison) -> str:
@@ -134,7 +141,7 @@ def published_lines(comparison: EvaluationComparison) -> list[str]:
 # ---- tables and CSV ----
 
 
-def _tables(comparison: EvaluationComparison) -> str:
+def table(comparison: EvaluationComparison) -> str:
     """Return the widest layout that fits ``_WIDTH``.
 
     The layouts are: one table with intervals, one table without, and two tables, of values and of differences.
