@@ -19,7 +19,7 @@ from grit_lightning.evaluation.predictions import Prediction
 from grit_lightning.rollout.sampler import Sampler, greedy
 from grit_lightning.system import slow
 from grit_lightning.system.slow import announced
-from grit_lightning.types import Prompt
+from grit_lightning.types import Prompt, Sample
 from support.predicted import evaluator as make_evaluator
 
 
@@ -126,6 +126,35 @@ def test_score_again_replaces_the_scores_and_nothing_else(backbone, talkative, m
     }
 
 
+@torch.no_grad()
+def test_options_are_shown_in_an_order_that_seed_and_sample_decide(backbone, talkative, many_prompts) -> None:
+    options = ("red", "blue", "green", "yellow")
+    with_options = [
+        dataclasses.replace(one, sample=dataclasses.replace(one.sample, options=options)) for one in many_prompts[:6]
+    ]
+    by_id = {prompt.sample.id: prompt for prompt in with_options}
+
+    def orders(seed: int | None) -> dict[str, tuple[str, ...]]:
+        asked: list[Sample] = []
+
+        def prompt(sample: Sample) -> Prompt:
+            asked.append(sample)
+            return dataclasses.replace(by_id[sample.id], sample=sample)
+
+        made = make_evaluator(max_new_tokens=2, shuffle_options=seed)
+        samples = [one.sample for one in with_options]
+        groups = made.predict(talkative, backbone, samples, prompt, what="x", quiet=True)
+        shown = {one["sample_id"]: tuple(one["options"]) for group in groups for one in group}
+        assert shown == {one.id: one.options for one in asked}
+        return shown
+
+    assert set(orders(None).values()) == {options}
+    shuffled = orders(1)
+    assert shuffled == orders(1) != orders(2)
+    assert len(set(shuffled.values())) > 1
+    assert {tuple(sorted(order)) for order in shuffled.values()} == {tuple(sorted(options))}
+
+
 def test_settings_change_with_everything_that_decides_a_prediction() -> None:
     greedy_settings = make_evaluator(batch_size=1).settings()
     assert greedy_settings == make_evaluator(batch_size=9, resamples=5, seed=4).settings()
@@ -135,6 +164,7 @@ def test_settings_change_with_everything_that_decides_a_prediction() -> None:
         {"stop": "x"},
         {"judge": lambda *_: 1.0},
         {"measures": {"mine": lambda sample, completion: 1.0}},
+        {"shuffle_options": 0},
     ]
     for change in changes:
         assert make_evaluator(**change).settings() != greedy_settings
