@@ -90,12 +90,13 @@ def serve() -> None:
     """Fork for each request on stdin, and answer with the exit status."""
     import lightning
     import peft
+    import tensorboard.backend.event_processing.event_accumulator  # of the page at the end of a training
     import torch
     import transformers
 
     import grit_lightning.tasks.train  # noqa: F401
 
-    del lightning, peft, torch, transformers
+    del lightning, peft, tensorboard, torch, transformers
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
