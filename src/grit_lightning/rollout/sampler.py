@@ -88,10 +88,9 @@ class Sampler:
             position_now = position
 
         def so_far() -> str:
-            done = f"{len(groups) * group_size} of {len(order) * group_size} completions"
-            return (
-                f"rolling out: {done}, {tokens} tokens; the next are at token {position_now} of {self.max_new_tokens}"
-            )
+            done = f"{len(groups) * group_size} of {len(order) * group_size} completions are done"
+            known = f" ({tokens} tokens)" if tokens else ""
+            return f"rolling out: {done}{known}; the next are at token {position_now} of {self.max_new_tokens}"
 
         with announced(so_far, after=4, every=15):
             for start in range(0, len(order), chunk):

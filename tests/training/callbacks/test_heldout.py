@@ -150,11 +150,11 @@ class TestBest:
         kept = play(callback(tmp_path, every_n_steps=1), [0.25, 0.5, 0.5, 0.25, 0.75])
         assert kept == [1, 2, 5]
         assert trainer.progress_bar_callback.lines == [
-            "held-out overall/accuracy after step 1: 0.250, the best so far",
-            "held-out overall/accuracy after step 2: 0.500, the best so far",
-            "held-out overall/accuracy after step 3: 0.500, best 0.500 after step 2",
-            "held-out overall/accuracy after step 4: 0.250, best 0.500 after step 2",
-            "held-out overall/accuracy after step 5: 0.750, the best so far",
+            "held-out overall/accuracy after step 1: 0.250 on 4 questions, the best so far",
+            "held-out overall/accuracy after step 2: 0.500 on 4 questions, the best so far",
+            "held-out overall/accuracy after step 3: 0.500 on 4 questions, best 0.500 after step 2",
+            "held-out overall/accuracy after step 4: 0.250 on 4 questions, best 0.500 after step 2",
+            "held-out overall/accuracy after step 5: 0.750 on 4 questions, the best so far",
         ]
 
     def test_mode_min_keeps_the_lowest_value(self, play, tmp_path) -> None:

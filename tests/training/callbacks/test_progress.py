@@ -72,6 +72,18 @@ class TestProgressInALogFile:
         line = bar._line(SimpleNamespace(global_step=110, max_steps=200), {})
         assert line == "step 110/200  3 s/step  04:30 left"
 
+    def test_what_comes_before_the_first_step_is_not_part_of_its_time(self, monkeypatch):
+        now = [1000.0]
+        monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+        bar, trainer = StepProgressBar(line_every_n_steps=1), SimpleNamespace(global_step=0, max_steps=80)
+        bar.on_train_start(trainer, None)
+        now[0] += 44  # held-out questions
+        for step in (1, 2):
+            bar.on_train_batch_start(trainer)
+            now[0] += 2
+            trainer.global_step = step
+            assert bar._line(trainer, {}).startswith(f"step {step}/80  2 s/step  02:3")
+
     @pytest.mark.parametrize("first_rank", [True, False])
     def test_only_the_first_rank_shows_progress(self, capsys, first_rank):
         bar = StepProgressBar(line_every_n_steps=1)

@@ -168,8 +168,10 @@ class HeldoutEvaluation(Checkpoint):
             self._worse_in_a_row += 1
         if trainer.is_global_zero and trainer.progress_bar_callback is not None:
             best = "the best so far" if better else f"best {number(self._best)} after step {self._best_step}"
-            name = options.monitor
-            trainer.progress_bar_callback.print(f"held-out {name} after step {step}: {number(value)}, {best}")
+            name, questions = options.monitor, f"{len(self._between)} questions"
+            trainer.progress_bar_callback.print(
+                f"held-out {name} after step {step}: {number(value)} on {questions}, {best}"
+            )
         self._stop_early(trainer)
 
     def _stop_early(self, trainer: pl.Trainer) -> None:

@@ -43,7 +43,7 @@ class StepProgressBar(ProgressBar):
         self.line_every_n_steps = line_every_n_steps
         self._enabled = True
         self._bar: tqdm | None = None
-        self._start_time = 0.0
+        self._start_time: float | None = None
         self._start_step = 0
 
     @property
@@ -68,10 +68,17 @@ class StepProgressBar(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar if stderr is a terminal."""
-        self._start_time, self._start_step = time.monotonic(), trainer.global_step
+        self._start_time, self._start_step = None, trainer.global_step
         if self._enabled and sys.stderr.isatty():
             total = _total(trainer)
             self._bar = tqdm(desc="Training", total=total, initial=trainer.global_step, unit="step", dynamic_ncols=True)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Begin to time at the first step: held-out questions before it are no part of the seconds a step takes."""
+        if self._start_time is None:
+            self._start_time = time.monotonic()
+            if self._bar is not None:
+                self._bar.unpause()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Update the bar, or print a line if one is due."""
@@ -110,7 +117,8 @@ class StepProgressBar(ProgressBar):
         Example: ``step 12/200  reward 1.25  KL 0.0031  length 310  tokens/s 950  4.1 s/step  12:50 left``.
         """
         total = _total(trainer)
-        seconds = (time.monotonic() - self._start_time) / max(1, trainer.global_step - self._start_step)
+        started = time.monotonic() if self._start_time is None else self._start_time
+        seconds = (time.monotonic() - started) / max(1, trainer.global_step - self._start_step)
         parts = [f"step {trainer.global_step}" + (f"/{total}" if total else "")]
         parts += [f"{name} {value:.3g}" for name, value in shown.items()]
         parts += [f"{seconds:.3g} s/step"]
