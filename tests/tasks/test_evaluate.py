@@ -76,7 +76,7 @@ def test_a_training_answers_held_out_questions_every_n_steps(finished) -> None:
     run, done = finished
     files = [run / "eval" / "training" / f"step_00000{step}.jsonl" for step in (1, 2)]
     assert read_predictions(files[1]) == read_predictions(run / "eval" / "after.jsonl")
-    said = re.findall(r"^held-out overall/accuracy after step (\d): (\S+), (.+)$", done.stdout, re.M)
+    said = re.findall(r"^held-out overall/accuracy after step (\d): (\S+) on \d questions, (.+)$", done.stdout, re.M)
     accuracies = [summary(read_predictions(file))["overall"]["accuracy"] for file in files]
     assert [(step, value) for step, value, _ in said] == [("1", f"{accuracies[0]:.3f}"), ("2", f"{accuracies[1]:.3f}")]
     best = 2 if accuracies[1] > accuracies[0] else 1
