@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from PIL import Image
 from grit_lightning.report.run_page import run_page
 from grit_lightning.report.sweep_page import sweep_page
 from grit_lightning.runs.results import write_results
+from support.browser import CHROMIUM
 from support.pages import NASTY, completion, run_with
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

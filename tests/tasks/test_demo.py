@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,11 +18,11 @@ import pytest
 from PIL import Image
 
 from grit_lightning.system.paths import asset
+from support.browser import CHROMIUM
 
 pytest.importorskip("gradio", reason="the extra demo is not installed")
 
 PICTURE = asset("shapes20/images/tallyqa_train_0_1.png")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from grit_lightning.app import config, sweeps
 from grit_lightning.app.error_lines import one_line
 from grit_lightning.app.former_names import todays_override
-from grit_lightning.app.overrides import is_given, is_sweep
+from grit_lightning.app.overrides import is_given, is_sweep, task_options
 from grit_lightning.errors import ConfigError, UserError
 from grit_lightning.system.disk import disk_refusal
 from grit_lightning.system.paths import conf_dir
@@ -65,8 +65,7 @@ def _run_with_hydra() -> None:
             del os.environ["HYDRA_FULL_ERROR"]  # so that processes started by the task do not inherit it
         try:
             _refuse_unused(cfg)
-            options = {key: value for key, value in cfg.task.items() if not str(key).startswith("_")}
-            return optimized(cfg, _task(cfg.task._target_)(cfg, **options))
+            return optimized(cfg, _task(cfg.task._target_)(cfg, **task_options(cfg)))
         except Exception as error:
             line = _line(error)
             if is_sweep():  # Hydra goes on with the next job

@@ -30,6 +30,11 @@ def given_overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
+def task_options(cfg: DictConfig) -> dict[str, Any]:
+    """Return the options that the config passes to its task's function, by name."""
+    return {str(key): value for key, value in cfg.task.items() if not str(key).startswith("_")}
+
+
 def is_sweep() -> bool:
     """Tell whether this process runs one job of a ``--multirun`` sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

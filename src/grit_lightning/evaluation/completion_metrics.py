@@ -16,7 +16,7 @@ COUNTING_DATASETS = frozenset({"tallyqa"})
 """Datasets whose questions ask for a number."""
 
 MATCH_IOU = 0.5
-"""A box counts as found, in precision and recall, if it is paired at this IoU or above."""
+"""A box counts as found, in precision, recall and box accuracy, from this IoU on."""
 
 UNMATCHED_GIOU = -1.0
 """GIoU of a box without a partner: the smallest value that a pair can have."""
@@ -83,18 +83,14 @@ def first_box_iou(one: Prediction) -> float | None:
     return grounding.iou(predicted[0], reference[0]) if predicted else 0.0
 
 
-def accuracy_at(threshold: float) -> Callable[[Prediction], float | None]:
-    """Return the metric that is 1 if :func:`first_box_iou` is at least ``threshold``, else 0."""
-
-    def reaches(one: Prediction) -> float | None:
-        value = first_box_iou(one)
-        return None if value is None else float(value >= threshold)
-
-    return reaches
+def box_accuracy(one: Prediction) -> float | None:
+    """Return 1 if :func:`first_box_iou` is at least 0.5, else 0; ``None`` where that is not defined."""
+    value = first_box_iou(one)
+    return None if value is None else float(value >= MATCH_IOU)
 
 
-def mean_accuracy_at(one: Prediction) -> float | None:
-    """Return the mean of :func:`accuracy_at` over the thresholds 0.5, 0.55, …, 0.95."""
+def mean_box_accuracy(one: Prediction) -> float | None:
+    """Return the mean of :func:`box_accuracy` over the thresholds 0.5, 0.55, …, 0.95."""
     value = first_box_iou(one)
     # In hundredths, because 0.05 · k has rounding errors.
     return None if value is None else sum(value >= hundredths / 100 for hundredths in range(50, 100, 5)) / 10
@@ -201,8 +197,8 @@ COMPLETION_METRICS: Mapping[str, Callable[[Prediction], float | None]] = {
     "matched_iou": matched_iou,
     "union_iou": union_iou,
     "paper_iou": paper_iou,
-    "box_accuracy": accuracy_at(0.5),
-    "box_accuracy_mean": mean_accuracy_at,
+    "box_accuracy": box_accuracy,
+    "box_accuracy_mean": mean_box_accuracy,
     "giou": matched_giou,
     "precision": precision,
     "recall": recall,

@@ -13,9 +13,6 @@ from grit_lightning.report.pictures import Picture
 from grit_lightning.runs.records import placed_boxes, regions_of
 from grit_lightning.system.printable import printable_lines
 
-COLOURS = 8
-"""Number of colours of boxes; the ninth box has that of the first."""
-
 _LONGEST_TEXT = 6000
 """Characters of a completion that are shown."""
 
@@ -96,7 +93,6 @@ def shown(record: Mapping[str, Any], pictures: Sequence[Picture]) -> Shown:
     text = str(record["text"])
     scores = record.get("rewards") or record.get("scores") or {}
     judged = scores.get("answer_score", scores.get("answer_match", scores.get("judge")))
-    values = [(str(name), "unscored" if value is None else f"{value:.3g}") for name, value in scores.items()]
     return Shown(
         parts=parts(text[:_LONGEST_TEXT]),
         more=max(0, len(text) - _LONGEST_TEXT),
@@ -104,12 +100,17 @@ def shown(record: Mapping[str, Any], pictures: Sequence[Picture]) -> Shown:
         answer=str(record.get("parsed_answer") or ""),
         right=None if judged is None else judged > 0,
         invalid=sum(not box["valid"] for box in record["boxes"]),
-        values=values,
+        values=score_texts(scores),
         reward=record.get("reward"),
         advantage=record.get("advantage"),
         finish=str(record["finish"]),
         tokens=int(record["num_tokens"]),
     )
+
+
+def score_texts(scores: Mapping[str, float | None]) -> list[tuple[str, str]]:
+    """Return each score with its name as text; one that could not be computed is ``unscored``."""
+    return [(str(name), "unscored" if value is None else f"{value:.3g}") for name, value in scores.items()]
 
 
 def html_size(record: Mapping[str, Any]) -> int:

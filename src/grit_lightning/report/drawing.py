@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
@@ -36,7 +37,7 @@ def drawn(*records: Mapping[str, Any], longest_side: int | None = None) -> Image
         DataError: an image cannot be read.
     """
     images = images_of(records[0])
-    pictures = [_scaled(load_image(image, str(image.path)), longest_side) for image in images]
+    pictures = [scaled(load_image(image, str(image.path)), longest_side) for image in images]
     scales = [picture.width / image.size[0] for picture, image in zip(pictures, images, strict=True)]
     for region in regions_of(records[0]):
         _outline(pictures[region.image], region.box, scales[region.image], "white", None)
@@ -60,7 +61,15 @@ def side_by_side(images: Sequence[Image.Image]) -> tuple[Image.Image, list[int]]
     return row, offsets[:-1]
 
 
-def _scaled(picture: Image.Image, longest_side: int | None) -> Image.Image:
+def jpeg(picture: Image.Image, *, quality: int) -> bytes:
+    """Return a picture as JPEG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def scaled(picture: Image.Image, longest_side: int | None) -> Image.Image:
+    """Return a picture, scaled down if a side is longer than ``longest_side`` pixels; ``None`` for no limit."""
     if longest_side is None or max(picture.size) <= longest_side:
         return picture
     return ImageOps.contain(picture, (longest_side, longest_side))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from grit_lightning.evaluation.completion_metrics import is_right
 from grit_lightning.evaluation.metrics import summary
 from grit_lightning.evaluation.predictions import read_predictions
 from grit_lightning.report.choice import evenly_spaced, first_of_each
-from grit_lightning.report.drawing import drawn
+from grit_lightning.report.drawing import drawn, jpeg
 from grit_lightning.runs.manifest import read_manifest
 from grit_lightning.runs.run_folder import RunFolder
 from grit_lightning.system.printable import printable
@@ -61,7 +60,7 @@ def gallery(run: RunFolder, images: Path) -> tuple[str, dict[str, bytes]]:
         lines += ["", f"## {title}: {len(names)}"]
         for name in (names[index] for index in evenly_spaced(range(len(names)), OF_EACH_KIND)):
             file = f"{len(pictures) + 1:02d}.jpg"
-            pictures[file] = _jpeg(after[name])
+            pictures[file] = jpeg(drawn(after[name], longest_side=_LONGEST_SIDE), quality=88)
             lines += [
                 "",
                 f"![The image with the boxes that the model wrote after training]({images.as_posix()}/{file})",
@@ -83,9 +82,3 @@ def _block(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
         for line in textwrap.wrap(f"{name:<9} {printable(value)}", _WIDTH - 4, subsequent_indent=" " * 10)
     ]
     return [f"    {line}" for line in lines]
-
-
-def _jpeg(record: Mapping[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    drawn(record, longest_side=_LONGEST_SIDE).save(buffer, "JPEG", quality=88)
-    return buffer.getvalue()

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Sequence
 
-from grit_lightning.runs.rollout_store import RolloutStore
+from grit_lightning.report.rows import step_rows
 from grit_lightning.runs.run_folder import RunFolder
 
 History = dict[str, list[tuple[int, float]]]
@@ -67,10 +67,6 @@ def _of_csv(run: RunFolder) -> History:
 
 
 def _of_rollouts(run: RunFolder) -> History:
-    store = RolloutStore(run.rollouts)
-    history: History = {}
-    for step in store.steps():
-        rewards = [row["reward"] for row in store.read(step) if row.get("reward") is not None]
-        if rewards:
-            history.setdefault("reward/total/mean", []).append((step, sum(rewards) / len(rewards)))
-    return history
+    return {
+        "reward/total/mean": [(row["step"], row["reward"]) for row in step_rows(run.path) if row["reward"] is not None]
+    }

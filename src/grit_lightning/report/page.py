@@ -10,8 +10,9 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from grit_lightning.report.completions import COLOURS, Shown
+from grit_lightning.report.completions import Shown
 from grit_lightning.report.curves import HEIGHT, WIDTH
+from grit_lightning.report.drawing import COLOURS
 from grit_lightning.report.pictures import Pictures
 from grit_lightning.system.paths import asset
 from grit_lightning.system.printable import printable_lines
@@ -66,7 +67,7 @@ def _environment() -> Environment:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_shown, loader=FunctionLoader(source)
     )
-    environment.globals["colours"] = COLOURS
+    environment.globals["colours"] = len(COLOURS)
     return environment
 
 

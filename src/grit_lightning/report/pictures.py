@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import ImageOps
-
 from grit_lightning.data.images import load_image
 from grit_lightning.errors import DataError
+from grit_lightning.report.drawing import jpeg, scaled
 from grit_lightning.runs.record_rules import SIZE, TEXT, problem_of
 from grit_lightning.runs.records import images_of
 from grit_lightning.types import ImageFile, Size
@@ -86,9 +84,5 @@ _TOO_MANY = "left out, because the page has many images"
 
 
 def _data_url(image: ImageFile) -> str:
-    pixels = load_image(image, str(image.path))
-    if max(pixels.size) > _LONGEST_SIDE:
-        pixels = ImageOps.contain(pixels, (_LONGEST_SIDE, _LONGEST_SIDE))
-    buffer = io.BytesIO()
-    pixels.save(buffer, "JPEG", quality=82)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    pixels = scaled(load_image(image, str(image.path)), _LONGEST_SIDE)
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg(pixels, quality=82)).decode()}"

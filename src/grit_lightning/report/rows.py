@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from grit_lightning.errors import DataError
+from grit_lightning.report.completions import score_texts
 from grit_lightning.runs.rollout_store import RolloutStore
 from grit_lightning.runs.run_folder import RunFolder
 from grit_lightning.system.printable import printable_lines
@@ -80,7 +81,7 @@ def step_rows(run: str | Path) -> Iterator[dict[str, Any]]:
 def described(record: Mapping[str, Any]) -> str:
     """Return a completion as text: what it says, how it ended, its boxes, its rewards and its advantage."""
     rewards = {"total": record["reward"], **record["rewards"]}
-    values = "  ".join(f"{name} {'unscored' if v is None else format(v, '.3g')}" for name, v in rewards.items())
+    values = "  ".join(f"{name} {value}" for name, value in score_texts(rewards))
     boxes = "".join(f"\n  box {box['label'] or ''} {box['pixels']}" for box in record["boxes"])
     advantage = "-" if record["advantage"] is None else f"{record['advantage']:+.3f}"
     head = f"completion {record['completion_index']}  ({record['num_tokens']} tokens, ended by {record['finish']})"

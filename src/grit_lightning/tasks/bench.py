@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from grit_lightning.app.output_folder import require_name
-from grit_lightning.app.overrides import given_overrides, output_path
+from grit_lightning.app.overrides import given_overrides, output_path, task_options
 from grit_lightning.errors import ConfigError
 from grit_lightning.evaluation.comparison import report
 from grit_lightning.evaluation.comparison.differences import EvaluationComparison, compare_columns
@@ -23,6 +23,7 @@ from grit_lightning.report.comparison_page import comparison_page
 from grit_lightning.system.files import write_atomic
 from grit_lightning.system.printable import printable_lines
 from grit_lightning.tasks.evaluate import evaluate_model
+from grit_lightning.tasks.evaluate_file import name_problems
 from grit_lightning.tasks.fetch import fetch_data
 
 log = logging.getLogger(__name__)
@@ -102,17 +103,15 @@ def _as_given(overrides: Sequence[str]) -> Iterator[DictConfig]:
 
 def _fetch(overrides: Sequence[str]) -> None:
     with _as_given(["task=fetch", *overrides]) as composed:
-        options = {str(key): value for key, value in composed.task.items() if not str(key).startswith("_")}
         try:
-            fetch_data(composed, **options)
+            fetch_data(composed, **task_options(composed))
         except SystemExit:
             log.warning("not all of the data could be fetched; sets that are not whole are left out")
 
 
 def _column(folder: Path, name: str) -> Column:
     column, problems = read(find(folder / name), name)
-    for problem in problems:
-        log.warning("left out: %s", problem)
+    name_problems(problems)
     return column
 
 

@@ -17,7 +17,9 @@ from PIL import Image
 from grit_lightning.data.subset import drawn_ids
 from grit_lightning.errors import ConfigError, DataError
 from grit_lightning.evaluation.predictions import Prediction
-from grit_lightning.report.drawing import drawn
+from grit_lightning.report.choice import first_of_each
+from grit_lightning.report.completions import score_texts
+from grit_lightning.report.drawing import drawn, jpeg
 from grit_lightning.runs.records import records
 from grit_lightning.runs.run_folder import RunFolder
 from grit_lightning.system.printable import printable_lines
@@ -121,7 +123,7 @@ class TrackedExamples(Callback):
 
     def held_out(self, trainer: pl.Trainer, predictions: Sequence[Prediction]) -> None:
         """Send the answers to some of the held-out questions, on the first process."""
-        by_sample = {one["sample_id"]: one for one in reversed(predictions)}  # the first answer to each
+        by_sample = first_of_each(predictions)
         chosen = [by_sample[name] for name in drawn_ids(by_sample, self.examples)]
         self._send(trainer, "heldout", chosen, trainer.global_step)
 
@@ -139,14 +141,12 @@ class TrackedExamples(Callback):
         if self._left <= 0:
             return None
         try:
-            picture = drawn(row, longest_side=self.longest_side)
+            image = jpeg(drawn(row, longest_side=self.longest_side), quality=88)
         except DataError as error:
             log.warning("no example image of %s: %s", row["sample_id"], error)
             return None
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=88)
-        self._left -= buffer.tell()
-        return buffer.getvalue()
+        self._left -= len(image)
+        return image
 
 
 def _send_to_tensorboard(
@@ -190,7 +190,7 @@ def _texts(row: Mapping[str, Any]) -> dict[str, str]:
         "question": row["question"],
         "reference": row["answer"],
         "completion": text[:_LONGEST_TEXT] + more,
-        "scores": "  ".join(f"{name} {'unscored' if v is None else format(v, '.3g')}" for name, v in scores.items()),
+        "scores": "  ".join(f"{name} {value}" for name, value in score_texts(scores)),
     }
     if "advantage" in row:
         said["reward"] = "unscored" if row["reward"] is None else f"{row['reward']:.4g}"
