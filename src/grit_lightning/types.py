@@ -147,6 +147,8 @@ class Completion:
         text: the prefill of the assistant's turn and the decoded tokens, without padding and end tokens.
         finish: reason why it ended.
         box_spaces: ``Prompt.box_spaces`` of its prompt.
+        logprobs: log π_engine of each token, at the sampling temperature and without banned tokens; ``None`` if the
+            policy itself sampled.
         num_given: number of leading ``token_ids`` that belong to the prompt and are excluded from the loss.
     """
 
@@ -155,6 +157,7 @@ class Completion:
     finish: FinishReason
     box_spaces: tuple[Size, ...]
     num_given: int = 0
+    logprobs: tuple[float, ...] | None = None
 
     @property
     def truncated(self) -> bool:

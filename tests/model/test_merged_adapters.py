@@ -8,8 +8,8 @@ from hydra.utils import instantiate
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from grit_lightning.model.merged_adapters import merged
+from grit_lightning.rollout.choice import Draw
 from grit_lightning.rollout.decoding import decode
-from grit_lightning.rollout.sampler import Draw
 from support.decoded import After
 
 

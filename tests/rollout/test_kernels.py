@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from grit_lightning.model.merged_adapters import merged
+from grit_lightning.rollout.choice import Draw
 from grit_lightning.rollout.decoding import _Batch
-from grit_lightning.rollout.sampler import Draw
 from grit_lightning.rollout.shared_prompt_cache import SharedPromptCache
 from grit_lightning.rollout.static_memory import StaticMemory
 from support.decoded import After
@@ -42,7 +42,7 @@ def step_of(recipe: Recipe, name: str) -> Kernels:
 @pytest.mark.parametrize("name", ["qwen3b", "qwen3b_lora"])
 def test_kernels_of_a_decoding_step_with_and_without_adapters(recipe, monkeypatch, name: str) -> None:
     # On a GPU, the choice of a token is one more kernel (test_noise).
-    monkeypatch.setattr("grit_lightning.rollout.sampler.draw_tokens", lambda logits, *_, **__: logits.argmax(dim=-1))
+    monkeypatch.setattr("grit_lightning.rollout.choice.draw_tokens", lambda logits, *_, **__: logits.argmax(dim=-1))
     kernels = step_of(recipe(name), name)
     assert kernels.cast_bytes == 0
     assert kernels.total <= 1969

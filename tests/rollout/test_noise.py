@@ -110,3 +110,15 @@ def test_without_a_working_compiler_the_draw_is_the_same_with_one_warning(monkey
         "the sampling noise is slower than it could be: torch.compile failed (no triton here)"
     ]
     fused.cache_clear()
+
+
+def test_each_row_may_have_its_own_position() -> None:
+    positions = torch.tensor([3, 0, 71])
+    rows = [gumbel_noise(keys(3)[i : i + 1], int(position), 9) for i, position in enumerate(positions)]
+    assert torch.equal(gumbel_noise(keys(3), positions, 9), torch.cat(rows))
+    logits = torch.randn(3, 9)
+    drawn = [
+        draw_tokens(logits[i : i + 1].clone(), keys(3)[i : i + 1], int(p), temperature=0.7, banned=(2,))
+        for i, p in enumerate(positions)
+    ]
+    assert torch.equal(draw_tokens(logits.clone(), keys(3), positions, temperature=0.7, banned=(2,)), torch.cat(drawn))

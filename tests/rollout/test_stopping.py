@@ -79,3 +79,18 @@ def test_bytes_of_tokens_are_those_of_their_text(backbone) -> None:
 
 def test_the_automaton_is_built_once(backbone) -> None:
     assert stop_automaton(backbone, "</answer>", 600) is stop_automaton(backbone, "</answer>", 600)
+
+
+def test_the_ends_of_completions_decoded_elsewhere_are_those_of_decoding(backbone) -> None:
+    texts = [
+        "<answer> 2 </answer>",
+        "no<|im_end|>",
+        "<answer> 2 </answer><answer> 3 </answer>",
+        "goes on",
+        "<|im_end|> and",
+    ]
+    rows = [backbone.tokenizer(text)["input_ids"] for text in texts]
+    automaton = stop_automaton(backbone, "</answer>", len(backbone.tokenizer) + 3)
+    alone = [fed(automaton, [row], len(row)) for row in rows]
+    assert automaton.find(rows, torch.device("cpu")) == [(lengths[0], reasons[0]) for reasons, lengths in alone]
+    assert automaton.find([[]], torch.device("cpu")) == [(0, "length")]

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from grit_lightning.rollout.sampler import Draw, Greedy, complete
+from grit_lightning.rollout.choice import Draw, Greedy
+from grit_lightning.rollout.engine import complete
 from grit_lightning.rollout.streaming import stream
 
 LIMITS: dict[str, Any] = {"max_new_tokens": 60, "stop": "</answer>"}

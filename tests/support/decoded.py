@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from grit_lightning.model.backbones.pretrained import PretrainedBackbone
+from grit_lightning.rollout.choice import Draw
 from grit_lightning.rollout.decoding import decode
-from grit_lightning.rollout.sampler import Draw
 from grit_lightning.types import Prompt
 
 G = 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -14,10 +15,12 @@ from torch import Tensor
 
 from grit_lightning.app import config
 from grit_lightning.data.stream import Batch
-from grit_lightning.errors import CheckpointError
+from grit_lightning.errors import CheckpointError, StaleEngineError
+from grit_lightning.model.packing import pack, plan_rows
 from grit_lightning.model.reference import Reference
+from grit_lightning.rollout.engine import BuiltIn
 from grit_lightning.training.grpo import GRPOModule
-from grit_lightning.types import StepOutput
+from grit_lightning.types import Completion, Group, StepOutput
 
 LIMIT = 16
 TEMPERATURE = 0.8
@@ -284,3 +287,78 @@ def test_logged_means_are_those_of_the_rollouts(compose_config) -> None:
     assert metrics["rollout/truncated"] == pytest.approx(sum(truncated) / len(truncated))
     gradient_norm = math.sqrt(sum(value.square().sum() for value in run.change.values()))
     assert metrics["policy/grad_norm"] == pytest.approx(gradient_norm, rel=1e-3)
+
+
+# ---- another engine than the policy ----
+
+
+class Reporting(BuiltIn):
+    """The built-in engine, which also reports log-probabilities as another one would: off by ``offset``."""
+
+    def __init__(self, module: GRPOModule, offset: Callable[[Any], float], max_drift: float) -> None:
+        self.policy, self.offset, self.max_drift = lambda: module._policy, offset, max_drift
+
+    def complete(self, model: Any, backbone: Any, prompts: Any, keys: Any, **options: Any) -> list[Completion]:
+        found = super().complete(model, backbone, prompts, keys, **options)
+        owners = [prompt for prompt in prompts for _ in range(len(keys) // len(prompts))]
+        groups = [Group(i, prompt, (one,)) for i, (prompt, one) in enumerate(zip(owners, found, strict=True))]
+        packed = pack(plan_rows(groups, 10**6, [False] * len(groups))[0], groups)
+        logprobs = torch.zeros(sum(len(one.token_ids) for one in found))
+        logprobs[packed.token_T] = self.policy()(packed).logprobs_T
+        parts = logprobs.split([len(one.token_ids) for one in found])
+        return [
+            replace(one, logprobs=tuple((part + self.offset(one)).tolist()))
+            for one, part in zip(found, parts, strict=True)
+        ]
+
+
+def run_with_engine(
+    compose_config: Any, monkeypatch: Any, offset: Callable[[Any], float], *more: str, **options: Any
+) -> Run:
+    plain = GRPOModule.__init__
+
+    def with_engine(self: GRPOModule, **given: Any) -> None:
+        plain(self, **given)
+        engine = Reporting(self, offset, options.get("max_drift", 10.0))
+        self.sampler = replace(self.sampler, engine=engine)
+
+    monkeypatch.setattr(GRPOModule, "__init__", with_engine)
+    return Run(compose_config(*GRADIENT, "objective.kl=k1", *more))
+
+
+def test_an_engine_with_the_policys_probabilities_changes_nothing(compose_config, monkeypatch) -> None:
+    plain = Run(compose_config(*GRADIENT, "objective.kl=k1"))
+    other = run_with_engine(compose_config, monkeypatch, lambda _: 0.0)
+    assert_same(plain.change, other.change)
+    assert other.record.metrics[0]["rollout/engine_ratio_max"] == pytest.approx(1, abs=1e-4)
+    assert "rollout/engine_drift" not in plain.record.metrics[0]
+
+
+def test_completions_of_another_engine_are_weighted_by_the_bounded_ratio(compose_config, monkeypatch) -> None:
+    # Offsets per completion: ratio e^0.5 where the engine was less certain, 1 elsewhere; bounded at 1.2.
+    def offset(completion: Any) -> float:
+        return -0.5 if sum(completion.token_ids) % 2 else 0.0
+
+    run = run_with_engine(compose_config, monkeypatch, offset, "objective.engine_cap=1.2", "objective.beta=0.0")
+    model = run.module.backbone.load_model()
+    output = run.record.outputs[0]
+    loss = torch.zeros(())
+    for group, advantages in zip(output.groups, output.advantages_P_G, strict=True):
+        for completion, advantage in zip(group.completions, advantages, strict=True):
+            logprobs = completion_logprobs(model, run.module.backbone, group, completion)
+            weight = min(math.exp(-offset(completion)), 1.2)
+            loss = loss - weight * advantage * (logprobs - logprobs.detach()).exp().mean() / 9
+    loss.backward()
+    wanted = {name: -value.grad for name, value in model.named_parameters() if value.grad is not None}
+    assert_same(wanted, run.change)
+    assert 0 < run.record.metrics[0]["rollout/engine_bounded"] < 1
+
+
+def test_an_engine_with_other_weights_ends_the_run_before_its_update(compose_config, monkeypatch) -> None:
+    changed = []
+    monkeypatch.setattr(GRPOModule, "_take_update", lambda *_: changed.append(1))
+    with pytest.raises(
+        StaleEngineError, match=r"step 1: the engine's log-probabilities differ from the policy's by 0.3"
+    ):
+        run_with_engine(compose_config, monkeypatch, lambda _: 0.3, max_drift=0.1)
+    assert not changed

@@ -14,8 +14,8 @@ from hydra.utils import instantiate
 
 from grit_lightning.model.policy import Policy
 from grit_lightning.model.reference import Reference
+from grit_lightning.rollout.choice import Draw
 from grit_lightning.rollout.decoding import _Batch, _prefill
-from grit_lightning.rollout.sampler import Draw
 from grit_lightning.rollout.shared_prompt_cache import SharedPromptCache
 from grit_lightning.rollout.static_memory import StaticMemory
 from grit_lightning.tasks.validate import setup
@@ -104,7 +104,7 @@ def rollout(
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_estimate_is_within_a_tenth_of_the_traced_peak_and_of_the_target(recipe, monkeypatch, name: str) -> None:
     # On a GPU, the choice of a token is one kernel that keeps nothing (test_noise).
-    monkeypatch.setattr("grit_lightning.rollout.sampler.draw_tokens", lambda logits, *_, **__: logits.argmax(dim=-1))
+    monkeypatch.setattr("grit_lightning.rollout.choice.draw_tokens", lambda logits, *_, **__: logits.argmax(dim=-1))
     made = recipe(name)
     step, model = step_size(made), made.backbone.outline()
     parts = estimate(model, step, setup(made.values, model, made.backbone.weight_bits(model)))

@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from transformers.utils.logging import disable_progress_bar
 
 from grit_lightning.app import config
@@ -18,6 +18,7 @@ from grit_lightning.app.output_folder import require_name
 from grit_lightning.app.trainer_options import refuse_without_effect
 from grit_lightning.errors import ConfigError
 from grit_lightning.judge.llm import LLMJudge
+from grit_lightning.system.paths import conf_dir
 from grit_lightning.system.rank import is_first_process
 
 _PRECISIONS = ("32-true", "bf16-mixed")
@@ -33,6 +34,7 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
         UserError: a config value cannot be used.
     """
     _hush_libraries()
+    _choose_engine(cfg)
     values = config.check(cfg)
     require_name(values["name"])
     refuse_without_effect(values["trainer"])
@@ -64,6 +66,17 @@ def _hush_libraries() -> None:
     # The frozen reference is in eval mode on purpose.
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode", category=UserWarning)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # Lightning 2.6.6, torch 2.13
+
+
+def _choose_engine(cfg: DictConfig) -> None:
+    """Replace ``evaluation.engine=vllm`` by the settings of ``rollout=vllm``: those of the config, or the defaults."""
+    chosen = cfg.evaluation.get("engine")
+    if chosen is None or OmegaConf.is_config(chosen):
+        return
+    if chosen != "vllm":
+        raise ConfigError(f"evaluation.engine is {chosen!r}, expected vllm, or null for the policy itself")
+    default = OmegaConf.load(conf_dir() / "rollout" / "vllm.yaml")
+    OmegaConf.update(cfg, "evaluation.engine", cfg.rollout.get("engine") or default.engine)
 
 
 def _check_numbers(values: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from grit_lightning.data.images import has_too_many_pixels, load_image
 from grit_lightning.errors import DataError, UserError
 from grit_lightning.model.backbones.protocol import Backbone
 from grit_lightning.rewards.weighted_sum import Rewards
-from grit_lightning.rollout.sampler import Draw, Greedy
+from grit_lightning.rollout.choice import Draw, Greedy
 from grit_lightning.rollout.streaming import stream
 from grit_lightning.runs.records import completion_fields, prompt_fields
 from grit_lightning.types import IMAGE_MARK, Completion, ImageFile, Prompt, Sample

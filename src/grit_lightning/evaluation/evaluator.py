@@ -21,6 +21,7 @@ from grit_lightning.judge.exact import ExactMatch
 from grit_lightning.judge.protocol import Judge, answer_for, begin_judging
 from grit_lightning.model.backbones.protocol import Backbone
 from grit_lightning.rewards.weighted_sum import Component, Rewards
+from grit_lightning.rollout.engine import BUILT_IN, Engine
 from grit_lightning.rollout.sampler import Sampler, greedy
 from grit_lightning.runs.records import from_record
 from grit_lightning.system.slow import counted
@@ -45,6 +46,7 @@ class Evaluator:
         resamples: number of bootstrap resamples for confidence intervals; 0 for no intervals.
         during_training: when a training run answers held-out samples; ``None`` for never.
         shuffle_options: seed of the order in which a sample's options are shown; ``None`` for that of the data.
+        engine: decodes the completions; ``None`` for the built-in one.
 
     Raises:
         ConfigError: a value is out of range, or a measure has the name of a built-in score.
@@ -63,6 +65,7 @@ class Evaluator:
         resamples: int,
         during_training: DuringTraining | None = None,
         shuffle_options: int | None = None,
+        engine: Engine | None = None,
     ) -> None:
         for key, value, least in (
             ("max_new_tokens", max_new_tokens, 1),
@@ -78,7 +81,8 @@ class Evaluator:
         self.max_new_tokens = max_new_tokens
         self.stop = stop
         self.batch_size = batch_size
-        self.sampler = sampler
+        self.engine = BUILT_IN if engine is None else engine
+        self.sampler = None if sampler is None else replace(sampler, engine=self.engine)
         self.seed = seed
         self.judge = judge
         self.resamples = resamples
@@ -115,6 +119,7 @@ class Evaluator:
                 "max_new_tokens": self.max_new_tokens,
                 "stop": self.stop,
                 "sampling": sampling,
+                **({} if self.engine.runs_policy else {"engine": self.engine.name}),
             },
             "judge": _judge_name(self.judge),
             "measures": self._measures,
@@ -210,7 +215,9 @@ class Evaluator:
         self, model: PreTrainedModel, backbone: Backbone, prompts: Sequence[Prompt]
     ) -> list[tuple[Completion, ...]]:
         if self.sampler is None:
-            ones = greedy(model, backbone, prompts, max_new_tokens=self.max_new_tokens, stop=self.stop)
+            ones = greedy(
+                model, backbone, prompts, max_new_tokens=self.max_new_tokens, stop=self.stop, engine=self.engine
+            )
             return [(completion,) for completion in ones]
         slots = [(_noise_slot(one.sample.id), one) for one in prompts]
         groups = self.sampler.rollout(model, backbone, slots, step=_SAMPLING_STEP, seed=self.seed)

@@ -37,12 +37,13 @@ def gumbel_noise(keys_B: Tensor, position: int | Tensor, vocab_size: int, first:
 
     Args:
         keys_B: :func:`sequence_key` of each row, int64.
-        position: index of the token within the completion, an integer or a tensor of one element.
+        position: index of the token within the completion, an integer or a tensor of shape (1,) or (B,).
         vocab_size: V, number of tokens to make noise for.
         first: id of the first of these tokens.
     """
-    counter_V = torch.arange(first, first + vocab_size, device=keys_B.device) + (position << 32)
-    bits_B_V = _finalize(keys_B[:, None] + counter_V * _signed(_GOLDEN))
+    counter_V = torch.arange(first, first + vocab_size, device=keys_B.device)
+    offset_N_1 = torch.as_tensor(position, device=keys_B.device).view(-1, 1) << 32  # N is 1 or B
+    bits_B_V = _finalize(keys_B[:, None] + (counter_V + offset_N_1) * _signed(_GOLDEN))
     uniform_B_V = _shift_right(bits_B_V, 41).float().add_(0.5).mul_(2.0**-23)
     return uniform_B_V.log_().neg_().log_().neg_()
 
@@ -58,7 +59,7 @@ def draw_tokens(
     Args:
         logits_B_V: logits after top-k and top-p, float32; overwritten on a CPU.
         keys_B: :func:`sequence_key` of each row, int64.
-        position: index of the token within the completion, an integer or a tensor of one element.
+        position: index of the token within the completion, an integer or a tensor of shape (1,) or (B,).
         temperature: the sampling temperature, > 0.
         banned: ids of tokens that are never drawn.
     """

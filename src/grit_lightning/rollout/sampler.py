@@ -1,29 +1,20 @@
 """Sampling of completions: G samples per prompt, or one greedy completion.
 
-This module groups prompts of similar length and chooses the tokens; :mod:`.decoding` runs the model.
+This module groups prompts of similar length and numbers their completions; an :class:`~.engine.Engine` decodes them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-from transformers import (
-    LogitsProcessor,
-    PreTrainedModel,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import PreTrainedModel
 
 from grit_lightning.errors import ConfigError
 from grit_lightning.model.backbones.protocol import Backbone
-from grit_lightning.model.merged_adapters import merged
-from grit_lightning.rollout.decoding import Choose, decode
-from grit_lightning.rollout.noise import draw_tokens, sequence_key, without
-from grit_lightning.rollout.stopping import stop_automaton
+from grit_lightning.rollout.choice import Draw, Greedy
+from grit_lightning.rollout.engine import BUILT_IN, Engine
+from grit_lightning.rollout.noise import sequence_key
 from grit_lightning.system.slow import announced
 from grit_lightning.types import Completion, Group, Prompt
 
@@ -40,6 +31,10 @@ class Sampler:
         top_p: total probability of the smallest set of tokens to sample from; 1 for all.
         stop: text that ends a completion and is part of it.
         max_sequences: number of completions decoded at once, which limits the memory of the cache.
+        engine: decodes the completions.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     num_generations: int
@@ -49,6 +44,7 @@ class Sampler:
     top_p: float
     stop: str
     max_sequences: int
+    engine: Engine = BUILT_IN
 
     def __post_init__(self) -> None:
         if self.num_generations < 2:
@@ -67,6 +63,22 @@ class Sampler:
             raise ConfigError(
                 f"rollout.top_k is {self.top_k} and rollout.top_p is {self.top_p}, expected top_k ≥ 0 and 0 < top_p ≤ 1"
             )
+
+    def require_trainable(self) -> None:
+        """Check before weights are loaded that the engine runs here, and that its completions can be trained on.
+
+        Raises:
+            ConfigError: another engine than the policy samples from a part of the distribution, which its
+                log-probabilities would not show.
+            EngineError: the engine cannot run here.
+        """
+        if not self.engine.runs_policy and (self.top_k > 0 or self.top_p < 1):
+            key, value, all_of_it = ("top_k", self.top_k, 0) if self.top_k > 0 else ("top_p", self.top_p, 1)
+            raise ConfigError(
+                f"rollout.{key} is {value}, expected {all_of_it} with another engine than the policy: its "
+                "log-probabilities are those of all tokens"
+            )
+        self.engine.require_usable()
 
     def rollout(
         self, model: PreTrainedModel, backbone: Backbone, prompts: Sequence[tuple[int, Prompt]], *, step: int, seed: int
@@ -112,7 +124,7 @@ class Sampler:
         keys: Sequence[int],
         tick: Callable[[int], None],
     ) -> list[Completion]:
-        return complete(
+        return self.engine.complete(
             model,
             backbone,
             prompts,
@@ -124,56 +136,14 @@ class Sampler:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """Choice of a random token from the softmax of logits / temperature (:data:`~.decoding.Choose`).
-
-    Attributes:
-        temperature, top_k, top_p: as in :class:`Sampler`.
-        banned: ids of tokens that are never chosen.
-    """
-
-    temperature: float
-    top_k: int
-    top_p: float
-    banned: tuple[int, ...]
-
-    def __call__(self, logits_N_V: Tensor, keys_N: Tensor, position: Tensor) -> Tensor:
-        """Return the next token of each row, int64, shape (N,)."""
-        truncating = self._truncating()
-        if not truncating:
-            return draw_tokens(logits_N_V, keys_N, position, temperature=self.temperature, banned=self.banned)
-        scores_N_V = without(logits_N_V, self.banned).div_(self.temperature)
-        for truncate in truncating:
-            scores_N_V = truncate(None, scores_N_V)
-        return draw_tokens(scores_N_V, keys_N, position, temperature=1.0, banned=())
-
-    def _truncating(self) -> list[LogitsProcessor]:
-        processors: list[LogitsProcessor] = []
-        if self.top_k > 0:
-            processors.append(TopKLogitsWarper(self.top_k))
-        if self.top_p < 1:
-            processors.append(TopPLogitsWarper(self.top_p))
-        return processors
-
-
-@dataclass(frozen=True, slots=True)
-class Greedy:
-    """Choice of the most likely token (:data:`~.decoding.Choose`).
-
-    Attributes:
-        banned: ids of tokens that are never chosen.
-    """
-
-    banned: tuple[int, ...]
-
-    def __call__(self, logits_N_V: Tensor, keys_N: Tensor, position: Tensor) -> Tensor:
-        """Return the next token of each row, int64, shape (N,)."""
-        return without(logits_N_V, self.banned).argmax(dim=-1)
-
-
 def greedy(
-    model: PreTrainedModel, backbone: Backbone, prompts: Sequence[Prompt], *, max_new_tokens: int, stop: str
+    model: PreTrainedModel,
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int,
+    stop: str,
+    engine: Engine = BUILT_IN,
 ) -> list[Completion]:
     """Return the greedy completion of each prompt: the most likely token at each position.
 
@@ -185,8 +155,9 @@ def greedy(
         prompts: at least one prompt. They are padded to the longest, so similar lengths are decoded fastest.
         max_new_tokens: limit on the tokens of a completion.
         stop: text that ends a completion and is part of it.
+        engine: decodes the completions.
     """
-    return complete(
+    return engine.complete(
         model,
         backbone,
         prompts,
@@ -195,52 +166,3 @@ def greedy(
         stop=stop,
         choose=Greedy(backbone.banned_token_ids),
     )
-
-
-def complete(
-    model: PreTrainedModel,
-    backbone: Backbone,
-    prompts: Sequence[Prompt],
-    keys: Sequence[int],
-    *,
-    max_new_tokens: int,
-    stop: str,
-    choose: Choose,
-    tick: Callable[[int], None] = lambda position: None,
-    static: bool | None = None,
-) -> list[Completion]:
-    """Decode as many completions of each prompt as there are keys for it.
-
-    Args:
-        model: the model, in eval mode. On CUDA, its adapters are merged into the weights meanwhile.
-        backbone: the model's backbone.
-        prompts: P prompts.
-        keys: a number for each of the P · G completions, by which ``choose`` tells them apart.
-        max_new_tokens: limit on the tokens of a completion.
-        stop: text that ends a completion and is part of it.
-        choose: function that chooses the next tokens.
-        tick: function that is called with the number of tokens of the longest completion before each further token.
-        static: whether to decode in static memory, where CUDA replays steps without calling ``choose`` for each;
-            ``None`` for yes on CUDA.
-    """
-    device = model.device
-    on_cuda = device.type == "cuda"
-    generations = len(keys) // len(prompts)
-    ends = stop_automaton(backbone, stop, model.config.get_text_config().vocab_size)
-    with merged(model) if on_cuda else nullcontext():
-        found = decode(
-            model,
-            prompts,
-            torch.tensor(keys, device=device),
-            generations=generations,
-            max_new_tokens=max_new_tokens,
-            choose=choose,
-            ends=ends,
-            static=on_cuda if static is None else static,
-            tick=tick,
-        )
-    owners = [prompt for prompt in prompts for _ in range(generations)]
-    columns = found.tokens_B_T.tolist(), found.lengths_B.tolist(), ends.reasons(found.states_B.tolist()), owners
-    return [
-        backbone.completion(ids[:count], reason, prompt) for ids, count, reason, prompt in zip(*columns, strict=True)
-    ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -30,6 +31,18 @@ class Ends(Protocol):
     def over(self, state_N: Tensor) -> Tensor:
         """Tell which completions are over, bool, shape (N,)."""
         ...
+
+
+class Found(NamedTuple):
+    """The end of a completion.
+
+    Attributes:
+        length: number of its tokens, the one that ended it included.
+        reason: reason why it ended.
+    """
+
+    length: int
+    reason: FinishReason
 
 
 class StopAutomaton:
@@ -62,6 +75,23 @@ class StopAutomaton:
     def over(self, state_N: Tensor) -> Tensor:
         """Tell which completions are over, bool, shape (N,)."""
         return state_N >= self.stopped
+
+    def find(self, completions: Sequence[Sequence[int]], device: torch.device) -> list[Found]:
+        """Return where completions end that were decoded elsewhere, perhaps beyond their ends.
+
+        Args:
+            completions: token ids of each.
+            device: device to look on.
+        """
+        given_N = torch.tensor([len(ids) for ids in completions], device=device)
+        padded = [torch.tensor(list(ids), dtype=torch.long, device=device) for ids in completions]
+        token_N_T = pad_sequence(padded, batch_first=True)
+        state_N, length_N = self.start(len(completions), device), torch.zeros_like(given_N)
+        for position in range(token_N_T.shape[1]):
+            going_N = ~self.over(state_N) & (position < given_N)
+            state_N = torch.where(going_N, self.next(state_N, token_N_T[:, position]), state_N)
+            length_N += going_N
+        return list(map(Found, length_N.tolist(), self.reasons(state_N.tolist())))
 
     def reasons(self, states: Sequence[int]) -> list[FinishReason]:
         """Return why completions in these states ended; ``length`` if they did not."""

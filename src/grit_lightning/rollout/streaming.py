@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from grit_lightning.model.backbones.protocol import Backbone
 from grit_lightning.rollout.decoding import Choose
-from grit_lightning.rollout.sampler import complete
+from grit_lightning.rollout.engine import complete
 from grit_lightning.types import Completion, Prompt
 
 
@@ -33,7 +33,7 @@ def stream(
     """Decode one completion in a thread, and yield it as it grows; the last one is whole.
 
     Each is the completion as if it ended there, with finish reason ``length``, and all tokens that there are when it is
-    asked for. The last one equals that of :func:`~.sampler.complete`. Closing the iterator ends the thread.
+    asked for. The last one equals that of :func:`~.engine.complete`. Closing the iterator ends the thread.
 
     Args:
         model: the model, in eval mode.

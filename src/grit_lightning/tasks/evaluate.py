@@ -187,10 +187,12 @@ def _answer(job: EvaluationJob, folder: EvaluationFolder, samples: Sequence[Samp
     model = job.backbone.load_model()
     if job.weights is not None:
         load_weights(model, job.weights)
-    model = model.to(fabric.device).eval()
+    engine = job.evaluator.engine
+    # Another engine holds a copy of the weights, so they need no place on the device.
+    model = (model.to(fabric.device) if engine.runs_policy else model).eval()
     done = 0
     try:
-        with torch.no_grad(), fabric.autocast():
+        with torch.no_grad(), fabric.autocast(), engine.serving(model, job.backbone):
             predicted = job.evaluator.predict(
                 model,
                 job.backbone,

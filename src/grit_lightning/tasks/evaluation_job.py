@@ -63,6 +63,7 @@ def build_job(
     datamodule: GroundedQADataModule = instantiate(values["data"])
     datamodule.attach(backbone.encode)
     evaluator: Evaluator = instantiate(values["evaluation"])
+    evaluator.engine.require_usable()
     samples = subset(datamodule.val_samples(), max_samples)
     if not samples:
         raise ConfigError(

@@ -10,14 +10,13 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     set_model_state_dict,
     set_optimizer_state_dict,
 )
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from grit_lightning.errors import CheckpointError
@@ -154,8 +153,3 @@ def gradient_sync(strategy: Strategy, *, last: bool) -> AbstractContextManager[o
     if isinstance(strategy, DDPStrategy) and not last:
         return strategy.model.no_sync()  # type: ignore[union-attr,operator]
     return nullcontext()
-
-
-def full_value(value: Tensor) -> Tensor:
-    """Return the full tensor of a sharded one (a collective operation), and any other tensor unchanged."""
-    return value.full_tensor() if isinstance(value, DTensor) else value

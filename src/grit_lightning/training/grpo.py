@@ -8,7 +8,7 @@ Rollouts decode the whole batch of a rank; backward passes split it into micro-b
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -23,19 +23,22 @@ from grit_lightning.errors import ConfigError
 from grit_lightning.judge.protocol import Judge
 from grit_lightning.model.adapters import has_adapters
 from grit_lightning.model.backbones.protocol import Backbone
-from grit_lightning.model.packing import PackedBatch, completion_lengths, truncated
+from grit_lightning.model.packing import PackedBatch, completion_lengths
 from grit_lightning.model.policy import Policy, TokenLogprobs
 from grit_lightning.model.reference import PolicyAtStart, Reference
 from grit_lightning.rewards.weighted_sum import Rewards
 from grit_lightning.rollout.sampler import Sampler
-from grit_lightning.training import objective as obj
 from grit_lightning.training.distributed import gathered, gradient_sync, shard
-from grit_lightning.training.judge_watch import JudgeWatch
-from grit_lightning.training.objective import LossTerms, Objective
+from grit_lightning.training.guards.engine_drift import EngineDrift
+from grit_lightning.training.guards.judge_watch import JudgeWatch
+from grit_lightning.training.guards.reward_watch import RewardWatch
+from grit_lightning.training.objective.group_advantages import zero_variance
+from grit_lightning.training.objective.loss import LossTerms, policy_loss
+from grit_lightning.training.objective.options import Objective
+from grit_lightning.training.objective.whole_step import step_advantages, step_token_weights
 from grit_lightning.training.policy_module import NamedParameters, PolicyModule
-from grit_lightning.training.reward_watch import RewardWatch
 from grit_lightning.training.step_metrics import PhaseTimer, StepSums, reward_table
-from grit_lightning.types import Group, StepOutput
+from grit_lightning.types import Group, Sample, StepOutput
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +96,10 @@ class GRPOModule(PolicyModule):
             self.backbone, temperature=self.sampler.temperature, logits_chunk=self.logits_chunk, entropy=entropy
         )
 
+    def check_samples(self, samples: Sequence[Sample]) -> None:
+        """Check that the sampler can be trained on; every sample can."""
+        self.sampler.require_trainable()
+
     def configure_model(self) -> None:
         """Load the policy and, if β > 0, the reference; under ``FSDPStrategy``, shard both."""
         super().configure_model()
@@ -128,21 +135,28 @@ class GRPOModule(PolicyModule):
         others = self.judge_watch.step(self.trainer.strategy)
         self.reward_watch.step(scores, self.trainer.strategy)
         table = reward_table(scores, self.device)
-        advantages_P_G = self._advantages(table["total"])
+        advantages_P_G = step_advantages(table["total"], self.objective, self._sum_over_ranks)
         sums = StepSums(table, groups)
+        drift = EngineDrift.of(self.sampler.engine, groups, self.objective, self.device)
         with timer("update"):
-            grad_norm = self._update(groups, table["total"], advantages_P_G, ref_logprobs, sums)
-        self._log(sums, timer, others | {"time/reward": reward_seconds, "policy/grad_norm": grad_norm.item()})
+            grad_norm = self._update(groups, table["total"], advantages_P_G, ref_logprobs, sums, drift)
+        others |= {"time/reward": reward_seconds, "policy/grad_norm": grad_norm.item()}
+        self._log(sums, timer, others | (drift.metrics() if drift is not None else {}))
         cast(LRScheduler, self.lr_schedulers()).step()
         return {"output": StepOutput(batch.step + 1, groups, scores, advantages_P_G.cpu())}
 
     @torch.no_grad()
     def _rollout(self, batch: Batch) -> list[Group]:
         def sample(model: PreTrainedModel) -> list[Group]:
-            with gathered(self._policy):
+            with engine.serving(model, self.backbone):
                 return self.sampler.rollout(model, self.backbone, batch.prompts, step=batch.step, seed=self.seed)
 
-        return self._policy.eval()(sample)
+        def sample_gathered(model: PreTrainedModel) -> list[Group]:
+            with gathered(self._policy):
+                return sample(model)
+
+        engine, policy = self.sampler.engine, self._policy.eval()
+        return policy(sample_gathered) if engine.runs_policy else sample(policy.model)
 
     def _reference_logprobs(self, groups: list[Group]) -> Tensor | None:
         """Return log π_ref of all completion tokens of this rank, flat and in order; ``None`` without a reference."""
@@ -157,12 +171,6 @@ class GRPOModule(PolicyModule):
                     logprobs[packed.token_T] = values
         return logprobs
 
-    def _advantages(self, rewards_P_G: Tensor) -> Tensor:
-        if self.objective.advantage_scale != "batch":
-            return obj.advantages(rewards_P_G, self.objective.advantage_scale)
-        _, std = obj.mean_std(self._sum_over_ranks(obj.moments(rewards_P_G)))
-        return obj.advantages(rewards_P_G, "batch", std)
-
     def _update(
         self,
         groups: list[Group],
@@ -170,18 +178,20 @@ class GRPOModule(PolicyModule):
         advantages_P_G: Tensor,
         ref_logprobs: Tensor | None,
         sums: StepSums,
+        drift: EngineDrift | None,
     ) -> Tensor:
         """Take ``objective.iterations`` optimizer steps, or those up to a skipped one; return the last norm."""
-        weights_C = self._weights(groups, rewards_P_G)
-        skip_P = obj.zero_variance(rewards_P_G) & self.objective.skip_zero_variance
+        weights_C = step_token_weights(
+            groups, rewards_P_G, self.objective, self._sum_over_ranks, self.sampler.max_new_tokens
+        )
+        skip_P = zero_variance(rewards_P_G) & self.objective.skip_zero_variance
         passes = self._passes(groups, skip=skip_P.tolist())
         old_logprobs: Tensor | None = None
         grad_norm = torch.zeros(())
         self._policy.train()
         for iteration in range(self.objective.iterations):
             last = iteration == self.objective.iterations - 1
-            # Lightning increments global_step at each step of its optimizer wrapper. All iterations except the last
-            # use the raw optimizer, so that one training step is one global step.
+            # Lightning counts each step of its wrapper as a global step; only the last iteration uses the wrapper.
             optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=last))
             logprobs = torch.zeros(int(completion_lengths(groups).sum()), device=self.device)
             loss = torch.zeros((), device=self.device)
@@ -189,12 +199,16 @@ class GRPOModule(PolicyModule):
                 packed = self._pack(rows, groups)
                 with gradient_sync(self.trainer.strategy, last=index == len(passes) - 1):
                     tokens, terms = self._backward(
-                        packed, advantages_P_G.flatten(), weights_C * live, ref_logprobs, old_logprobs
+                        packed, advantages_P_G.flatten(), weights_C * live, ref_logprobs, old_logprobs, drift
                     )
                 loss += terms.loss.detach()
                 if live:
                     logprobs[packed.token_T] = tokens.logprobs_T.detach()
                     sums.add(terms, tokens, first=iteration == 0, last=last)
+                    if drift is not None and iteration == 0:
+                        drift.add(packed, tokens.logprobs_T.detach())
+            if drift is not None and iteration == 0:
+                drift.check(self.trainer.global_step + 1, self.trainer.strategy)
             values = {"a log-probability": logprobs, "one of the reference": ref_logprobs, "the loss": loss}
             grad_norm, applied = self._take_update(optimizer, values)
             if not applied:
@@ -209,38 +223,24 @@ class GRPOModule(PolicyModule):
         weights_C: Tensor,
         ref_logprobs: Tensor | None,
         old_logprobs: Tensor | None,
+        drift: EngineDrift | None,
     ) -> tuple[TokenLogprobs, LossTerms]:
         """Run one micro-batch forward and backward. In the first iteration π_old is the policy: no ``old_logprobs``."""
         tokens: TokenLogprobs = self._policy(packed)
-        terms = obj.policy_loss(
+        old_logprobs_T = tokens.logprobs_T.detach() if old_logprobs is None else old_logprobs[packed.token_T]
+        terms = policy_loss(
             tokens.logprobs_T,
-            tokens.logprobs_T.detach() if old_logprobs is None else old_logprobs[packed.token_T],
+            old_logprobs_T,
             None if ref_logprobs is None else ref_logprobs[packed.token_T],
             advantages_C=advantages_C,
             weights_C=weights_C,
             completion_T=packed.completion_T,
             objective=self.objective,
+            engine_weights_T=None if drift is None else drift.weights(packed, old_logprobs_T),
         )
         # The losses of the ranks add up to the global loss, but data-parallel strategies average gradients over ranks.
         self.manual_backward(terms.loss * self.trainer.world_size)
         return tokens, terms
-
-    def _weights(self, groups: list[Group], rewards_P_G: Tensor) -> Tensor:
-        """Return the loss weight of each completion's tokens, from counts over all ranks, shape (P·G,)."""
-        lengths_C = completion_lengths(groups).to(self.device)
-        keep_C = ~rewards_P_G.isnan().flatten()
-        if self.objective.mask_truncated:
-            keep_C &= ~truncated(groups).to(self.device)
-        kept = torch.stack([keep_C.sum(), (lengths_C * keep_C).sum()])
-        counts = self._sum_over_ranks(kept.to(obj.wide_dtype(self.device)))
-        return obj.token_weights(
-            lengths_C,
-            keep_C,
-            normalization=self.objective.normalization,
-            num_completions=counts[0].item(),
-            num_tokens=counts[1].item(),
-            max_completion_tokens=self.sampler.max_new_tokens,
-        )
 
     def _log(self, sums: StepSums, timer: PhaseTimer, others: dict[str, float]) -> None:
         metrics = sums.metrics(self._sum_over_ranks, with_kl=self.reference is not None)

@@ -24,11 +24,12 @@ from grit_lightning.model.backbones.protocol import Backbone
 from grit_lightning.model.finite import require_finite
 from grit_lightning.model.packing import PackedBatch, PackedRow, fill_up, pack, plan_rows
 from grit_lightning.model.policy import Policy
-from grit_lightning.training.distributed import full_value, require_same_names, shard
+from grit_lightning.model.whole_weights import full_value
+from grit_lightning.training.distributed import require_same_names, shard
+from grit_lightning.training.guards.update_guard import UpdateGuard, require_finite_weights
 from grit_lightning.training.memory import peak_memory_gib
 from grit_lightning.training.optimizers.muon import MuonAdamW
 from grit_lightning.training.step_metrics import PhaseTimer
-from grit_lightning.training.update_guard import UpdateGuard, require_finite_weights
 from grit_lightning.types import Group, Sample
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from grit_lightning.model.packing import learned
 from grit_lightning.model.policy import Policy
 from grit_lightning.system.tables import excerpt
 from grit_lightning.training.distributed import gradient_sync
-from grit_lightning.training.objective import wide_dtype
+from grit_lightning.training.objective.group_advantages import wide_dtype
 from grit_lightning.training.policy_module import PolicyModule
 from grit_lightning.training.step_metrics import PhaseTimer
 from grit_lightning.types import Completion, Group, Prompt, Region, Sample, Size

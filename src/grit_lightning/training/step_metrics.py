@@ -13,7 +13,8 @@ from torch import Tensor
 from grit_lightning.model.packing import completion_lengths, truncated
 from grit_lightning.model.policy import TokenLogprobs
 from grit_lightning.system.slow import announced
-from grit_lightning.training.objective import LossTerms, mean_std, moments, wide_dtype, zero_variance
+from grit_lightning.training.objective.group_advantages import mean_std, moments, wide_dtype, zero_variance
+from grit_lightning.training.objective.loss import LossTerms
 from grit_lightning.types import Group, Score
 
 _REWARD = re.compile(r"reward/(.+)/mean")

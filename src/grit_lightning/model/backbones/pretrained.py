@@ -97,13 +97,11 @@ class PretrainedBackbone:
             raise ConfigError("model.attn_implementation=flash needs flash-attn: pip install 'grit-lightning[flash]'")
         require_question(prompt)
         self.checkpoint = checkpoint = str(Path(checkpoint).expanduser()) if checkpoint[:1] == "~" else checkpoint
-        self.prompt = prompt
-        self.prefill = prefill
+        self.prompt, self.prefill = prompt, prefill
         self.prompt_version = prompt_version(prompt, prefill)
         self.dtype = getattr(torch, dtype)
         self.attn_implementation = attn_implementation
-        self.gradient_checkpointing = gradient_checkpointing
-        self.liger = liger
+        self.gradient_checkpointing, self.liger = gradient_checkpointing, liger
         self.random_weights_seed = random_weights_seed
         self.peft = peft
         self.freeze = tuple(freeze)
@@ -113,8 +111,7 @@ class PretrainedBackbone:
         self._source = source = native_folder(checkpoint) if self._converted else source
         with checkpoint_errors(checkpoint):
             self.config = AutoConfig.from_pretrained(source)
-            family = FAMILIES.get(self.config.model_type)
-            if family is None:
+            if (family := FAMILIES.get(self.config.model_type)) is None:
                 raise CheckpointError(
                     f"{checkpoint}: model type is {self.config.model_type!r}, expected one of {', '.join(FAMILIES)}"
                 )
@@ -170,8 +167,7 @@ class PretrainedBackbone:
         End-of-sequence and padding tokens are left out of the text. Other special tokens stay, because InternVL points
         with ``<ref>`` and ``<box>``, which its tokenizer treats as special.
         """
-        silent = {self.pad_token_id, *self.eos_token_ids}
-        written = [token for token in token_ids if token not in silent]
+        written = [token for token in token_ids if token not in (self.pad_token_id, *self.eos_token_ids)]
         text = self.tokenizer.decode(written, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return Completion(tuple(token_ids), self.prefill + text, finish, prompt.box_spaces)
 
@@ -185,6 +181,10 @@ class PretrainedBackbone:
             raise DataError(f"the completion does not begin with prompt.prefill, {self.prefill}", prompt.sample.source)
         ids = self._ids(text.removeprefix(self.prefill))
         return Completion((*ids, self.end_of_turn_id), text, "eos", prompt.box_spaces)
+
+    def unexpanded(self, prompt: Prompt) -> list[int]:
+        """Return the token ids of a prompt's text, in which one placeholder stands for each image."""
+        return list(self._ids(prompt.text))
 
     def count_image_tokens(self, prompt: Prompt) -> int:
         """Return the number of image tokens in a prompt."""

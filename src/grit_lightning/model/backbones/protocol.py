@@ -39,6 +39,10 @@ class Backbone(Protocol):
         """Build the completion to learn in supervised fine-tuning: the text and the model's end-of-turn token."""
         ...
 
+    def unexpanded(self, prompt: Prompt) -> list[int]:
+        """Return the token ids of a prompt's text, in which one placeholder stands for each image."""
+        ...
+
     def weights_folder(self) -> str:
         """Return the folder that weights are read from; those of a hub id are downloaded first."""
         ...

@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.hooks import RemovableHandle
 
-from grit_lightning.errors import ConfigError, JudgeError, NotFiniteError, RewardError
+from grit_lightning.errors import ConfigError, JudgeError, NotFiniteError, RewardError, StaleEngineError
 from grit_lightning.runs.checkpoint_files import BEST_CHECKPOINT, LAST_CHECKPOINT
 from grit_lightning.system.files import free_path, replacing
 from grit_lightning.system.stop import Stopped, stop_signals
@@ -34,7 +34,7 @@ class AgreedStop(Stopped):
     """A request to stop, raised by all processes at the end of the same step."""
 
 
-RAISED_BY_ALL = (AgreedStop, JudgeError, RewardError, NotFiniteError)
+RAISED_BY_ALL = (AgreedStop, JudgeError, RewardError, NotFiniteError, StaleEngineError)
 """Exceptions that all processes raise at the same point of a step."""
 
 

@@ -44,10 +44,16 @@ class HeldoutEvaluation(Checkpoint):
         evaluator: decodes and scores the answers.
 
     Raises:
-        ConfigError: (from ``setup``) ``monitor`` is not a metric of the held-out samples.
+        ConfigError: the evaluator has an engine of its own, or (from ``setup``) ``monitor`` is not a metric of the
+            held-out samples.
     """
 
     def __init__(self, *, out: str, evaluator: Evaluator) -> None:
+        if not evaluator.engine.runs_policy:
+            raise ConfigError(
+                f"evaluation.engine={evaluator.engine.name} is for task=evaluate and task=bench, expected null: "
+                "in training the policy itself answers held-out questions"
+            )
         self.run = RunFolder(Path(out))
         self.evaluator = evaluator
         self.options = evaluator.during_training

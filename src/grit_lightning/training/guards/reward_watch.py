@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.strategies import Strategy
 
 from grit_lightning.errors import RewardError
-from grit_lightning.training.objective import wide_dtype
+from grit_lightning.training.objective.group_advantages import wide_dtype
 from grit_lightning.types import Score
 
 PATIENCE = 3

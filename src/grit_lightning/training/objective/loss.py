@@ -10,6 +10,7 @@ For a prompt q, completions o_1..o_G sampled from π_old with rewards r_1..r_G, 
 - clip       ε_low ≠ ε_high: "clip-higher", DAPO, arXiv 2503.14476 §3.1
 - weights w: see :func:`token_weights`
 - KL:        see :func:`kl_divergence`
+- engine:    with another engine than the policy, the policy term has a further weight; see :mod:`.engine_correction`
 
 Every term is a sum over tokens, with weights computed from counts of the whole step over all ranks. Every split of the
 tokens into micro-batches, and every distribution of groups over ranks, adds up to the same loss and the same gradient.
@@ -17,63 +18,12 @@ tokens into micro-batches, and every distribution of groups over ranks, adds up 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from grit_lightning.errors import ConfigError
-
-Normalization = Literal["grpo", "dr_grpo", "dapo"]
-Importance = Literal["token", "sequence"]
-KLEstimator = Literal["k1", "k2", "k3"]
-AdvantageScale = Literal["group", "batch", "none"]
-
-STD_EPSILON = 1e-4
-"""Added to the standard deviation (GRIT's and TRL's value): a group of equal rewards has advantage 0 instead of 0/0."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Objective:
-    """Options of the loss. Their values are in ``conf/objective``.
-
-    Attributes:
-        normalization: how tokens are averaged; see :func:`token_weights`.
-        importance: ``token`` for one ratio per token (GRPO), ``sequence`` for one per completion (GSPO).
-        clip_low: ε_low ≥ 0; ratios are clipped from below at 1 − ε_low.
-        clip_high: ε_high ≥ 0; ratios are clipped from above at 1 + ε_high.
-        kl: estimator of KL(π_θ ‖ π_ref); see :func:`kl_divergence`.
-        beta: weight β ≥ 0 of the KL term; at 0 no reference is loaded.
-        advantage_scale: divisor of the centred reward; see :func:`advantages`.
-        iterations: optimizer steps on each batch of rollouts (μ of GRPO's Algorithm 1). Clipping only takes effect
-            above 1.
-        mask_truncated: leave completions cut off by the token limit out of the loss (DAPO §3.4, overlong filtering).
-        skip_zero_variance: leave groups whose rewards are all equal out of the update. Their advantage is 0, so with
-            β = 0 the gradient stays the same; with β > 0 their KL term is lost. The counts in the token weights
-            include them in either case.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-
-    normalization: Normalization
-    importance: Importance
-    clip_low: float
-    clip_high: float
-    kl: KLEstimator
-    beta: float
-    advantage_scale: AdvantageScale
-    iterations: int
-    mask_truncated: bool
-    skip_zero_variance: bool
-
-    def __post_init__(self) -> None:
-        for key in ("clip_low", "clip_high", "beta"):
-            if getattr(self, key) < 0:
-                raise ConfigError(f"objective.{key} is {getattr(self, key)}, expected a number of at least 0")
-        if self.iterations < 1:
-            raise ConfigError(f"objective.iterations is {self.iterations}, expected a whole number of at least 1")
+from grit_lightning.training.objective.options import Importance, KLEstimator, Normalization, Objective
 
 
 class LossTerms(NamedTuple):
@@ -88,60 +38,6 @@ class LossTerms(NamedTuple):
     loss: Tensor
     kl: Tensor
     clipped: Tensor
-
-
-def advantages(rewards_P_G: Tensor, scale: AdvantageScale, batch_std: Tensor | None = None) -> Tensor:
-    """Return group-relative advantages, shape (P, G); 0 where the reward is NaN (unscored).
-
-    Each reward is centred by the mean over the scored completions of its group, then divided. The divisor is
-
-    - ``group``: the group's standard deviation + 1e-4 (GRPO, arXiv 2402.03300);
-    - ``batch``: ``batch_std`` + 1e-4, over all scored completions of the step (arXiv 2508.08221 §4.1);
-    - ``none``: 1 (Dr. GRPO, arXiv 2503.20783: the group's std would give too easy and too hard questions more weight).
-
-    Standard deviations are unbiased (divided by n − 1), as in GRIT's code; that of a single value is 0.
-
-    Raises:
-        ValueError: ``scale`` is ``batch`` and ``batch_std`` is missing.
-    """
-    scored_P_G = ~rewards_P_G.isnan()
-    count_P_1 = scored_P_G.sum(dim=1, keepdim=True)
-    mean_P_1 = rewards_P_G.nansum(dim=1, keepdim=True) / count_P_1.clamp(min=1)
-    centred_P_G = torch.where(scored_P_G, rewards_P_G - mean_P_1, 0.0)
-    if scale == "none":
-        return centred_P_G
-    if scale == "batch":
-        if batch_std is None:
-            raise ValueError("advantage scale 'batch' needs batch_std")
-        return centred_P_G / (batch_std + STD_EPSILON)
-    std_P_1 = (centred_P_G.square().sum(dim=1, keepdim=True) / (count_P_1 - 1).clamp(min=1)).sqrt()
-    return centred_P_G / (std_P_1 + STD_EPSILON)
-
-
-def zero_variance(rewards_P_G: Tensor) -> Tensor:
-    """Mark groups without a learning signal: equal scored rewards, or fewer than two scored. Bool, shape (P,)."""
-    high_P = rewards_P_G.nan_to_num(nan=-torch.inf).amax(dim=1)
-    low_P = rewards_P_G.nan_to_num(nan=torch.inf).amin(dim=1)
-    return high_P <= low_P
-
-
-def wide_dtype(device: torch.device) -> torch.dtype:
-    """Return the dtype for sums over many values: float64, or float32 on Apple GPUs, which lack float64."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
-def moments(values: Tensor) -> Tensor:
-    """Return count, sum and sum of squares of the values that are not NaN, shape (3,). Ranks can add them up."""
-    finite = values[~values.isnan()].to(wide_dtype(values.device))
-    return torch.stack([torch.full_like(finite.sum(), finite.numel()), finite.sum(), finite.square().sum()])
-
-
-def mean_std(moments_3: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and unbiased standard deviation from :func:`moments`. No values: mean NaN; fewer than two: std 0."""
-    count, total, squares = moments_3.unbind(-1)
-    mean = total / count
-    variance = (squares - count * mean.square()).clamp(min=0) / (count - 1).clamp(min=1)
-    return mean, torch.where(count > 1, variance.sqrt(), 0.0)
 
 
 def token_weights(
@@ -222,6 +118,7 @@ def policy_loss(
     weights_C: Tensor,
     completion_T: Tensor,
     objective: Objective,
+    engine_weights_T: Tensor | None = None,
 ) -> LossTerms:
     """Return the loss of one micro-batch (formula in the module docstring), a sum over its tokens.
 
@@ -233,12 +130,15 @@ def policy_loss(
         weights_C: :func:`token_weights` of the same completions.
         completion_T: index into C of the completion that each token belongs to.
         objective: options of the loss.
+        engine_weights_T: :func:`~.engine_correction.engine_weights`, which multiply the policy term and not the KL
+            term, as in TRL; ``None`` where the policy itself sampled.
     """
     advantages_T, weights_T = advantages_C[completion_T], weights_C[completion_T]
     ratio_T = log_ratio(logprobs_T, old_logprobs_T, completion_T, objective.importance).exp()
     clipped_ratio_T = ratio_T.clamp(1 - objective.clip_low, 1 + objective.clip_high)
     surrogate_T, clipped_T = ratio_T * advantages_T, clipped_ratio_T * advantages_T
-    loss = -(weights_T * torch.minimum(surrogate_T, clipped_T)).sum()
+    policy_weights_T = weights_T if engine_weights_T is None else weights_T * engine_weights_T
+    loss = -(policy_weights_T * torch.minimum(surrogate_T, clipped_T)).sum()
     kl = loss.new_zeros(())
     if ref_logprobs_T is not None:
         kl_T = kl_divergence(logprobs_T, ref_logprobs_T, objective.kl)

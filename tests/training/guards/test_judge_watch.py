@@ -12,7 +12,7 @@ from grit_lightning.errors import JudgeError
 from grit_lightning.judge.chat.statistics import Counts
 from grit_lightning.judge.exact import ExactMatch
 from grit_lightning.judge.llm import LLMJudge, Price
-from grit_lightning.training.judge_watch import JudgeWatch
+from grit_lightning.training.guards.judge_watch import JudgeWatch
 
 
 class Scripted(LLMJudge):

@@ -12,7 +12,7 @@ from grit_lightning.errors import JudgeError
 from grit_lightning.judge.chat.statistics import Counts
 from grit_lightning.judge.llm import LLMJudge, Price
 from grit_lightning.judge.protocol import Judge
-from grit_lightning.training.objective import wide_dtype
+from grit_lightning.training.objective.group_advantages import wide_dtype
 
 _SHARES = {"latency_p50": 0.5, "latency_p95": 0.95}
 """Logged percentiles of the judge's latency: share of the replies by metric name."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from grit_lightning.errors import RewardError
-from grit_lightning.training.reward_watch import RewardWatch
+from grit_lightning.training.guards.reward_watch import RewardWatch
 from grit_lightning.types import Score
 
 

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from grit_lightning.app import config
 from grit_lightning.errors import CheckpointError, ConfigError, NotFiniteError
 from grit_lightning.model.finite import first_not_finite
-from grit_lightning.training import objective
+from grit_lightning.training import grpo
 from grit_lightning.training.checkpoint_weights import read_weights
+from grit_lightning.training.guards.update_guard import UpdateGuard
 from grit_lightning.training.policy_module import POLICY_PREFIX
-from grit_lightning.training.update_guard import UpdateGuard
 
 OPTIONS = (
     "reward=digits", "rollout.num_generations=4", "rollout.max_new_tokens=16", "data.prompts_per_step=2",
@@ -71,13 +71,13 @@ def run(cfg: Any, steps: int) -> tuple[Recorder, L.Trainer]:
 
 def break_loss(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
     """Make the loss of the given calls NaN; each step makes one call."""
-    loss, count = objective.policy_loss, iter(range(100))
+    loss, count = grpo.policy_loss, iter(range(100))
 
     def broken(*args: Any, **kwargs: Any) -> Any:
         terms = loss(*args, **kwargs)
         return terms._replace(loss=terms.loss * torch.nan) if next(count) in calls else terms
 
-    monkeypatch.setattr(objective, "policy_loss", broken)
+    monkeypatch.setattr(grpo, "policy_loss", broken)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
