@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from transformers import PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from grit_lightning.errors import ConfigError, EngineError
 from grit_lightning.model.backbones.protocol import Backbone
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 _DRIFT = {torch.float32: 1e-3, torch.bfloat16: 0.05}
 """Default of ``max_drift`` by the dtype that the engine computes in."""
 
-_IMAGE_OPTIONS = ("size", "crop_to_patches", "min_patches", "max_patches")
-"""Attributes of an image processor that bound the size of an image, in all supported model families."""
+_TILES = ("crop_to_patches", "min_patches", "max_patches")
+"""Attributes of an image processor that cuts images into tiles, as InternVL's does."""
 
 
 class VLLM:
@@ -199,7 +199,6 @@ class VLLM:
         dtype = torch.get_autocast_dtype(model.device.type) if autocast else model.dtype
         self.max_drift = _DRIFT.get(dtype, 0.05) if self._given_drift is None else self._given_drift
         cache = self.kv_cache_gib if on_cuda else self.kv_cache_gib or 1.0
-        processor = backbone.image_processor
         arguments = {
             # Its weights are read too, though the policy's follow: vLLM's dummy ones would spoil buffers that stay.
             "model": backbone.weights_folder(),
@@ -211,9 +210,7 @@ class VLLM:
             "enforce_eager": self.enforce_eager or not on_cuda,
             "enable_sleep_mode": self.sleep and on_cuda,
             "limit_mm_per_prompt": {"video": 0},
-            "mm_processor_kwargs": {
-                name: getattr(processor, name) for name in _IMAGE_OPTIONS if hasattr(processor, name)
-            },
+            "mm_processor_kwargs": _image_options(backbone.image_processor),
             "generation_config": "vllm",  # the checkpoint's would set a repetition penalty
             "logprobs_mode": "processed_logprobs",
             "async_scheduling": False,  # the chooser counts the tokens so far
@@ -233,6 +230,12 @@ class VLLM:
                 log.warning("vLLM refuses our sampling noise (%s): it samples with a seed for each completion", error)
                 self.noise = "seeds"
         self._llm = start(arguments)
+
+
+def _image_options(processor: BaseImageProcessor) -> dict[str, Any]:
+    """Return the arguments with which vLLM's image processor bounds the size of an image as the policy's does."""
+    tiles = {name: getattr(processor, name) for name in _TILES if hasattr(processor, name)}
+    return tiles or {"size": {edge: processor.size[edge] for edge in ("shortest_edge", "longest_edge")}}
 
 
 def _chooser() -> type:
