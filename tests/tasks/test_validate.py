@@ -22,6 +22,13 @@ def test_memory_by_part_and_the_least_seconds_of_a_step_are_printed(cli, tmp_pat
     assert list(phases) == ["rollout", "reference", "update"]
 
 
+def test_an_engine_counts_in_the_memory(cli, tmp_path: Path) -> None:
+    done = cli("task=validate", "threads=1", "rollout=vllm", "rollout.engine.kv_cache_gib=3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^engine +3\.\d\d GB$", done.stdout, re.MULTILINE)
+    assert "cache of keys and values" not in done.stdout
+
+
 def test_a_model_that_does_not_fit_is_named(cli, tmp_path: Path) -> None:
     huge = ("rollout.num_generations=1000000", "rollout.max_sequences=100000000")
     done = cli("task=validate", "threads=1", *huge, cwd=tmp_path)

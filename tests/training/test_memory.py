@@ -171,6 +171,18 @@ def test_sharding_divides_weights_and_states_but_not_activations(backbone) -> No
         assert four[name] == one[name]
 
 
+def test_an_engine_takes_the_place_of_cache_and_gathered_weights_and_sleeps_in_the_update(backbone) -> None:
+    model = backbone.outline()
+    held = ("weights", "reference", "optimizer")
+    for sleeps in (True, False):
+        needs = dataclasses.replace(SETUP, shards=4, engine=50 * GIB, engine_sleeps=sleeps)
+        parts, plain = estimate(model, STEP, needs), estimate(model, STEP, dataclasses.replace(SETUP, shards=4))
+        assert (parts["engine"], parts["cache of keys and values"]) == (50 * GIB, 0)
+        update = plain["peak"] - plain["cache of keys and values"]  # of this model, an update needs more than a rollout
+        rollout = 50 * GIB + sum(parts[name] for name in held)
+        assert parts["peak"] == pytest.approx(rollout if sleeps else update + 50 * GIB)
+
+
 @torch.no_grad()
 def test_the_estimated_key_value_cache_equals_that_of_a_rollout(backbone, prompts) -> None:
     model = backbone.load_model()

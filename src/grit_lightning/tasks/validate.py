@@ -121,7 +121,18 @@ def setup(values: Mapping[str, Any], model: PreTrainedModel, weight_bits: Mappin
         gradient_checkpointing=values["model"]["gradient_checkpointing"],
         shards=_devices(values) if sharded else 1,
         weight_bits=weight_bits,
+        engine=_engine_bytes(values["rollout"].get("engine"), model),
+        engine_sleeps=torch.cuda.is_available() and bool((values["rollout"].get("engine") or {}).get("sleep")),
     )
+
+
+def _engine_bytes(engine: Mapping[str, Any] | None, model: PreTrainedModel) -> float:
+    """Return the memory of an engine in place of the policy: its share of a GPU, or its weights and its cache."""
+    if engine is None:
+        return 0.0
+    if torch.cuda.is_available() and engine["kv_cache_gib"] is None:
+        return float(engine["gpu_memory_utilization"]) * _device_memory()[1]
+    return sum(value.nbytes for value in model.parameters()) + (engine["kv_cache_gib"] or 1.0) * 2**30
 
 
 def _devices(values: Mapping[str, Any]) -> int:

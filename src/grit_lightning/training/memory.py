@@ -83,6 +83,8 @@ class Setup:
         shards: number of devices over which weights, gradients and optimizer state are sharded (FSDP); 1 if each
             device holds a full copy.
         weight_bits: bits per weight, by parameter name, of parameters stored in fewer bits than their dtype has.
+        engine: bytes of an engine that samples in place of the policy; 0 if the policy samples.
+        engine_sleeps: whether that engine frees its memory before the update.
     """
 
     reference: bool
@@ -91,6 +93,8 @@ class Setup:
     gradient_checkpointing: bool
     shards: int
     weight_bits: Mapping[str, float] = field(default_factory=dict)
+    engine: float = 0.0
+    engine_sleeps: bool = True
 
 
 def estimate(model: PreTrainedModel, step: StepSize, setup: Setup) -> dict[str, float]:
@@ -121,13 +125,17 @@ def estimate(model: PreTrainedModel, step: StepSize, setup: Setup) -> dict[str, 
         "activations": _inputs(model, step, setup, width),
         "largest layer or logits": max(_layer(model.config, step, width), _head(head, step, width, setup.shards)),
         "prefill and sampling": _prefill(model.config, step, width),
+        "engine": setup.engine,
     }
+    if setup.engine:  # which has its own cache, and takes gathered weights one by one
+        parts |= {"cache of keys and values": 0.0, "prefill and sampling": 0.0}
     # Rollouts gather all of a sharded model on each device; updates its embedding and LM head, and layers one by one.
-    whole = (weights + casts) * (1 - 1 / setup.shards)
+    whole = 0.0 if setup.engine else (weights + casts) * (1 - 1 / setup.shards)
     root = head.numel() * width * (1 - 1 / setup.shards)
     held = sum(parts[name] for name in ("weights", "reference", "optimizer", "cache of keys and values"))
     held += parts["bf16 copies of weights"]
-    rollout = held + whole + parts["prefill and sampling"]
+    rollout = held + whole + parts["prefill and sampling"] + setup.engine
+    held += setup.engine * (not setup.engine_sleeps)
     update = held + root + sum(parts[name] for name in ("gradients", "activations", "largest layer or logits"))
     return {**parts, "peak": max(rollout, update)}
 
