@@ -130,6 +130,31 @@ def test_what_goes_wrong_is_one_line(tmp_path, more: tuple[str, ...], code: str,
     assert "Traceback" not in done.stderr
 
 
+KEEP_ITS_OWN = "import grit_lightning.rollout.vllm.engine as e; e.take_weights = lambda *_: None"
+"""vLLM answers with the weights that it has read from the folder itself."""
+
+
+def test_an_export_with_merged_adapters_is_served_as_it_lies_on_the_disk(tmp_path) -> None:
+    run("trainer.max_steps=2", "peft=lora", "optimizer.lr=0.01", *SHORT, "out=run", cwd=tmp_path)
+    run("task=export", "run=run", "out=export", cwd=tmp_path)
+    model = ("model.checkpoint=export", "model.freeze=[]")
+    run("task=evaluate", "task.max_samples=64", *model, "out=plain", cwd=tmp_path)
+    other = ("evaluation.engine=vllm", "out=other")
+    run("task=evaluate", "task.max_samples=64", *model, *other, cwd=tmp_path, code=KEEP_ITS_OWN)
+    pairs = list(zip(answers(tmp_path / "plain"), answers(tmp_path / "other"), strict=True))
+    assert sum(one == other for one, other in pairs) >= 62
+
+
+def test_a_head_size_that_vllm_has_no_kernel_for_is_one_line(tmp_path) -> None:
+    from support.released import internvl
+
+    model = ("model=pretrained", f"model.checkpoint={internvl(tmp_path / 'checkpoint')}", "model.dtype=float32")
+    arguments = ("task=evaluate", "task.max_samples=4", *model, "evaluation.engine=vllm", "out=out")
+    done = run(*arguments, cwd=tmp_path, fails=True)
+    assert "error: vLLM has failed: Unsupported CPU attention configuration: head_dim=16" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("family", ["qwen3_vl", "internvl"])
 def test_other_families_are_answered_alike(tmp_path, family: str) -> None:
     from support.released import MAKERS
@@ -141,7 +166,8 @@ def test_other_families_are_answered_alike(tmp_path, family: str) -> None:
         config["text_config"] |= {"num_attention_heads": 2, "num_key_value_heads": 1}
         (checkpoint / "config.json").write_text(json.dumps(config))
     model = ("model=pretrained", f"model.checkpoint={checkpoint}", "model.dtype=float32")
-    for name, more in (("plain", ()), ("other", ("evaluation.engine=vllm",))):
-        run("task=evaluate", "task.max_samples=24", *model, *more, f"out={name}", cwd=tmp_path)
+    run("task=evaluate", "task.max_samples=24", *model, "out=plain", cwd=tmp_path)
+    other = ("evaluation.engine=vllm", "out=other")
+    run("task=evaluate", "task.max_samples=24", *model, *other, cwd=tmp_path, code=KEEP_ITS_OWN)
     pairs = zip(answers(tmp_path / "plain"), answers(tmp_path / "other"), strict=True)
     assert sum(one == other for one, other in pairs) >= 22
