@@ -21,7 +21,8 @@ CONF = Path(__file__).parents[3] / "conf"
 
 class TestConfig:
     def part(self, name: str, out: Path):
-        given = {"out": str(out), "evaluation": {"during_training": None, "resamples": 0}}
+        evaluation = {"during_training": None, "resamples": 0, "engine": {"runs_policy": True}}
+        given = {"out": str(out), "evaluation": evaluation}
         config = OmegaConf.merge(OmegaConf.load(CONF / name), given)
         OmegaConf.resolve(config)
         for key in given:
