@@ -21,8 +21,10 @@ SHORT = (
 
 
 def command(*arguments: str, code: str = "") -> list[str]:
-    start = "from grit_lightning.__main__ import main; main()"
-    return [sys.executable, "-c", f"{code}\n{start}", *arguments]
+    """Return the command line of the application, or of one in which ``code`` has run before."""
+    if not code:  # which Lightning can start again for each further process
+        return [sys.executable, "-m", "grit_lightning", *arguments]
+    return [sys.executable, "-c", f"{code}\nfrom grit_lightning.__main__ import main; main()", *arguments]
 
 
 def run(*arguments: str, cwd: Path, code: str = "", fails: bool = False) -> subprocess.CompletedProcess[str]:
