@@ -15,9 +15,3 @@ def test_logprobs_are_those_of_the_softmax_at_the_temperature_without_banned_tok
     expected = (weights / weights.sum(dim=1, keepdim=True)).log()[torch.arange(4), tokens]
     torch.testing.assert_close(Draw(0.7, 0, 1.0, (2, 7)).logprobs(logits, tokens), expected)
     assert torch.equal(logits, before)
-
-
-def test_only_top_k_and_top_p_truncate() -> None:
-    assert not Draw(0.7, 0, 1.0, ()).truncates
-    assert Draw(0.7, 5, 1.0, ()).truncates
-    assert Draw(0.7, 0, 0.9, ()).truncates

@@ -47,11 +47,6 @@ class Draw:
         scores_N_V = without(logits_N_V / self.temperature, self.banned)
         return scores_N_V.gather(1, token_N[:, None]).squeeze(1) - scores_N_V.logsumexp(dim=1)
 
-    @property
-    def truncates(self) -> bool:
-        """Tell whether ``top_k`` or ``top_p`` leaves tokens out, so that :meth:`logprobs` are not those of sampling."""
-        return bool(self._truncating())
-
     def _truncating(self) -> list[LogitsProcessor]:
         processors: list[LogitsProcessor] = []
         if self.top_k > 0:

@@ -62,43 +62,6 @@ class Engine(Protocol):
         ...
 
 
-class BuiltIn:
-    """The engine that runs the policy itself (:mod:`.decoding`)."""
-
-    name = "builtin"
-    runs_policy = True
-    max_drift: float | None = None
-
-    def require_usable(self) -> None:
-        """Do nothing: the built-in engine runs everywhere."""
-
-    @contextmanager
-    def serving(self, model: PreTrainedModel, backbone: Backbone) -> Iterator[None]:
-        """Do nothing: the policy's weights are the engine's."""
-        yield
-
-    def complete(
-        self,
-        model: PreTrainedModel,
-        backbone: Backbone,
-        prompts: Sequence[Prompt],
-        keys: Sequence[int],
-        *,
-        max_new_tokens: int,
-        stop: str,
-        choose: Draw | Greedy,
-        tick: Callable[[int], None] = lambda position: None,
-    ) -> list[Completion]:
-        """Decode as many completions of each prompt as there are keys for it; see :func:`complete`."""
-        return complete(
-            model, backbone, prompts, keys, max_new_tokens=max_new_tokens, stop=stop, choose=choose, tick=tick
-        )
-
-
-BUILT_IN = BuiltIn()
-"""The built-in engine, which has no state."""
-
-
 def complete(
     model: PreTrainedModel,
     backbone: Backbone,
@@ -146,3 +109,25 @@ def complete(
     return [
         backbone.completion(ids[:count], reason, prompt) for ids, count, reason, prompt in zip(*columns, strict=True)
     ]
+
+
+class BuiltIn:
+    """The engine that runs the policy itself (:mod:`.decoding`)."""
+
+    name = "builtin"
+    runs_policy = True
+    max_drift: float | None = None
+
+    def require_usable(self) -> None:
+        """Do nothing: the built-in engine runs everywhere."""
+
+    @contextmanager
+    def serving(self, model: PreTrainedModel, backbone: Backbone) -> Iterator[None]:
+        """Do nothing: the policy's weights are the engine's."""
+        yield
+
+    complete = staticmethod(complete)
+
+
+BUILT_IN = BuiltIn()
+"""The built-in engine, which has no state."""

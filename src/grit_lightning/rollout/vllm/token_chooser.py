@@ -41,7 +41,7 @@ class Calls:
     choose: Draw | Greedy
     keys: list[int]
     tick: Callable[[int], None]
-    chosen: list[dict[int, tuple[int, float]]] = field(default_factory=list)
+    chosen: list[dict[int, tuple[int, float]]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.chosen = [{} for _ in self.keys]

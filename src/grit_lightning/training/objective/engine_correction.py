@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from grit_lightning.training.objective.loss import sum_by_completion
 from grit_lightning.training.objective.options import EngineCorrection
 
 
@@ -34,8 +35,7 @@ def engine_ratio(
     """
     difference_T = old_logprobs_T - engine_logprobs_T
     if correction.startswith("sequence") and difference_T.numel():
-        sums_C = difference_T.new_zeros(int(completion_T.max()) + 1).index_add(0, completion_T, difference_T)
-        difference_T = sums_C[completion_T]
+        difference_T = sum_by_completion(difference_T, completion_T)[completion_T]
     return difference_T.exp()
 
 

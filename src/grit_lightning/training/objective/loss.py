@@ -103,10 +103,18 @@ def log_ratio(logprobs_T: Tensor, old_logprobs_T: Tensor, completion_T: Tensor, 
     log_ratio_T = logprobs_T - old_logprobs_T
     if importance == "token" or log_ratio_T.numel() == 0:
         return log_ratio_T
-    num_completions = int(completion_T.max()) + 1
-    sums_C = log_ratio_T.new_zeros(num_completions).index_add(0, completion_T, log_ratio_T)
-    lengths_C = torch.bincount(completion_T, minlength=num_completions)
-    return (sums_C / lengths_C.clamp(min=1))[completion_T]
+    lengths_C = torch.bincount(completion_T)
+    return (sum_by_completion(log_ratio_T, completion_T) / lengths_C.clamp(min=1))[completion_T]
+
+
+def sum_by_completion(values_T: Tensor, completion_T: Tensor) -> Tensor:
+    """Return the sum over each completion's tokens, shape (C,). There is at least one token.
+
+    Args:
+        values_T: a value of each token.
+        completion_T: index of the completion that each token belongs to.
+    """
+    return values_T.new_zeros(int(completion_T.max()) + 1).index_add(0, completion_T, values_T)
 
 
 def policy_loss(
