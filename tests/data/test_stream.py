@@ -126,12 +126,14 @@ def test_an_error_of_encoding_is_raised_where_its_batch_is_asked_for(workers: in
 
 
 def test_no_thread_is_left_when_the_batches_end():
-    before = threading.active_count()
+    before = set(threading.enumerate())  # some of an earlier test may still be ending, so threads are not counted
     served = iter(batches_of(lambda index: [str(index)], ahead=1, workers=2))
     next(served)
-    assert threading.active_count() > before
+    started = set(threading.enumerate()) - before
+    assert started
     served.close()
     deadline = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < deadline:
+    while any(thread.is_alive() for thread in started) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert threading.active_count() == before
+    assert not [thread for thread in started if thread.is_alive()]
+    assert not set(threading.enumerate()) - before
